@@ -1,0 +1,1 @@
+"""Benchmarks of gmprt beside its peers: ``python -m bench.peers``; see README.md."""

@@ -1,0 +1,209 @@
+"""gmprt: everything runs inside ``gmprt.run(main)``, but for the native rows (cases_native)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import gmprt
+from bench import cases_native
+from bench.common import (
+    BATCH,
+    CAPACITY,
+    NAP,
+    SELECT_CHANNELS,
+    WARM_UP,
+    CaseFn,
+    Figures,
+    Gaps,
+    Scale,
+    each,
+    memory_bytes,
+    metered,
+    nothing,
+    sleep_in_c,
+)
+from gmprt import Chan, Select, go, gosched, select
+
+
+def _join(goroutines: list[gmprt.Goroutine[Any]]) -> None:
+    for goroutine in goroutines:
+        goroutine.join()
+
+
+def _results(goroutines: list[gmprt.Goroutine[Any]]) -> None:
+    """Join, and raise what went wrong."""
+    for goroutine in goroutines:
+        goroutine.result()
+
+
+def _pair(first: Callable[[int], float], second: Callable[[int], None], n: int) -> float:
+    """Seconds that `first(n)` measures while `second(n)` runs beside it."""
+    other = go(second, n)
+    seconds: float = go(first, n).result()
+    other.result()
+    return seconds
+
+
+def _gosched(scale: Scale) -> Figures:
+    def loop(n: int) -> None:
+        for _ in repeat(None, n):
+            gosched()
+
+    def run(n: int) -> float:
+        start = time.perf_counter()
+        _results([go(loop, n) for _ in range(2)])
+        return time.perf_counter() - start
+
+    return metered(scale, run, per=2)
+
+
+def _pingpong(scale: Scale) -> Figures:
+    ping: Chan[int] = Chan()
+    pong: Chan[int] = Chan()
+
+    def echo(n: int) -> None:
+        for _ in repeat(None, n):
+            pong.send(ping.recv())
+
+    def drive(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            ping.send(1)
+            pong.recv()
+        return time.perf_counter() - start
+
+    return metered(scale, lambda n: _pair(drive, echo, n))
+
+
+def _buffered(scale: Scale) -> Figures:
+    items: Chan[int] = Chan(CAPACITY)
+
+    def produce(n: int) -> None:
+        for _ in repeat(None, n):
+            items.send(1)
+
+    def consume(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            items.recv()
+        return time.perf_counter() - start
+
+    return metered(scale, lambda n: _pair(consume, produce, n))
+
+
+def _spawn(scale: Scale) -> Figures:
+    def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            _join([go(nothing) for _ in range(BATCH)])
+        return time.perf_counter() - start
+
+    return metered(scale, run, per=BATCH)
+
+
+def _result(fn: Callable[[int], float], n: int) -> float:
+    """Seconds that `fn(n)` measures in a goroutine."""
+    seconds: float = go(fn, n).result()
+    return seconds
+
+
+def _select(scale: Scale) -> Figures:
+    channels: list[Chan[int]] = [Chan(1) for _ in range(SELECT_CHANNELS)]
+    first, second, third, fourth = channels
+
+    def drive(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            for channel in channels:
+                channel.send(1)
+                select(first, second, third, fourth)
+        return time.perf_counter() - start
+
+    return metered(scale, partial(_result, drive), per=SELECT_CHANNELS)
+
+
+def _select_object(scale: Scale) -> Figures:
+    channels: list[Chan[int]] = [Chan(1) for _ in range(SELECT_CHANNELS)]
+    select_one = Select(*channels)
+
+    def drive(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            for channel in channels:
+                channel.send(1)
+                select_one()
+        return time.perf_counter() - start
+
+    return metered(scale, partial(_result, drive), per=SELECT_CHANNELS)
+
+
+def _memory(scale: Scale) -> Figures:
+    items: Chan[None] = Chan()
+
+    def park() -> None:
+        items.recv_ok()
+
+    go(nothing).join()
+    before = memory_bytes()
+    goroutines = [go(park) for _ in range(scale.parked)]
+    while any(goroutine.state != "waiting" for goroutine in goroutines):
+        gosched()
+    hot = memory_bytes()
+    gmprt.sleep(scale.idle)
+    idle = memory_bytes()
+    items.close()
+    _results(goroutines)
+    return each(before, hot, idle, scale.parked)
+
+
+def _delays(block: Callable[[float], Any], scale: Scale) -> Figures:
+    gaps = Gaps()
+
+    def switcher() -> None:
+        clock, append = time.perf_counter_ns, gaps.values.append
+        last = clock()
+        while not gaps.stop:
+            gosched()
+            now = clock()
+            append(now - last)
+            last = now
+
+    goroutines = [go(switcher) for _ in range(scale.switchers)]
+    gmprt.sleep(WARM_UP)
+    gaps.begin()
+    go(block, scale.block).result()
+    gaps.stop = True
+    _results(goroutines)
+    return gaps.figures()
+
+
+def _sleepers(count: int, _scale: Scale) -> Figures:
+    start = time.perf_counter()
+    _results([go(gmprt.sleep, NAP) for _ in range(count)])
+    return {"value": time.perf_counter() - start}
+
+
+_PYTHON: dict[str, CaseFn] = {
+    "gosched": _gosched,
+    "pingpong": _pingpong,
+    "buffered": _buffered,
+    "spawn": _spawn,
+    "select": _select,
+    "select_object": _select_object,
+    "memory": _memory,
+    "handoff": partial(_delays, time.sleep),
+    "handoff_c": partial(_delays, sleep_in_c),
+    "handoff_control": partial(_delays, gmprt.sleep),
+    "sleepers_10k": partial(_sleepers, 10_000),
+    "sleepers_100k": partial(_sleepers, 100_000),
+}
+
+
+def cases() -> dict[str, CaseFn]:
+    """All cases of gmprt."""
+    inside: dict[str, CaseFn] = {name: partial(gmprt.run, case) for name, case in _PYTHON.items()}
+    return inside | cases_native.cases()

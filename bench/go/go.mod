@@ -1,0 +1,3 @@
+module gmprt.bench/peer
+
+go 1.22

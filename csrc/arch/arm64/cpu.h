@@ -1,0 +1,25 @@
+/* arm64: first frame, clock, spin hint.  The frame is what gm_switch loads (switch.S). */
+#ifndef GMPRT_CPU_H
+#define GMPRT_CPU_H
+
+#include "../../base.h"
+
+enum { CPU_FRAME = 176 }; /* d8-d15, x19-x30, fpcr, resume address */
+
+static inline void *switch_frame(void *top, void *arg) {
+  char *sp = (char *)((uintptr_t)top & ~(uintptr_t)15) - CPU_FRAME;
+  memset(sp, 0, CPU_FRAME);
+  uint64_t *w = (uint64_t *)sp;
+  w[8] = (uint64_t)(uintptr_t)arg;       /* x19: gm_entry's argument */
+  w[19] = (uint64_t)(uintptr_t)gm_entry; /* x30: where the switch arrives */
+  return sp;
+}
+
+static inline uint64_t cputicks(void) {
+  uint64_t t;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
+  return t;
+}
+static inline void cpu_relax(void) { __asm__ volatile("yield"); }
+
+#endif

@@ -1,0 +1,185 @@
+/* gstatus.c - life of a G: allocation, pools, ids, and the one function that changes a status.
+ *
+ * Legal transitions (Go's, without those of its garbage collector):
+ *
+ *   idle     -> dead                          made, not yet visible
+ *   dead     -> runnable                      newproc
+ *   runnable -> running                       execute, direct switch
+ *   running  -> runnable | waiting | dead     gosched, gopark, goexit (always by the lander)
+ *   running <-> syscall                       gm_enter_blocking / gm_exit_blocking, native only
+ *   syscall  -> runnable                      gm_exit_blocking found no P
+ *   waiting  -> runnable                      goready, by whoever claimed the wait
+ *
+ * At any time one thread alone may change a status: the M that runs the G, its lander, or the claimer of
+ * its wait.  So a release store is enough; debug builds use a CAS and check the table.
+ *
+ * Gs come in slabs that are never freed and are found by allg_next(), for dumps.  Pools: native Gs per P
+ * with a depot in sched; hosted units {G, slot, host state} on L, under the host lock, hottest first.
+ * A G keeps its stack and its place in goroutine_main's loop while pooled: taking one out costs a few
+ * stores. */
+#include <stdlib.h>
+
+#include "runtime2.h"
+
+enum { GTABLE = 1 << 16 }; /* slabs: 4 M goroutines */
+
+static struct {
+  mutex lock;
+  _Atomic uint32_t nslabs;
+  G *_Atomic slab[GTABLE];
+  uint32_t used; /* Gs handed out of the newest slab */
+} gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
+
+const char *gstatus_name(uint32_t status) {
+  static const char *const names[] = {"idle", "runnable", "running", "syscall", "waiting", "?", "dead"};
+  return status < nelem(names) ? names[status] : "?";
+}
+
+void casgstatus(G *gp, uint32_t from, uint32_t to) {
+#ifdef GM_DEBUG
+  static const uint8_t legal[7] = {
+      [Gidle] = 1 << Gdead,
+      [Gdead] = 1 << Grunnable,
+      [Grunnable] = 1 << Grunning,
+      [Grunning] = 1 << Grunnable | 1 << Gwaiting | 1 << Gdead | 1 << Gsyscall,
+      [Gsyscall] = 1 << Grunning | 1 << Grunnable,
+      [Gwaiting] = 1 << Grunnable,
+  };
+  if (!(legal[from] >> to & 1)) throw("goroutine %llu: illegal %s -> %s", (unsigned long long)gp->goid,
+                                      gstatus_name(from), gstatus_name(to));
+  uint32_t old = from;
+  if (!atomic_compare_exchange_strong(&gp->status, &old, to))
+    throw("goroutine %llu: status is %s, not %s", (unsigned long long)gp->goid, gstatus_name(old),
+          gstatus_name(from));
+#else
+  (void)from;
+  store_rel(&gp->status, to);
+#endif
+}
+
+void g_init_static(G *gp, gkind kind) {
+  memset(gp, 0, sizeof *gp);
+  gp->kind = kind;
+  gp->timer.index = -1;
+  gp->timer.f = goroutine_timeout;
+  gp->timer.arg = gp;
+  gp->sg.g = gp;
+}
+
+static G *galloc(gkind kind) {
+  lock(&gtable.lock);
+  G *gp = NULL;
+  uint32_t n = load_rlx(&gtable.nslabs);
+  if (gtable.used == G_SLAB && n < GTABLE) {
+    G *slab = calloc(G_SLAB, sizeof(G));
+    if (slab) {
+      store_rel(&gtable.slab[n], slab);
+      store_rel(&gtable.nslabs, n + 1);
+      gtable.used = 0;
+      n++;
+    }
+  }
+  if (gtable.used < G_SLAB) gp = &load_rlx(&gtable.slab[n - 1])[gtable.used++];
+  unlock(&gtable.lock);
+  if (gp) g_init_static(gp, kind);
+  return gp;
+}
+
+/* Walks all Gs ever made; NULL at the end.  Dead ones are the caller's to skip. */
+G *allg_next(uint32_t *cursor) {
+  uint32_t i = (*cursor)++;
+  uint32_t n = load_acq(&gtable.nslabs);
+  if (i / G_SLAB >= n) return NULL;
+  return &load_acq(&gtable.slab[i / G_SLAB])[i % G_SLAB];
+}
+
+void goid_assign(G *gp, uint64_t *cache, uint64_t *end) {
+  if (*cache == *end) { /* batches of 16, as Go */
+    *cache = xadd(&sched.goidgen, 16) + 1;
+    *end = *cache + 16;
+  }
+  gp->goid = (*cache)++;
+}
+
+/* ---- native ------------------------------------------------------------------------------------- */
+
+static G *gmake(gkind kind) {
+  G *gp = galloc(kind);
+  if (!gp) return NULL;
+  if (!stack_alloc(kind, &gp->stk)) {
+    /* Kept as a dead G without a stack: the slab cannot take it back. */
+    gp->stk.hi = NULL;
+    return NULL;
+  }
+  goroutine_frame(gp);
+  store_rel(&gp->status, Gdead);
+  return gp;
+}
+
+/* A hosted G with a stack of its own size and no host state yet: the main goroutine of run(). */
+G *gmake_big(size_t stack) {
+  G *gp = galloc(GK_HOST);
+  if (!gp || !stack_alloc_big(stack, &gp->stk)) return NULL;
+  goroutine_frame(gp);
+  store_rel(&gp->status, Gdead);
+  return gp;
+}
+
+static G *gpop(G **list, uint32_t *n) {
+  G *gp = *list;
+  if (gp) {
+    *list = gp->schedlink;
+    gp->schedlink = NULL;
+    --*n;
+  }
+  return gp;
+}
+
+static void gpush(G **list, uint32_t *n, G *gp) {
+  gp->schedlink = *list;
+  *list = gp;
+  ++*n;
+}
+
+/* pp NULL: the caller has no P (a foreign thread). */
+G *gfget_native(P *pp) {
+  G *gp = pp ? gpop(&pp->gfree, &pp->ngfree) : NULL;
+  if (gp) return gp;
+  if (sched.ngfree > 0) {
+    lock(&sched.lock);
+    gp = gpop(&sched.gfree, &sched.ngfree);
+    while (pp && pp->ngfree < GFREE_LOCAL / 2 && sched.gfree)
+      gpush(&pp->gfree, &pp->ngfree, gpop(&sched.gfree, &sched.ngfree));
+    unlock(&sched.lock);
+  }
+  return gp ? gp : gmake(GK_NATIVE);
+}
+
+void gfput_native(P *pp, G *gp) {
+  gpush(&pp->gfree, &pp->ngfree, gp);
+  if (pp->ngfree < GFREE_LOCAL) return;
+  lock(&sched.lock);
+  while (pp->ngfree > GFREE_LOCAL / 2)
+    gpush(&sched.gfree, &sched.ngfree, gpop(&pp->gfree, &pp->ngfree));
+  unlock(&sched.lock);
+}
+
+/* A P dies: sched.lock held. */
+void gfree_flush(P *pp) {
+  while (pp->gfree) gpush(&sched.gfree, &sched.ngfree, gpop(&pp->gfree, &pp->ngfree));
+}
+
+/* ---- hosted: the host lock is held ---------------------------------------------------------------- */
+
+G *gfget_host(void) {
+  G *gp = gpop(&sched.l.gfree, &sched.l.ngfree);
+  if (gp) return gp;
+  gp = gmake(GK_HOST);
+  if (gp && !host->g_init(gp)) {
+    stack_free(GK_HOST, &gp->stk); /* the G itself stays in its slab, idle for ever */
+    return NULL;
+  }
+  return gp;
+}
+
+void gfput_host(G *gp) { gpush(&sched.l.gfree, &sched.l.ngfree, gp); }

@@ -1,0 +1,56 @@
+/* host.h - the only door between the runtime and the language it hosts.
+ *
+ * A host with a lock of its own (CPython's GIL) fills one table.  The runtime calls it as follows, always
+ * on an M:
+ *   attach      on g0, holding the licence: take the host lock, make the M's base state current.
+ *               May wait, for as long as other threads hold the lock.
+ *   detach      on g0, base state current: drop the host lock. May wait for a thread that asked for it.
+ *   swap        host lock held: the current state changes from `from`'s to `to`'s; NULL is the base state.
+ *               Must not drop the lock, allocate, or call back.
+ *   pinned      running goroutine: do C frames that entered host code lie below?  Then it parks wired.
+ *   main        on a fresh G's stack, its state current: run the goroutine to its end, result stored.
+ *   g_init      host lock held: give a new G (slot allocated) a state. false: no memory.
+ *   where       without any lock, from any thread: is G's state attached?
+ *   locked      without any lock: does anybody hold the host lock?
+ *   m_exit      on an M's thread, host lock not held: free the base state.
+ *   leave/enter a foreign thread that holds the host lock is about to sleep: drop it; take it again.
+ *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
+ *   all_asleep  the last M goes idle and nothing can wake anybody from inside; must not block.
+ *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.
+ *
+ * A runtime without host code passes host_none (proc.c). */
+#ifndef GMPRT_HOST_H
+#define GMPRT_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct G;
+struct M;
+
+/* What takes a unit whose goroutine has ended, instead of the pool; NULL: the pool. */
+typedef void (*host_after)(struct G *gp);
+
+typedef enum { HOST_INSIDE, HOST_OUT } host_where;
+
+typedef struct host_t {
+  const char *name;
+  size_t stack_size; /* slot of a hosted goroutine, bytes; 2 MiB-aligned when it is a multiple */
+  size_t stack_top;  /* bytes above the C stack's start that the host uses (a frame chunk) */
+  bool (*attach)(struct M *m);
+  void (*detach)(struct M *m);
+  void (*swap)(struct M *m, struct G *from, struct G *to);
+  bool (*pinned)(struct G *gp);
+  host_after (*main)(struct G *gp);
+  bool (*g_init)(struct G *gp);
+  host_where (*where)(struct G *gp);
+  bool (*locked)(void);
+  void (*m_exit)(struct M *m);
+  void *(*leave)(void);
+  void (*enter)(void *state);
+  void (*wake_lender)(struct M *m);
+  void (*all_asleep)(unsigned epoch);
+  void (*dump)(void);
+} host_t;
+
+#endif

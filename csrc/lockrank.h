@@ -1,0 +1,57 @@
+/* lockrank.h - every lock of the runtime and the order in which they may be taken: low ranks first.
+ * Debug builds keep the held ranks per thread and throw when the order is broken (lock.c).
+ *
+ * The host lock (the GIL) stands above all of them: it may be held while any is taken, and is never
+ * waited for while one is held. */
+#ifndef GMPRT_LOCKRANK_H
+#define GMPRT_LOCKRANK_H
+
+#include "base.h"
+
+typedef enum {
+  rank_worldsema = 1, /* one stop-the-world at a time */
+  rank_poll,          /* a descriptor's two waiters (netpoll.c) */
+  rank_chan,          /* hchan.lock; several of them in address order (select.c) */
+  rank_sema,          /* a semaphore's or mutex's waiters (sema.c) */
+  rank_timers,        /* a heap (time.c): its callbacks run after it is dropped */
+  rank_foreign,       /* list of foreign threads (foreign.c) */
+  rank_sched,         /* sched.lock: idle lists, global queue, depot */
+  rank_gtable,        /* growth of the table of Gs (gstatus.c) */
+  rank_stack          /* stack depot (stack.c) */
+} lockrank;
+
+/* Held for a few instructions: spins, then yields the processor. */
+typedef struct spinlock {
+  _Atomic uint32_t word;
+  uint8_t rank;
+} spinlock;
+
+/* May be held over a system call: spins a little, then sleeps on a futex. */
+typedef struct mutex {
+  _Atomic uint32_t word; /* 0 free, 1 held, 2 held and somebody may sleep */
+  uint8_t rank;
+} mutex;
+
+void spin_lock_slow(spinlock *l);
+void lock(mutex *l);
+void unlock(mutex *l);
+bool trylock(mutex *l);
+
+#ifdef GM_DEBUG
+void lockrank_enter(uint8_t rank, const void *l);
+void lockrank_leave(uint8_t rank, const void *l);
+#else
+#define lockrank_enter(rank, l) ((void)0)
+#define lockrank_leave(rank, l) ((void)0)
+#endif
+
+static inline void spin_lock(spinlock *l) {
+  lockrank_enter(l->rank, l);
+  if (unlikely(atomic_exchange_explicit(&l->word, 1, memory_order_acquire))) spin_lock_slow(l);
+}
+static inline void spin_unlock(spinlock *l) {
+  lockrank_leave(l->rank, l);
+  store_rel(&l->word, 0);
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* os_linux.c - what the runtime wants of the operating system: futexes, notes, threads, clocks, CPUs.
+ *
+ * A note is a one-shot sleep of one thread: clear, set, sleep-until-set.  Setting is xchg and a futex
+ * wake by address only; after the xchg the waker touches nothing, since the sleeper may reuse the note.
+ *
+ * Ms block every signal but the synchronous ones and SIGURG: Python's signal handlers belong on the
+ * threads of the program. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime2.h"
+
+/* ns < 0: for ever.  Returns on wake, timeout, signal or a different value: callers loop. */
+void futexsleep(_Atomic uint32_t *word, uint32_t value, int64_t ns) {
+  struct timespec ts, *tp = NULL;
+  if (ns >= 0) {
+    ts.tv_sec = (time_t)(ns / 1000000000);
+    ts.tv_nsec = (long)(ns % 1000000000);
+    tp = &ts;
+  }
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, tp, NULL, 0);
+}
+
+void futexwakeup(_Atomic uint32_t *word, int n) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+void noteclear(note *n) { store_rlx(&n->word, 0); }
+
+void notewakeup(note *n) {
+  if (xchg(&n->word, 1) == 0) futexwakeup(&n->word, 1);
+}
+
+void notesleep(note *n) {
+  while (load_acq(&n->word) == 0) futexsleep(&n->word, 0, -1);
+}
+
+bool notetsleep(note *n, int64_t ns) {
+  if (ns < 0) {
+    notesleep(n);
+    return true;
+  }
+  int64_t end = nanotime() + ns;
+  while (load_acq(&n->word) == 0) {
+    int64_t left = end - nanotime();
+    if (left <= 0) return false;
+    futexsleep(&n->word, 0, left);
+  }
+  return true;
+}
+
+pid_t os_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+void os_usleep(uint32_t us) {
+  struct timespec ts = {us / 1000000, (long)(us % 1000000) * 1000};
+  nanosleep(&ts, NULL);
+}
+
+int os_ncpu(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? (int)n : 1;
+}
+
+/* The reserved signal: makes a system call of an M return EINTR. */
+enum { KICK_OFFSET = 3 };
+int os_kick_signal(void) { return SIGRTMAX - KICK_OFFSET; }
+void os_kick(M *m) { syscall(SYS_tgkill, getpid(), m->tid, os_kick_signal()); }
+static void kicked(int sig) { (void)sig; }
+
+static void runtime_mask(sigset_t *set) {
+  static const int open[] = {SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+  sigfillset(set);
+  for (size_t i = 0; i < nelem(open); i++) sigdelset(set, open[i]);
+  sigdelset(set, os_kick_signal());
+}
+
+/* A detached thread with the runtime's signal mask from its first instruction. Returns 0 or an errno. */
+int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg) {
+  pthread_attr_t attr;
+  sigset_t mask, old;
+  int err = pthread_attr_init(&attr);
+  if (err) return err;
+  long least = sysconf(_SC_THREAD_STACK_MIN) + (64 << 10); /* thread-locals lie on it too */
+  if (stack < (size_t)least) stack = (size_t)least;
+#if defined(GM_TSAN) || defined(GM_ASAN)
+  stack *= 4;
+#endif
+  pthread_attr_setstacksize(&attr, stack);
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  runtime_mask(&mask);
+  pthread_sigmask(SIG_SETMASK, &mask, &old);
+  err = pthread_create(out, &attr, fn, arg);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attr);
+  return err;
+}
+
+/* ---- stack overflow ------------------------------------------------------------------------------ */
+
+static struct sigaction old_segv, old_bus;
+
+static size_t signal_stack_size(void) {
+  size_t n = (size_t)getauxval(AT_MINSIGSTKSZ);
+  return n + (32 << 10);
+}
+
+static void say(const char *text) {
+  if (write(2, text, strlen(text)) < 0) return;
+}
+
+/* A fault in a guard page is a stack overflow: say so and die.  Anything else goes where it went before
+ * the runtime started: to the old handler, or to the default action when the instruction is retried. */
+static void sigfault(int sig, siginfo_t *info, void *context) {
+  if (stack_overflow_at((uintptr_t)info->si_addr)) {
+    M *m = getm();
+    G *gp = m ? load_rlx(&m->curg) : NULL;
+    char line[128];
+    snprintf(line, sizeof line, "fatal: goroutine stack overflow\n\tgoroutine %llu\n",
+             gp ? (unsigned long long)gp->goid : 0);
+    say(line);
+  }
+  struct sigaction *old = sig == SIGSEGV ? &old_segv : &old_bus;
+  if (old->sa_flags & SA_SIGINFO && old->sa_sigaction) {
+    old->sa_sigaction(sig, info, context);
+    return;
+  }
+  if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
+    old->sa_handler(sig);
+    return;
+  }
+  signal(sig, SIG_DFL); /* the faulting instruction runs again, and kills the process */
+}
+
+void os_init_signals(void) {
+  struct sigaction sa;
+  memset(&sa, 0, sizeof sa);
+  sa.sa_sigaction = sigfault;
+  sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigemptyset(&sa.sa_mask);
+  struct sigaction kick = {.sa_handler = kicked}; /* no SA_RESTART */
+  sigemptyset(&kick.sa_mask);
+  sigaction(os_kick_signal(), &kick, NULL);
+  sigaction(SIGSEGV, NULL, &old_segv);
+  sigaction(SIGBUS, NULL, &old_bus);
+  if (old_segv.sa_sigaction == sigfault) return; /* after fork */
+  sigaction(SIGSEGV, &sa, NULL);
+  sigaction(SIGBUS, &sa, NULL);
+}
+
+/* On a new M: a signal stack for the handler above, and timers without the kernel's 50 us of slack. */
+void os_minit(void) {
+#if !defined(GM_ASAN) && !defined(GM_TSAN)
+  stack_t ss = {.ss_size = signal_stack_size()};
+  ss.ss_sp = mmap(NULL, ss.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (ss.ss_sp != MAP_FAILED) sigaltstack(&ss, NULL);
+#endif
+  prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0);
+}
+
+void os_mexit(void) {
+#if !defined(GM_ASAN) && !defined(GM_TSAN)
+  stack_t ss = {.ss_flags = SS_DISABLE}, old;
+  if (sigaltstack(&ss, &old) == 0 && !(old.ss_flags & SS_DISABLE)) munmap(old.ss_sp, old.ss_size);
+#endif
+}

@@ -1,0 +1,795 @@
+/* proc.c - Ms and Ps: finding work, sleeping when there is none, waking when there is.
+ *
+ * findrunnable looks, in this order: timers; every 61st time the global queue; the own ring; L (before
+ * the ring when a native turn has just ended); the global queue; the poller; other Ps' rings; and, when
+ * the P has been given up, everything once more.  Then the M sleeps: in the poller if somebody must, else
+ * on its note.
+ *
+ * No lost wake-up (Go's protocol).
+ *   submit:  enqueue; fence; if no M spins and a P idles, start one that spins        (wakep)
+ *   sleep:   P to the idle list, nmspinning--; fence; look at every source again
+ * Either the submitter sees nobody spinning and wakes somebody, or the sleeper sees the new work.  A
+ * spinning M that finds work wakes the next (resetspinning), so wake-ups chain until work or Ps run out.
+ * L is one more source in both halves; the pusher first looks whether somebody drives it (licence.c).
+ *
+ * Where this differs from Go, because waking an idle core costs 16 us here and a thief that polls a busy
+ * owner's indices triples the owner's ping-pong:
+ *   - goready wakes nobody for a goroutine that is alone in runnext (park.c);
+ *   - a spinning M looks SPIN_LOOKS times, SPIN_PAUSES apart, and takes only from rings whose head stood
+ *     still between two looks; the last look takes anything, runnext included;
+ *   - an M that takes the licence wakes another only if native work is in sight.
+ *
+ * Rejected, as in Go: handing a new goroutine to an idle M directly (threads ping-pong, no locality), and
+ * one central queue (its lock). */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "runtime2.h"
+
+#ifdef GM_TSAN
+void *__tsan_get_current_fiber(void);
+#endif
+
+sched_t sched = {.lock = {.rank = rank_sched}, .maxm = MAX_MS};
+counters counts;
+const host_t *host;
+
+/* ---- the current M -------------------------------------------------------------------------------- */
+
+static __thread M *tls_m __attribute__((tls_model("initial-exec")));
+
+/* noinline: a compiler that keeps the address of tls_m over a switch would read another thread's. */
+noinline M *getm(void) {
+  M *m = tls_m;
+  __asm__ volatile("" : "+r"(m));
+  return m;
+}
+noinline void setm(M *m) { tls_m = m; }
+
+/* ---- idle lists ------------------------------------------------------------------------------------ */
+
+static void pidleput_locked(P *pp) {
+  store_rel(&pp->status, PWORD(0, Pidle));
+  pp->link = sched.pidle;
+  sched.pidle = pp;
+  xadd(&sched.npidle, 1);
+}
+
+static P *pidleget_locked(void) {
+  P *pp = sched.pidle;
+  if (!pp || load_rlx(&sched.gcwaiting)) return NULL;
+  sched.pidle = pp->link;
+  pp->link = NULL;
+  xadd(&sched.npidle, (uint32_t)-1);
+  return pp;
+}
+
+/* An idle P, taken off the list, or NULL. */
+P *pidleget(void) {
+  if (load_rlx(&sched.npidle) == 0) return NULL;
+  lock(&sched.lock);
+  P *pp = pidleget_locked();
+  unlock(&sched.lock);
+  return pp;
+}
+
+/* Puts pp on the idle list; the caller then looks at every source again. */
+void releasep_idle(P *pp) {
+  lock(&sched.lock);
+  pidleput_locked(pp);
+  unlock(&sched.lock);
+}
+
+void acquirep(M *m, P *pp) {
+  m->p = pp;
+  store_rel(&pp->status, PWORD(m->id, Prunning));
+  pp->hostfirst = false;
+  pp->turnstart = nanotime();
+  if (load_rlx(&sched.sysmonwait)) sysmon_wake();
+}
+
+/* Back from host code: is the P still ours?  Waits while the world is stopped. */
+bool pin(M *m) {
+  P *pp = m->p;
+  if (!pp) return false;
+  for (;;) {
+    if (cas(&pp->status, PWORD(m->id, Phost), PWORD(m->id, Prunning))) return true;
+    if (load_rlx(&pp->status) != PWORD(m->id, Pstopped)) return false;
+    os_usleep(50); /* stopped in HOST: starttheworld gives it back */
+  }
+}
+
+/* ---- Ms -------------------------------------------------------------------------------------------- */
+
+static void g0_init(M *m) {
+  g_init_static(&m->g0, GK_G0);
+  m->g0.m = m;
+  store_rlx(&m->g0.status, Grunning);
+#ifdef GM_TSAN
+  m->g0.fiber = __tsan_get_current_fiber();
+#endif
+#ifdef GM_ASAN
+  pthread_attr_t attr;
+  void *lo = NULL;
+  size_t size = 0;
+  if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+    pthread_attr_getstack(&attr, &lo, &size);
+    pthread_attr_destroy(&attr);
+  }
+  m->g0.stk.lo = lo;
+  m->g0.stk.hi = (char *)lo + size;
+#endif
+}
+
+/* sched.lock held: an M struct with an id, counted. NULL: the limit is reached, or no memory. */
+static M *malloc_m(void) {
+  if (sched.mcount >= sched.maxm) return NULL;
+  M *m = sched.mfree;
+  if (m) {
+    sched.mfree = m->schedlink;
+  } else {
+    if (sched.nextmid + 1 >= nelem(sched.allm)) return NULL;
+    m = calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->id = ++sched.nextmid;
+    sched.allm[m->id] = m;
+  }
+  m->schedlink = NULL;
+  m->reap = false;
+  store_rlx(&m->dying, false);
+  m->rand = cputicks() * 0x9e3779b97f4a7c15u + m->id;
+  noteclear(&m->park);
+  sched.mcount++;
+  return m;
+}
+
+static void mfree_locked(M *m) {
+  m->schedlink = sched.mfree;
+  sched.mfree = m;
+  sched.mcount--;
+}
+
+static void *mstart(void *arg) {
+  M *m = arg;
+  setm(m);
+  m->tid = os_gettid();
+  m->thread = pthread_self();
+  os_minit();
+  g0_init(m);
+  P *pp = m->nextp;
+  m->nextp = NULL;
+  acquirep(m, pp);
+  schedule(m);
+  if (m->host) host->m_exit(m);
+  os_mexit();
+  setm(NULL);
+  lock(&sched.lock);
+  mfree_locked(m);
+  unlock(&sched.lock);
+  xadd(&counts.mreaped, 1);
+  return NULL;
+}
+
+static bool newm(P *pp, bool spinning) {
+  lock(&sched.lock);
+  M *m = malloc_m();
+  unlock(&sched.lock);
+  if (!m) return false;
+  m->nextp = pp;
+  m->spinning = spinning;
+  if (os_newthread(&m->thread, M_STACK, mstart, m) == 0) {
+    xadd(&counts.mspawned, 1);
+    return true;
+  }
+  lock(&sched.lock);
+  mfree_locked(m);
+  unlock(&sched.lock);
+  return false;
+}
+
+/* Runs pp on some M.  spinning: the caller has counted it in nmspinning.  false: no M could be had; pp is
+ * idle again and sysmon tries later. */
+bool startm(P *pp, bool spinning) {
+  lock(&sched.lock);
+  M *m = sched.midle;
+  if (m) {
+    sched.midle = m->schedlink;
+    sched.nmidle--;
+  }
+  unlock(&sched.lock);
+  if (m) {
+    m->spinning = spinning;
+    m->nextp = pp;
+    xadd(&counts.wakes, 1);
+    notewakeup(&m->park);
+    return true;
+  }
+  if (newm(pp, spinning)) return true;
+  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
+  releasep_idle(pp);
+  store_rlx(&sched.needm, 1);
+  return false;
+}
+
+void wakep(void) {
+  if (load_rlx(&sched.npidle) == 0 || load_rlx(&sched.nmspinning) != 0) return;
+  if (!cas(&sched.nmspinning, 0, 1)) return;
+  P *pp = pidleget();
+  if (!pp) {
+    xadd(&sched.nmspinning, (uint32_t)-1);
+    return;
+  }
+  startm(pp, true);
+}
+
+/* Is native work in sight that a P could run? */
+bool native_waiting(void) {
+  if (load_rlx(&sched.runqsize) > 0) return true;
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+    P *pp = sched.allp[i];
+    if (!runqempty(pp)) return true;
+  }
+  return false;
+}
+
+/* The caller gives pp away: to an M if there is anything to do with it, else to the idle list. */
+void handoffp(P *pp) {
+  bool work = !runqempty(pp) || load_rlx(&sched.runqsize) > 0 ||
+              (lwaiting() && !load_rlx(&sched.l.holder));
+  bool poll = (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
+  if ((work || poll) && !load_rlx(&sched.gcwaiting)) {
+    store_rel(&pp->status, PWORD(0, Pidle));
+    startm(pp, false);
+    return;
+  }
+  releasep_idle(pp);
+  fence();
+  if (native_waiting() || (lwaiting() && !load_rlx(&sched.l.holder))) wakep();
+}
+
+/* ---- all asleep ------------------------------------------------------------------------------------ */
+
+/* sched.lock held. */
+static bool all_asleep_locked(void) {
+  return sched.nmidle + sched.lockedwait == sched.mcount && load_rlx(&sched.nmspinning) == 0 &&
+         load_rlx(&sched.runqsize) == 0 && load_rlx(&sched.nblocked) == 0 && !lwaiting() &&
+         !timers_any() && netpoll_waiters() == 0;
+}
+
+/* Is the runtime still in the sleep that `epoch` named? */
+bool sched_asleep(uint32_t epoch) {
+  lock(&sched.lock);
+  bool yes = load_rlx(&sched.idle_epoch) == epoch && all_asleep_locked();
+  unlock(&sched.lock);
+  return yes;
+}
+
+/* sched.lock held, an M has just been counted as asleep. */
+static void checkdead_locked(void) {
+  if (all_asleep_locked()) host->all_asleep(xadd(&sched.idle_epoch, 1) + 1);
+}
+
+/* Sleeps without a P until somebody gives one. */
+void stopm(M *m) {
+  if (load_rlx(&sched.stopping)) return;
+  lock(&sched.lock);
+  m->idlesince = nanotime();
+  m->schedlink = sched.midle;
+  sched.midle = m;
+  sched.nmidle++;
+  checkdead_locked();
+  unlock(&sched.lock);
+  notesleep(&m->park);
+  noteclear(&m->park);
+  if (m->nextp) {
+    P *pp = m->nextp;
+    m->nextp = NULL;
+    acquirep(m, pp);
+  }
+}
+
+/* sysmon: ends Ms that have been idle for long.  The oldest idle are at the list's end. */
+void mreap_idle(int64_t now) {
+  lock(&sched.lock);
+  M **at = &sched.midle;
+  for (M *m; (m = *at) != NULL;) {
+    if (sched.nmidle <= 2 || now - m->idlesince < (int64_t)M_IDLE_REAP_S * 1000000000) {
+      at = &m->schedlink;
+      continue;
+    }
+    *at = m->schedlink;
+    sched.nmidle--;
+    m->reap = true;
+    notewakeup(&m->park);
+  }
+  unlock(&sched.lock);
+}
+
+/* ---- finding work ---------------------------------------------------------------------------------- */
+
+static bool lacquire(M *m) {
+  return lwaiting() && !load_rlx(&sched.l.holder) && cas(&sched.l.holder, (M *)NULL, m);
+}
+
+static void resetspinning(M *m) {
+  m->spinning = false;
+  xadd(&sched.nmspinning, (uint32_t)-1);
+  fence();
+  if (native_waiting()) wakep();
+}
+
+/* Other Ps' rings, in random order.  calm: only rings whose head has not moved since `heads`. */
+static G *steal_round(M *m, uint32_t *heads, bool calm) {
+  uint32_t n = (uint32_t)sched.gomaxprocs, at = fastrandn(&m->rand, n);
+  for (uint32_t i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
+    P *victim = sched.allp[at];
+    if (victim == m->p) continue;
+    uint32_t head = load_rlx(&victim->runqhead);
+    bool moved = head != heads[at];
+    heads[at] = head;
+    if (calm && moved) continue;
+    G *gp = runqsteal(m->p, victim, !calm);
+    if (gp) return gp;
+  }
+  return NULL;
+}
+
+static G *stealwork(M *m) {
+  uint32_t heads[MAX_PROCS];
+  uint32_t n = (uint32_t)sched.gomaxprocs;
+  if (n == 1) return NULL;
+  for (uint32_t i = 0; i < n; i++) heads[i] = load_rlx(&sched.allp[i]->runqhead) - 1;
+  for (int look = 0; look < SPIN_LOOKS; look++) {
+    G *gp = steal_round(m, heads, look + 1 < SPIN_LOOKS);
+    if (gp) return gp;
+    if (load_rlx(&sched.gcwaiting) || load_rlx(&sched.runqsize) > 0) return NULL;
+    if (lwaiting() && !load_rlx(&sched.l.holder)) return NULL;
+    for (int i = 0; i < SPIN_PAUSES && look + 1 < SPIN_LOOKS; i++) cpu_relax();
+  }
+  return NULL;
+}
+
+static G *globalget(M *m, uint32_t max) {
+  if (load_rlx(&sched.runqsize) == 0) return NULL;
+  lock(&sched.lock);
+  G *gp = globrunqget(m->p, max);
+  unlock(&sched.lock);
+  return gp;
+}
+
+static void run_due_timers(P *pp) {
+  int64_t next = load_rlx(&pp->timers.next), lnext = load_rlx(&sched.l.timers.next);
+  if (next == INT64_MAX && lnext == INT64_MAX) return;
+  int64_t now = nanotime();
+  if (next <= now) timers_run(&pp->timers, now);
+  if (lnext <= now) timers_run(&sched.l.timers, now);
+}
+
+/* Everything but stealing.  *hosted: the licence was taken. */
+static G *look(M *m, bool *hosted) {
+  P *pp = m->p;
+  bool inherit;
+  run_due_timers(pp);
+  G *gp = NULL;
+  if (pp->hostfirst && (*hosted = lacquire(m))) return NULL;
+  if (++pp->picks % SCHED_TICK_GLOBAL == 0) gp = globalget(m, 1);
+  if (!gp && (gp = runqget(pp, &inherit)) && inherit) return gp;
+  if (!gp && (*hosted = lacquire(m))) return NULL;
+  if (!gp) gp = globalget(m, GLOBAL_BATCH);
+  if (!gp && netpoll_waiters() > 0 && load_rlx(&sched.lastpoll) != 0) {
+    netpoll(0);
+    gp = runqget(pp, &inherit);
+    if (!gp && (*hosted = lacquire(m))) return NULL;
+  }
+  if (gp) inc_rlx(&pp->schedtick);
+  return gp;
+}
+
+static bool may_spin(M *m) {
+  if (m->spinning) return true;
+  if (sched.gomaxprocs == 1) return false;
+  uint32_t busy = (uint32_t)sched.gomaxprocs - load_rlx(&sched.npidle);
+  if (2 * load_rlx(&sched.nmspinning) >= busy) return false;
+  m->spinning = true;
+  xadd(&sched.nmspinning, 1);
+  return true;
+}
+
+/* A P for an M that found work after it had given its own up. */
+static bool retakep(M *m) {
+  P *pp = pidleget();
+  if (!pp) return false;
+  acquirep(m, pp);
+  if (!m->spinning) {
+    m->spinning = true;
+    xadd(&sched.nmspinning, 1);
+  }
+  return true;
+}
+
+/* Sleeps in the poller if nobody does and somebody must.  True: woken with a P. */
+static bool sleep_in_poller(M *m) {
+  int64_t next = timers_next();
+  if (next == INT64_MAX && netpoll_waiters() == 0) return false;
+  if (xchg(&sched.lastpoll, 0) == 0) { /* somebody sleeps there: long enough for our timers? */
+    int64_t until = load_rlx(&sched.polluntil);
+    if (until == 0 || until > next) netpollbreak();
+    return false;
+  }
+  store_rlx(&sched.polluntil, next);
+  fence();
+  int64_t again = timers_next(); /* a timer added before it saw the announcement */
+  if (again < next) next = again;
+  int64_t delay = next == INT64_MAX ? -1 : next - nanotime();
+  xadd(&counts.netpolls, 1);
+  if (next == INT64_MAX || delay > 0) netpoll(delay);
+  /* Counted as spinning while it is about to look: keeps the wakep() of its own timers quiet. */
+  m->spinning = true;
+  xadd(&sched.nmspinning, 1);
+  store_rlx(&sched.polluntil, 0);
+  store_rel(&sched.lastpoll, nanotime());
+  if (retakep(m)) return true;
+  int64_t now = nanotime();
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) timers_run(&sched.allp[i]->timers, now);
+  timers_run(&sched.l.timers, now);
+  m->spinning = false;
+  xadd(&sched.nmspinning, (uint32_t)-1);
+  return false;
+}
+
+/* The P has been given up: is there anything after all?  See the head of the file. */
+static bool look_again(M *m) {
+  bool was = m->spinning;
+  if (was) {
+    m->spinning = false;
+    xadd(&sched.nmspinning, (uint32_t)-1);
+  }
+  fence();
+  if (!(native_waiting() || (lwaiting() && !load_rlx(&sched.l.holder)))) return false;
+  return retakep(m);
+}
+
+/* A native goroutine to run, or NULL with the licence (*hosted).  Sleeps until there is one.  NULL
+ * without licence: the M shall end. */
+static G *findrunnable(M *m, bool *hosted) {
+  for (;;) {
+    *hosted = false;
+    if (load_rlx(&sched.stopping) || m->reap) return NULL;
+    if (load_rlx(&sched.gcwaiting)) {
+      gcstopm(m);
+      continue;
+    }
+    if (!m->p) {
+      stopm(m);
+      continue;
+    }
+    G *gp = look(m, hosted);
+    if (gp || *hosted) return gp;
+    if (may_spin(m) && (gp = stealwork(m))) {
+      inc_rlx(&m->p->schedtick);
+      return gp;
+    }
+    lock(&sched.lock);
+    if (load_rlx(&sched.gcwaiting) || load_rlx(&sched.runqsize) > 0) {
+      unlock(&sched.lock);
+      continue;
+    }
+    P *pp = m->p;
+    m->p = NULL;
+    pidleput_locked(pp);
+    unlock(&sched.lock);
+    if (look_again(m)) continue;
+    if (sleep_in_poller(m)) continue;
+    stopm(m);
+  }
+}
+
+/* Direct switches of native goroutines: the next one from this P, or NULL to go to g0. */
+G *pget(M *m) {
+  P *pp = m->p;
+  if (unlikely(load_rlx(&sched.gcwaiting))) return NULL;
+  if (unlikely(++pp->picks % SCHED_TICK_GLOBAL == 0)) {
+    run_due_timers(pp);
+    if (lwaiting() && !load_rlx(&sched.l.holder) && load_rlx(&sched.npidle) == 0 &&
+        nanotime() - pp->turnstart > TURN_NS) {
+      pp->hostfirst = true; /* the native turn is over */
+      return NULL;
+    }
+    G *gp = globalget(m, 1);
+    if (gp) {
+      inc_rlx(&pp->schedtick);
+      return gp;
+    }
+  }
+  bool inherit;
+  G *gp = runqget(pp, &inherit);
+  if (gp && !inherit) inc_rlx(&pp->schedtick);
+  return gp;
+}
+
+/* g0 of an M, until it ends. */
+void schedule(M *m) {
+  for (;;) {
+    if (unlikely(m->lockedg != NULL)) {
+      if (!run_wired(m)) return;
+      continue;
+    }
+    bool hosted;
+    G *gp = findrunnable(m, &hosted);
+    if (!gp && !hosted) break;
+    if (m->spinning) resetspinning(m);
+    if (hosted)
+      drive(m);
+    else
+      execute(m, gp);
+  }
+  if (m->spinning) {
+    m->spinning = false;
+    xadd(&sched.nmspinning, (uint32_t)-1);
+  }
+  if (m->p) {
+    P *pp = m->p;
+    m->p = NULL;
+    handoffp(pp);
+  }
+  if (!m->reap) /* stopping: never touch the host again */
+    for (;;) futexsleep(&m->park.word, load_rlx(&m->park.word), -1);
+}
+
+/* ---- wired goroutines ------------------------------------------------------------------------------ */
+
+/* A hosted goroutine locked to an M runs there with the host lock alone, without P and licence, like one
+ * whose blocking call has returned.  Whoever picks it hands it to that M and drops the host lock. */
+void wire(G *gp, M *m) {
+  gp->lockedm = m;
+  m->lockedg = gp;
+}
+
+void unwire(G *gp) {
+  M *m = gp->lockedm;
+  gp->lockedm = NULL;
+  m->lockedg = NULL;
+}
+
+void wake_wired(M *m, G *gp) {
+  m->nextg = gp;
+  if (m->lender)
+    host->wake_lender(m);
+  else
+    notewakeup(&m->park);
+}
+
+/* A thread with a goroutine wired to it counts as idle while it waits for that to become runnable. */
+static void wired_asleep(bool asleep) {
+  lock(&sched.lock);
+  sched.lockedwait += asleep ? 1 : (uint32_t)-1;
+  if (asleep) checkdead_locked();
+  unlock(&sched.lock);
+}
+
+/* On the g0 of an M with a goroutine wired to it: sleep until that is runnable, run it, come back when
+ * it has parked.  false: the runtime stops. */
+bool run_wired(M *m) {
+  if (m->p) {
+    P *pp = m->p;
+    m->p = NULL;
+    handoffp(pp);
+  }
+  if (!m->lender) {
+    wired_asleep(true);
+    notesleep(&m->park);
+    noteclear(&m->park);
+    wired_asleep(false);
+  }
+  if (load_rlx(&sched.stopping)) return false;
+  G *gp = m->nextg;
+  m->nextg = NULL;
+  if (!gp) return true;
+  if (m->lender) wired_asleep(false);
+  m->hostmode = true;
+  if (!host->attach(m)) throw("no memory for the state of a new thread");
+  execute(m, gp);
+  host->detach(m);
+  m->hostmode = false;
+  fence();
+  if (!load_rlx(&sched.l.holder) && lwaiting()) wakep();
+  if (m->lender) wired_asleep(true);
+  return true;
+}
+
+/* The thread that waits in run() is an M while its main goroutine is locked to it. */
+M *lender_m(void) {
+  lock(&sched.lock);
+  M *m = malloc_m();
+  if (m) sched.lockedwait++; /* it waits, and is no reason against "all asleep" */
+  unlock(&sched.lock);
+  if (!m) return NULL;
+  m->lender = true;
+  m->p = NULL;
+  m->lockedg = NULL;
+  m->nextg = NULL;
+  m->spinning = false;
+  m->thread = pthread_self();
+  m->tid = os_gettid();
+  g0_init(m);
+  return m;
+}
+
+void lender_m_free(M *m) {
+  m->lender = false;
+  m->host = NULL;
+  lock(&sched.lock);
+  sched.lockedwait--;
+  mfree_locked(m);
+  unlock(&sched.lock);
+}
+
+/* ---- blocking calls of native goroutines ------------------------------------------------------------ */
+
+void entersyscallblock(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  if (!gp || gp->kind != GK_NATIVE) return;
+  xadd(&sched.nblocked, 1);
+  casgstatus(gp, Grunning, Gsyscall);
+  P *pp = m->p;
+  m->p = NULL;
+  xadd(&counts.handoffs, 1);
+  handoffp(pp);
+}
+
+static void exitsyscall_commit(M *m, G *gp) {
+  (void)m;
+  casgstatus(gp, Gsyscall, Grunnable);
+  lock(&sched.lock);
+  globrunqput(gp);
+  unlock(&sched.lock);
+  wakep();
+}
+
+void exitsyscall(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  if (!gp || gp->kind != GK_NATIVE) return;
+  xadd(&sched.nblocked, (uint32_t)-1);
+  P *pp = pidleget();
+  if (pp) {
+    acquirep(m, pp);
+    casgstatus(gp, Gsyscall, Grunning);
+    return;
+  }
+  leave_to_g0(gp, exitsyscall_commit);
+}
+
+static int32_t forked_procs; /* gomaxprocs() of the parent */
+static bool base, monitored; /* schedinit has set up the tables; sysmon runs */
+
+/* ---- start and stop --------------------------------------------------------------------------------- */
+
+static const host_t host_none = {.name = "none", .stack_size = 256 << 10};
+static bool none_false(void) { return false; }
+static void none_asleep(unsigned epoch) { (void)epoch; }
+
+/* Starts the runtime: once, by a thread that keeps others out (Python: the GIL).  false: no memory, or no
+ * thread could be started (errno). */
+bool schedinit(void) {
+  if (load_acq(&sched.started)) return true;
+  static host_t none;
+  if (!host) {
+    none = host_none;
+    none.locked = none_false;
+    none.all_asleep = none_asleep;
+    host = &none;
+  }
+  if (!base) {
+    time_init();
+    chaos_init();
+    os_init_signals();
+    stack_init();
+    sched.l.timers.lock.rank = rank_timers;
+    store_rlx(&sched.l.timers.next, INT64_MAX);
+    store_rlx(&sched.lastpoll, nanotime());
+    if (netpollinit() != 0 || procresize(forked_procs ? forked_procs : gomaxprocs_default()) == 0) return false;
+    base = true;
+  }
+  if (!monitored) {
+    int err = os_newthread(&sched.sysmonthread, M_STACK, sysmon_main, NULL);
+    if (err) {
+      errno = err;
+      return false;
+    }
+    monitored = true;
+  }
+  /* One M from the start: if no thread can be had, the caller hears of it before anything is queued. */
+  P *pp = pidleget();
+  if (pp && !newm(pp, false)) {
+    releasep_idle(pp);
+    errno = EAGAIN;
+    return false;
+  }
+  store_rel(&sched.started, true);
+  return true;
+}
+
+/* No M touches the host any more: those asleep stay asleep, those in host code stop at the next look. */
+void schedstop(void) {
+  store_rel(&sched.stopping, true);
+  sysmon_wake();
+}
+
+/* In a forked child: only the calling thread exists, and no goroutine but the one it runs (keep: its M).
+ * Everything that the others may have held is made new; the next schedinit starts an M and sysmon. */
+void sched_afterfork(M *keep) {
+  L *l = &sched.l;
+  store_rlx(&sched.lock.word, 0);
+  for (uint32_t i = 1; i <= sched.nextmid; i++) {
+    M *m = sched.allm[i];
+    if (m != keep) m->lender = false;
+  }
+  sched.midle = sched.mfree = NULL;
+  sched.nmidle = sched.lockedwait = 0;
+  sched.mcount = keep != NULL;
+  sched.runqhead = sched.runqtail = sched.gfree = NULL;
+  sched.ngfree = 0;
+  store_rlx(&sched.runqsize, 0);
+  store_rlx(&sched.npidle, 0);
+  store_rlx(&sched.nmspinning, 0);
+  store_rlx(&sched.nblocked, 0);
+  store_rlx(&sched.needm, 0);
+  store_rlx(&sched.gcwaiting, false);
+  store_rlx(&sched.sysmonwait, false);
+  sched.pidle = NULL;
+  int32_t n = sched.gomaxprocs;
+  for (int32_t i = 0; i < MAX_PROCS; i++) sched.allp[i] = NULL; /* abandoned, like the Gs on them */
+  sched.gomaxprocs = 0;
+  memset(l->runq, 0, sizeof l->runq);
+  l->runnext = l->ovhead = l->ovtail = l->gfree = NULL;
+  l->head = l->tail = l->novfl = l->ngfree = 0;
+  store_rlx(&l->holder, (M *)NULL);
+  store_rlx(&l->nqueued, 0);
+  store_rlx(&l->inbox, (G *)NULL);
+  memset(&l->timers, 0, sizeof l->timers);
+  if (keep) {
+    keep->p = NULL;
+    keep->tid = os_gettid();
+  }
+  netpoll_afterfork();
+  foreign_afterfork();
+  base = monitored = false;
+  store_rlx(&sched.started, false);
+  forked_procs = n;
+}
+
+/* A new native goroutine, runnable.  NULL: no memory. */
+G *newproc_native(void (*fn)(void *), void *arg) {
+  M *m = getm();
+  bool local = m && m->p && !m->hostmode;
+  G *gp = gfget_native(local ? m->p : NULL);
+  if (!gp) return NULL;
+  static _Thread_local uint64_t cache, end;
+  if (local)
+    goid_assign(gp, &m->p->goidcache, &m->p->goidcacheend);
+  else
+    goid_assign(gp, &cache, &end);
+  G *parent = m ? load_rlx(&m->curg) : NULL;
+  gp->parentgoid = parent ? parent->goid : 0;
+  gp->fn = fn;
+  gp->arg = arg;
+  gp->runticks = 0;
+  store_rlx(&gp->since, cputicks());
+  xadd(&counts.started, 1);
+  casgstatus(gp, Gdead, Grunnable);
+  if (local) {
+    bool behind = load_rlx(&m->p->runnext) != NULL;
+    runqput(m->p, gp, true);
+    if (behind) wakep();
+  } else {
+    lock(&sched.lock);
+    globrunqput(gp);
+    unlock(&sched.lock);
+    wakep();
+  }
+  return gp;
+}

@@ -1,0 +1,314 @@
+/* module.c - the C module gmprt._core: types, control, statistics, the end.
+ *
+ * It lives in the same shared object as the cffi module gmprt._native (_load.py loads both).  A cffi call
+ * releases the GIL, which a channel operation that completes without waiting must not. */
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "pyhost.h"
+
+extern int (*gm_start_hook)(void); /* gmprt.c */
+
+struct errors errs;
+
+/* gmprt.<module>.<name>, imported when first needed. */
+PyObject *helper(const char *module, const char *name) {
+  char full[64];
+  PyOS_snprintf(full, sizeof full, "gmprt.%s", module);
+  PyObject *mod = PyImport_ImportModule(full);
+  PyObject *fn = mod ? PyObject_GetAttrString(mod, name) : NULL;
+  Py_XDECREF(mod);
+  return fn;
+}
+
+/* ---- statistics ----------------------------------------------------------------------------------------- */
+
+static int put(PyObject *d, const char *key, uint64_t value) {
+  PyObject *v = PyLong_FromUnsignedLongLong(value);
+  int r = v ? PyDict_SetItemString(d, key, v) : -1;
+  Py_XDECREF(v);
+  return r;
+}
+
+static void count_states(uint64_t by[8]) {
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    uint32_t s = load_acq(&gp->status);
+    if (gp->kind == GK_HOST && s == Grunning && gp->host && !tstate_attached(ts_of(gp))) s = Gsyscall;
+    if (s < 8 && gp->kind != GK_FOREIGN) by[s]++;
+  }
+}
+
+static uint64_t count_timers(void) {
+  uint64_t n = (uint64_t)sched.l.timers.len;
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) n += (uint64_t)sched.allp[i]->timers.len;
+  return n;
+}
+
+static uint64_t count_parks(void) {
+  uint64_t n = 0;
+  for (uint32_t i = 1; i <= sched.nextmid; i++) n += load_rlx(&sched.allm[i]->parks);
+  return n;
+}
+
+static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  PyObject *d = PyDict_New();
+  if (!d) return NULL;
+  uint64_t by[8] = {0};
+  count_states(by);
+  const struct {
+    const char *key;
+    uint64_t value;
+  } rows[] = {
+      {"goroutines", by[Grunnable] + by[Grunning] + by[Gsyscall] + by[Gwaiting]},
+      {"runnable", by[Grunnable]},
+      {"running", by[Grunning]},
+      {"syscall", by[Gsyscall]},
+      {"waiting", by[Gwaiting]},
+      {"started", load_rlx(&counts.started)},
+      {"ended", load_rlx(&counts.ended)},
+      {"parks", count_parks()},
+      {"steals", load_rlx(&counts.steals)},
+      {"stolen", load_rlx(&counts.stolen)},
+      {"handoffs", load_rlx(&counts.handoffs)},
+      {"preemptions", 0},
+      {"wakes", load_rlx(&counts.wakes)},
+      {"threads", sched.mcount},
+      {"threads_idle", sched.nmidle},
+      {"threads_started", load_rlx(&counts.mspawned)},
+      {"threads_ended", load_rlx(&counts.mreaped)},
+      {"procs", (uint64_t)sched.gomaxprocs},
+      {"procs_idle", load_rlx(&sched.npidle)},
+      {"timers", count_timers()},
+      {"timers_fired", load_rlx(&counts.timers_fired)},
+      {"netpoll_waits", load_rlx(&counts.netpolls)},
+      {"netpoll_ready", load_rlx(&counts.netready)},
+      {"stack_reserved", load_rlx(&counts.stack_reserved)},
+      {"stack_slots", load_rlx(&counts.stack_slots)},
+      {"stop_the_worlds", load_rlx(&counts.stw)},
+  };
+  for (size_t i = 0; i < nelem(rows); i++)
+    if (put(d, rows[i].key, rows[i].value) < 0) Py_CLEAR(d);
+  return d;
+}
+
+static int put_text(PyObject *d, const char *key, PyObject *v) {
+  int r = v ? PyDict_SetItemString(d, key, v) : -1;
+  Py_XDECREF(v);
+  return r;
+}
+
+static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  if (!runtime_ensure()) return NULL;
+  PyObject *d = PyDict_New();
+  if (!d) return NULL;
+  if (put_text(d, "swap of thread states", PyUnicode_FromString(tstate_swap_mode())) < 0 ||
+      put_text(d, "pthread_self of the interpreter",
+               identity_patched() ? PyUnicode_FromFormat("interposed (%u entries)", identity_patched())
+                                  : PyUnicode_FromString("not interposed: threads' idents")) < 0 ||
+      put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
+      put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
+      put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||
+      put_text(d, "chaos", PyUnicode_FromString(chaos_on ? "on" : "off")) < 0)
+    Py_CLEAR(d);
+  return d;
+}
+
+/* ---- limits --------------------------------------------------------------------------------------------- */
+
+static PyObject *py_set_max_threads(PyObject *module, PyObject *arg) {
+  (void)module;
+  long n = PyLong_AsLong(arg);
+  if (n == -1 && PyErr_Occurred()) return NULL;
+  if (n < 2 || n > MAX_MS) {
+    PyErr_Format(PyExc_ValueError, "the limit of threads must be between 2 and %d", MAX_MS);
+    return NULL;
+  }
+  lock(&sched.lock);
+  uint32_t old = sched.maxm;
+  sched.maxm = (uint32_t)n;
+  unlock(&sched.lock);
+  return PyLong_FromUnsignedLong(old);
+}
+
+static PyObject *py_set_max_stack(PyObject *module, PyObject *arg) {
+  (void)module;
+  Py_ssize_t n = PyLong_AsSsize_t(arg);
+  if (n == -1 && PyErr_Occurred()) return NULL;
+  if (n < (256 << 10) || n > (1 << 30)) {
+    PyErr_SetString(PyExc_ValueError, "the stack must be between 256 KiB and 1 GiB");
+    return NULL;
+  }
+  if (!runtime_ensure()) return NULL;
+  return PyLong_FromSize_t(stack_host_resize((size_t)n));
+}
+
+/* ---- SIGQUIT, dumps --------------------------------------------------------------------------------------- */
+
+static void sigquit(int sig) {
+  (void)sig;
+  int e = errno;
+  store_rlx(&sched.dumpreq, true);
+  sysmon_wake();
+  errno = e;
+}
+
+static PyObject *py_install_sigquit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  struct sigaction old, sa = {.sa_handler = sigquit, .sa_flags = SA_RESTART | SA_ONSTACK};
+  sigemptyset(&sa.sa_mask);
+  if (sigaction(SIGQUIT, NULL, &old) != 0 || old.sa_flags & SA_SIGINFO || old.sa_handler != SIG_DFL)
+    Py_RETURN_FALSE;
+  sigaction(SIGQUIT, &sa, NULL);
+  Py_RETURN_TRUE;
+}
+
+static PyObject *set_hook(PyObject **hook, PyObject *fn) {
+  Py_XSETREF(*hook, Py_NewRef(fn));
+  Py_RETURN_NONE;
+}
+static PyObject *py_set_dumper(PyObject *module, PyObject *fn) {
+  (void)module;
+  return set_hook(&dump_hook, fn);
+}
+static PyObject *py_set_deadlock_dump(PyObject *module, PyObject *fn) {
+  (void)module;
+  return set_hook(&deadlock_hook, fn);
+}
+
+/* ---- start and end ---------------------------------------------------------------------------------------- */
+
+static PyObject *py_running(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return PyBool_FromLong(load_rlx(&sched.started) && !load_rlx(&sched.stopping));
+}
+
+/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here. */
+static PyObject *py_stop(PyObject *module, PyObject *arg) {
+  (void)module;
+  double s = PyFloat_AsDouble(arg);
+  if (s == -1.0 && PyErr_Occurred()) return NULL;
+  if (!load_rlx(&sched.started)) Py_RETURN_NONE;
+  schedstop();
+  int64_t end = nanotime() + seconds_to_ns(s);
+  while (load_rlx(&sched.l.holder) && nanotime() < end) {
+    Py_BEGIN_ALLOW_THREADS
+    os_usleep(200);
+    Py_END_ALLOW_THREADS
+  }
+  identity_remove();
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_after_fork_child(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  after_fork_child();
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef control_functions[] = {
+    {"stats", py_stats, METH_NOARGS, "stats()\n--\n\nCounters, as a dict."},
+    {"features", py_features, METH_NOARGS, "features()\n--\n\nWhat was found on this machine."},
+    {"set_max_threads", py_set_max_threads, METH_O,
+     "set_max_threads(n, /)\n--\n\nLimit the OS threads of the runtime; returns the old limit (10000 at first)."},
+    {"set_max_stack", py_set_max_stack, METH_O,
+     "set_max_stack(nbytes, /)\n--\n\nAddress space of the stacks made from now on; returns the old size."},
+    {"set_dumper", py_set_dumper, METH_O, NULL},
+    {"set_deadlock_dump", py_set_deadlock_dump, METH_O, NULL},
+    {"install_sigquit", py_install_sigquit, METH_NOARGS, NULL},
+    {"running", py_running, METH_NOARGS, NULL},
+    {"stop", py_stop, METH_O, NULL},
+    {"after_fork_child", py_after_fork_child, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+
+/* ---- the module --------------------------------------------------------------------------------------------- */
+
+static int load_errors(void) {
+  PyObject *mod = PyImport_ImportModule("gmprt._errors");
+  if (!mod) return -1;
+  const struct {
+    const char *name;
+    PyObject **at;
+  } rows[] = {{"Error", &errs.Error},
+              {"RuntimeNotRunning", &errs.RuntimeNotRunning},
+              {"ChannelClosed", &errs.ChannelClosed},
+              {"EndOfChannel", &errs.EndOfChannel},
+              {"WouldBlock", &errs.WouldBlock},
+              {"Cancelled", &errs.Cancelled},
+              {"GoroutineCancelled", &errs.GoroutineCancelled},
+              {"Deadlock", &errs.Deadlock},
+              {"TooManyThreads", &errs.TooManyThreads},
+              {"Timeout", &errs.Timeout},
+              {"GoExit", &errs.GoExit}};
+  for (size_t i = 0; i < nelem(rows); i++)
+    if (!(*rows[i].at = PyObject_GetAttrString(mod, rows[i].name))) return -1;
+  Py_DECREF(mod);
+  return 0;
+}
+
+static int add_type(PyObject *module, PyTypeObject **out, PyType_Spec *spec, PyObject *bases) {
+  *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+  return *out ? PyModule_AddType(module, *out) : -1;
+}
+
+/* gm_start() from cffi, which has dropped the GIL. */
+static int py_gm_start(void) {
+  PyGILState_STATE g = PyGILState_Ensure();
+  int err = 0;
+  errno = 0;
+  if (!runtime_ensure()) {
+    err = errno ? errno : EAGAIN;
+    PyErr_Clear();
+  }
+  PyGILState_Release(g);
+  return err;
+}
+
+static int core_exec(PyObject *module) {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "gmprt supports only the main interpreter");
+    return -1;
+  }
+  if (((unsigned long)Py_Version >> 16) != (PY_VERSION_HEX >> 16)) {
+    PyErr_Format(PyExc_ImportError, "gmprt was built for Python %d.%d and this is %s", PY_MAJOR_VERSION,
+                 PY_MINOR_VERSION, Py_GetVersion());
+    return -1;
+  }
+  if (load_errors() < 0 || !tstate_init()) return -1;
+  identity_install();
+  gm_start_hook = py_gm_start;
+  struct {
+    PyTypeObject **out;
+    PyType_Spec *spec;
+    PyTypeObject *base;
+  } types[] = {{&Goroutine_Type, &goroutine_spec, NULL}, {&Chan_Type, &chan_spec, NULL},
+               {&SendView_Type, &sendview_spec, NULL},   {&RecvView_Type, &recvview_spec, NULL},
+               {&Recv_Type, &recv_spec, NULL},           {&Send_Type, &send_spec, NULL},
+               {&Select_Type, &select_spec, NULL},       {&Selected_Type, &selected_spec, &PyTuple_Type},
+               {&Mutex_Type, &mutex_spec, NULL},         {&Semaphore_Type, &semaphore_spec, NULL},
+               {&WaitGroup_Type, &waitgroup_spec, NULL}};
+  for (size_t i = 0; i < nelem(types); i++)
+    if (add_type(module, types[i].out, types[i].spec, (PyObject *)types[i].base) < 0) return -1;
+  PyMethodDef *tables[] = {goroutine_functions, chan_functions, select_functions, run_functions,
+                           control_functions};
+  for (size_t i = 0; i < nelem(tables); i++)
+    if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
+  return 0;
+}
+
+static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, core_exec},
+#ifdef Py_mod_multiple_interpreters
+                                        {Py_mod_multiple_interpreters,
+                                         Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+                                        {0, NULL}};
+static PyModuleDef core_def = {PyModuleDef_HEAD_INIT,
+                               .m_name = "gmprt._core",
+                               .m_doc = "The C half of gmprt: goroutines, channels, select.",
+                               .m_size = 0,
+                               .m_slots = core_slots};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_def); }

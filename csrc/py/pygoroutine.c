@@ -1,0 +1,746 @@
+/* pygoroutine.c - go(), the life of a Python goroutine, and its handle.
+ *
+ * The handle (Goroutine) holds what was asked for and what came of it; the G holds the stack and the
+ * thread state, comes from L's pool, and returns there.  While the goroutine lives its G owns one
+ * reference to the handle.
+ *
+ * The end of a goroutine, on the goroutine itself, its state still current, as at a thread's end: store
+ * the result; report a failure that nobody can collect; clear the thread state (destructors run here and
+ * may park); publish `done` and wake the joiners; drop the handle.  The unit enters the pool in the
+ * lander's commit (park.c), no earlier: another M would start on a stack in use.
+ *
+ * A failure is never lost: if the handle goes without join, result or exception having been asked for,
+ * its finalizer puts it on a list, and an ordinary goroutine reports it (never the collector itself). */
+#include "pyhost.h"
+
+PyTypeObject *Goroutine_Type;
+PyObject *reporter_hook;
+static PyObject *failed; /* list: handles that failed and were dropped */
+static bool report_scheduled;
+
+Goroutine *current_handle(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  return gp ? gp->handle : NULL;
+}
+
+/* Starts the runtime if it does not run. */
+bool runtime_ensure(void) {
+  if (likely(load_rlx(&sched.started))) {
+    if (likely(!load_rlx(&sched.stopping))) return true;
+    PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
+    return false;
+  }
+  host = &python_host;
+  if (schedinit()) return true;
+  if (errno == EAGAIN)
+    PyErr_SetString(errs.TooManyThreads, "can't start a new thread for the runtime");
+  else if (errno == ENOMEM)
+    PyErr_NoMemory();
+  else
+    PyErr_SetFromErrno(PyExc_OSError);
+  return false;
+}
+
+/* ---- creation ------------------------------------------------------------------------------------------ */
+
+/* args[0] is the callable. */
+Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
+  Goroutine *self = PyObject_GC_New(Goroutine, Goroutine_Type);
+  if (!self) return NULL;
+  memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+  self->argv = self->few;
+  if (n >= (Py_ssize_t)nelem(self->few)) {
+    self->argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
+    if (!self->argv) {
+      self->argv = self->few;
+      Py_DECREF(self);
+      PyErr_NoMemory();
+      return NULL;
+    }
+    self->argv[0] = NULL;
+  }
+  self->fn = Py_NewRef(args[0]);
+  for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
+  self->nargs = (uint32_t)n;
+  self->kwnames = nkw ? Py_NewRef(kwnames) : NULL;
+  PyThreadState *ts = PyThreadState_Get();
+  int instr = 0;
+  PyCodeObject *code = caller_position(ts, &instr);
+  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
+  self->created_instr = instr;
+  Goroutine *parent = current_handle();
+  if (parent) {
+    self->parent = parent->id;
+    self->root = parent->root;
+  }
+  if (ts->context && !(self->context = PyContext_CopyCurrent())) {
+    Py_DECREF(self);
+    return NULL;
+  }
+  return self;
+}
+
+/* Makes gp, fresh from the pool, the goroutine that self describes, and runnable. */
+void goroutine_start(Goroutine *self, G *gp) {
+  goid_assign(gp, &sched.l.goidcache, &sched.l.goidcacheend);
+  gp->parentgoid = self->parent;
+  gp->runticks = 0;
+  gp->locked = 0;
+  gp->handle = Py_NewRef(self);
+  store_rlx(&gp->since, cputicks());
+  self->id = gp->goid;
+  self->g = gp;
+  self->gilstate_base = ts_of(gp)->gilstate_counter;
+  PyObject_GC_Track(self);
+  inc_rlx(&counts.started);
+  casgstatus(gp, Gdead, Grunnable);
+  newproc_host(gp);
+}
+
+PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  (void)module;
+  if (unlikely(nargs < 1)) {
+    PyErr_SetString(PyExc_TypeError, "go() needs a callable");
+    return NULL;
+  }
+  if (unlikely(!PyCallable_Check(args[0]))) {
+    PyErr_Format(PyExc_TypeError, "go() needs a callable, not %.100s", Py_TYPE(args[0])->tp_name);
+    return NULL;
+  }
+  if (!runtime_ensure()) return NULL;
+  Goroutine *self = goroutine_new(args, nargs, kwnames);
+  if (!self) return NULL;
+  G *gp = gfget_host();
+  if (!gp) {
+    PyObject_GC_Track(self);
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+  }
+  goroutine_start(self, gp);
+  return (PyObject *)self;
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------- */
+
+static void drop_call(Goroutine *self) {
+  PyObject *fn = self->fn, **argv = self->argv;
+  uint32_t n = self->nargs;
+  self->fn = NULL;
+  self->nargs = 0;
+  Py_XDECREF(fn);
+  for (uint32_t i = 1; i <= n; i++) Py_CLEAR(argv[i]);
+  if (argv != self->few) PyMem_Free(argv);
+  self->argv = self->few;
+  Py_CLEAR(self->kwnames);
+}
+
+/* The exception being raised, normalized, with its traceback; the indicator is cleared. */
+static PyObject *take_exception(void) {
+#ifdef HAVE_CURRENT_EXC_TRIPLE
+  PyObject *type, *value, *tb;
+  PyErr_Fetch(&type, &value, &tb);
+  PyErr_NormalizeException(&type, &value, &tb);
+  if (tb) PyException_SetTraceback(value, tb);
+  Py_XDECREF(type);
+  Py_XDECREF(tb);
+  return value;
+#else
+  return PyErr_GetRaisedException();
+#endif
+}
+
+static void store_outcome(Goroutine *self, PyObject *result) {
+  if (likely(result != NULL)) {
+    self->result = result;
+    return;
+  }
+  PyObject *exc = take_exception();
+  if (exc && PyErr_GivenExceptionMatches(exc, errs.GoExit)) {
+    Py_DECREF(exc);
+    self->result = Py_NewRef(Py_None);
+    return;
+  }
+  self->cancelled = exc && PyErr_GivenExceptionMatches(exc, errs.Cancelled);
+  self->exc = exc;
+}
+
+static bool worth_reporting(Goroutine *self) {
+  return self->exc && !self->cancelled && !self->collected && !self->reported && !self->lent &&
+         !PyErr_GivenExceptionMatches(self->exc, PyExc_SystemExit);
+}
+
+/* Calls the hook for a failure that nobody collects; on an ordinary goroutine or thread. */
+static void report(Goroutine *self) {
+  self->reported = true;
+  PyObject *r = reporter_hook ? PyObject_CallOneArg(reporter_hook, (PyObject *)self) : NULL;
+  if (!r && PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
+  Py_XDECREF(r);
+}
+
+static void run_callbacks(Goroutine *self) {
+  PyObject *list = self->callbacks;
+  self->callbacks = NULL;
+  for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
+    PyObject *r = PyObject_CallOneArg(PyList_GET_ITEM(list, i), (PyObject *)self);
+    if (!r) PyErr_WriteUnraisable(PyList_GET_ITEM(list, i));
+    Py_XDECREF(r);
+  }
+  Py_XDECREF(list);
+}
+
+static void state_clear(PyThreadState *ts) {
+  PyThreadState_Clear(ts);
+  tstate_recycle(ts);
+}
+
+static bool state_dirty(PyThreadState *ts) {
+  return ts->dict || ts->context || ts->async_exc || ts->c_traceobj || ts->c_profileobj;
+}
+
+/* Settles a goroutine that has returned; the caller then leaves its stack for good. */
+static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
+  PyThreadState *ts = ts_of(gp);
+  store_outcome(self, result);
+  drop_call(self);
+  if (gp->lockedm) unwire(gp);
+  gp->locked = 0;
+  if (unlikely(self->exc != NULL) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
+  if (!self->lent) state_clear(ts);
+  self->cpu_ns = ticks_to_ns(gp->runticks + (cputicks() - load_rlx(&gp->since)));
+  self->done = true;
+  self->g = NULL;
+  gp->handle = NULL;
+  atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I)); /* a cancel that came too late */
+  if (self->joiners.first) waitq_wakeall(&self->joiners);
+  if (self->callbacks) run_callbacks(self);
+  bool lent = self->lent;
+  Py_DECREF(self);
+  if (!lent && unlikely(state_dirty(ts))) state_clear(ts); /* the handle's end ran code */
+}
+
+/* host->main: the whole life of a goroutine, on its stack, its state current. */
+host_after goroutine_run(G *gp) {
+  Goroutine *self = gp->handle;
+  PyThreadState *ts = ts_of(gp);
+  self->started = true;
+  if (self->context && !self->lent) {
+    ts->context = self->context; /* the handle's reference; kept there too, for .context */
+    Py_INCREF(ts->context);
+    ts->context_ver++;
+  }
+  size_t nkw = self->kwnames ? (size_t)PyTuple_GET_SIZE(self->kwnames) : 0;
+  size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+  PyObject *result = PyObject_Vectorcall(self->fn, self->argv + 1, n, self->kwnames);
+  bool lent = self->lent;
+  goroutine_finish(gp, self, result);
+  return lent ? lender_main_left : NULL;
+}
+
+/* ---- failures that nobody collected ------------------------------------------------------------------------ */
+
+static PyObject *py_failures(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  PyObject *list = failed;
+  failed = NULL;
+  report_scheduled = false;
+  return list ? list : PyList_New(0);
+}
+
+static PyObject *report_all(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  PyObject *list = py_failures(module, NULL);
+  for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++)
+    report((Goroutine *)PyList_GET_ITEM(list, i));
+  Py_XDECREF(list);
+  Py_RETURN_NONE;
+}
+
+static void schedule_report(void) {
+  static PyMethodDef def = {"report_failures", report_all, METH_NOARGS, NULL};
+  if (report_scheduled || !load_rlx(&sched.started) || load_rlx(&sched.stopping)) return;
+  PyObject *fn = PyCFunction_New(&def, NULL);
+  PyObject *g = fn ? py_go(NULL, &fn, 1, NULL) : NULL;
+  report_scheduled = g != NULL;
+  if (!g) PyErr_Clear(); /* reported at the end of run() or of the process */
+  Py_XDECREF(g);
+  Py_XDECREF(fn);
+}
+
+void failures_push(Goroutine *self) {
+  if (!failed && !(failed = PyList_New(0))) return PyErr_Clear();
+  if (PyList_Append(failed, (PyObject *)self) < 0) return PyErr_Clear();
+  schedule_report();
+}
+
+static void goroutine_finalize(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  if (!self->done || !worth_reporting(self)) return;
+  self->reported = true;
+#ifdef HAVE_CURRENT_EXC_TRIPLE
+  PyObject *type, *value, *tb;
+  PyErr_Fetch(&type, &value, &tb);
+  failures_push(self);
+  PyErr_Restore(type, value, tb);
+#else
+  PyObject *exc = PyErr_GetRaisedException();
+  failures_push(self);
+  PyErr_SetRaisedException(exc);
+#endif
+}
+
+/* ---- the handle ---------------------------------------------------------------------------------------------- */
+
+static int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
+  Goroutine *self = (Goroutine *)op;
+  Py_VISIT(Py_TYPE(op));
+  Py_VISIT(self->fn);
+  for (uint32_t i = 1; i <= self->nargs; i++) Py_VISIT(self->argv[i]);
+  Py_VISIT(self->context);
+  Py_VISIT(self->result);
+  Py_VISIT(self->exc);
+  Py_VISIT(self->reason);
+  Py_VISIT(self->callbacks);
+  return 0;
+}
+
+static int goroutine_clear(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  Py_CLEAR(self->context);
+  Py_CLEAR(self->result);
+  Py_CLEAR(self->exc);
+  Py_CLEAR(self->reason);
+  Py_CLEAR(self->callbacks);
+  return 0;
+}
+
+static void goroutine_dealloc(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  PyTypeObject *type = Py_TYPE(op);
+  if (PyObject_CallFinalizerFromDealloc(op) < 0) return;
+  PyObject_GC_UnTrack(op);
+  if (self->weakrefs) PyObject_ClearWeakRefs(op);
+  goroutine_clear(op);
+  drop_call(self);
+  Py_XDECREF((PyObject *)self->created_by);
+  Py_XDECREF(self->name);
+  Py_XDECREF(self->funcname);
+  PyObject_GC_Del(op);
+  Py_DECREF(type);
+}
+
+/* 1: it has ended. 0: timed out. -1: exception set. */
+static int join(Goroutine *self, PyObject *timeout) {
+  patience p;
+  if (patience_parse(timeout, &p) < 0) return -1;
+  self->collected = true;
+  if (current_handle() == self && !self->done) {
+    PyObject *exc = PyObject_CallFunction(errs.Deadlock, "s", "a goroutine cannot join itself");
+    if (exc) PyErr_SetObject(errs.Deadlock, exc);
+    Py_XDECREF(exc);
+    return -1;
+  }
+  while (!self->done) {
+    if (!p.block) return 0;
+    wake_t r = waitq_wait(&self->joiners, waitReasonJoin, p.deadline);
+    if (r == WAKE_TIMEOUT) return self->done ? 1 : 0;
+    if (r != WAKE_OK && wake_error(r) != 0) return -1;
+  }
+  return 1;
+}
+
+static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       PyObject **timeout) {
+  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+  *timeout = nargs + nkw > 0 ? args[0] : NULL;
+  if (nargs + nkw <= 1 &&
+      (nkw == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "timeout") == 0))
+    return 0;
+  PyErr_Format(PyExc_TypeError, "%s() takes one argument: timeout", name);
+  return -1;
+}
+
+static PyObject *py_join(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  PyObject *timeout;
+  if (timeout_arg("join", args, nargs, kwnames, &timeout) < 0) return NULL;
+  int r = join((Goroutine *)op, timeout);
+  return r < 0 ? NULL : PyBool_FromLong(r);
+}
+
+/* 0: it has ended. */
+static int join_or_raise(PyObject *op, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames) {
+  PyObject *timeout;
+  if (timeout_arg(name, args, nargs, kwnames, &timeout) < 0) return -1;
+  int r = join((Goroutine *)op, timeout);
+  if (r == 0) PyErr_SetString(errs.Timeout, "timed out");
+  return r == 1 ? 0 : -1;
+}
+
+static PyObject *cancelled_error(Goroutine *self) {
+  PyObject *reason = PyObject_GetAttrString(self->exc, "reason");
+  PyObject *e = reason ? PyObject_CallOneArg(errs.GoroutineCancelled, reason) : NULL;
+  Py_XDECREF(reason);
+  if (e) PyException_SetCause(e, Py_NewRef(self->exc));
+  return e;
+}
+
+static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Goroutine *self = (Goroutine *)op;
+  if (join_or_raise(op, "result", args, nargs, kwnames) < 0) return NULL;
+  if (likely(self->result != NULL)) return Py_NewRef(self->result);
+  PyObject *exc = self->cancelled ? cancelled_error(self) : Py_XNewRef(self->exc);
+  if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  Py_XDECREF(exc);
+  return NULL;
+}
+
+static PyObject *py_exception(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames) {
+  Goroutine *self = (Goroutine *)op;
+  if (join_or_raise(op, "exception", args, nargs, kwnames) < 0) return NULL;
+  if (self->cancelled) return cancelled_error(self);
+  return Py_NewRef(self->exc ? self->exc : Py_None);
+}
+
+static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
+  static char *names[] = {"reason", NULL};
+  PyObject *reason = Py_None;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &reason)) return NULL;
+  Goroutine *self = (Goroutine *)op;
+  if (!self->g) Py_RETURN_FALSE;
+  Py_XSETREF(self->reason, Py_NewRef(reason));
+  if (self->g) gocancel(self->g, true); /* the old reason's destructor may have run anything */
+  Py_RETURN_TRUE;
+}
+
+static PyObject *py_detach(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  ((Goroutine *)op)->detached = true;
+  Py_RETURN_NONE;
+}
+static PyObject *py_done(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  return PyBool_FromLong(((Goroutine *)op)->done);
+}
+static PyObject *py_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  return PyBool_FromLong(((Goroutine *)op)->cancelled);
+}
+
+static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
+  Goroutine *self = (Goroutine *)op;
+  if (!PyCallable_Check(fn)) {
+    PyErr_SetString(PyExc_TypeError, "a callable is wanted");
+    return NULL;
+  }
+  if (self->done) {
+    PyObject *r = PyObject_CallOneArg(fn, op);
+    if (!r) PyErr_WriteUnraisable(fn);
+    Py_XDECREF(r);
+    Py_RETURN_NONE;
+  }
+  if (!self->callbacks && !(self->callbacks = PyList_New(0))) return NULL;
+  if (PyList_Append(self->callbacks, fn) < 0) return NULL;
+  Py_RETURN_NONE;
+}
+
+/* Innermost Python frame, also of a parked goroutine. */
+static PyObject *py_frame(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  Goroutine *self = (Goroutine *)op;
+  PyFrameObject *f = self->g && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
+  return f ? (PyObject *)f : Py_NewRef(Py_None);
+}
+
+static PyObject *py_creation(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  Goroutine *self = (Goroutine *)op;
+  if (!self->created_by) Py_RETURN_NONE;
+  int line = PyCode_Addr2Line(self->created_by, self->created_instr);
+  return Py_BuildValue("(Oi)", self->created_by, line);
+}
+
+static PyObject *call_helper(PyObject *op, const char *name) {
+  PyObject *fn = helper("_goroutine", name);
+  PyObject *r = fn ? PyObject_CallOneArg(fn, op) : NULL;
+  Py_XDECREF(fn);
+  return r;
+}
+static PyObject *py_stack(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  return call_helper(op, "stack");
+}
+static PyObject *py_aresult(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+  return call_helper(op, "aresult");
+}
+static PyObject *get_created_by(PyObject *op, void *Py_UNUSED(c)) {
+  return call_helper(op, "created_by");
+}
+
+static const char *state_name(Goroutine *self) {
+  if (!self->g) return "dead";
+  uint32_t s = load_acq(&self->g->status);
+  if (s == Grunning && load_rlx(&self->g->m) && !tstate_attached(ts_of(self->g))) s = Gsyscall;
+  return gstatus_name(s);
+}
+static PyObject *get_state(PyObject *op, void *Py_UNUSED(c)) {
+  return PyUnicode_FromString(state_name((Goroutine *)op));
+}
+static PyObject *get_wait_reason(PyObject *op, void *Py_UNUSED(c)) {
+  G *gp = ((Goroutine *)op)->g;
+  bool waits = gp && load_acq(&gp->status) == Gwaiting;
+  return PyUnicode_FromString(waits ? waitreason_name(load_rlx(&gp->reason)) : "");
+}
+static PyObject *get_since(PyObject *op, void *Py_UNUSED(c)) {
+  G *gp = ((Goroutine *)op)->g;
+  return PyFloat_FromDouble(gp ? (double)ticks_to_ns(cputicks() - load_rlx(&gp->since)) * 1e-9 : 0.0);
+}
+static PyObject *get_cpu_time(PyObject *op, void *Py_UNUSED(c)) {
+  Goroutine *self = (Goroutine *)op;
+  if (!self->g) return PyFloat_FromDouble((double)self->cpu_ns * 1e-9);
+  uint64_t ticks = self->g->runticks;
+  if (load_acq(&self->g->status) == Grunning) ticks += cputicks() - load_rlx(&self->g->since);
+  return PyFloat_FromDouble((double)ticks_to_ns(ticks) * 1e-9);
+}
+static PyObject *get_id(PyObject *op, void *Py_UNUSED(c)) {
+  return PyLong_FromUnsignedLongLong(((Goroutine *)op)->id);
+}
+static PyObject *get_parent(PyObject *op, void *Py_UNUSED(c)) {
+  return PyLong_FromUnsignedLongLong(((Goroutine *)op)->parent);
+}
+static PyObject *get_root(PyObject *op, void *Py_UNUSED(c)) {
+  return PyLong_FromUnsignedLongLong(((Goroutine *)op)->root);
+}
+static PyObject *get_ident(PyObject *op, void *Py_UNUSED(c)) {
+  G *gp = ((Goroutine *)op)->g;
+  return PyLong_FromUnsignedLong(gp ? ts_of(gp)->thread_id : 0);
+}
+static PyObject *get_detached(PyObject *op, void *Py_UNUSED(c)) {
+  return PyBool_FromLong(((Goroutine *)op)->detached);
+}
+static PyObject *get_locked(PyObject *op, void *Py_UNUSED(c)) {
+  G *gp = ((Goroutine *)op)->g;
+  return PyBool_FromLong(gp && gp->lockedm);
+}
+static PyObject *get_function(PyObject *op, void *Py_UNUSED(c)) {
+  PyObject *fn = ((Goroutine *)op)->fn;
+  return Py_NewRef(fn ? fn : Py_None);
+}
+static PyObject *get_context(PyObject *op, void *Py_UNUSED(c)) {
+  PyObject *ctx = ((Goroutine *)op)->context;
+  return Py_NewRef(ctx ? ctx : Py_None);
+}
+
+static PyObject *get_gname(PyObject *op, void *Py_UNUSED(c)) {
+  Goroutine *self = (Goroutine *)op;
+  if (self->name) return Py_NewRef(self->name);
+  return PyUnicode_FromFormat("goroutine-%llu", (unsigned long long)self->id);
+}
+static int set_gname(PyObject *op, PyObject *value, void *Py_UNUSED(c)) {
+  if (!value || !PyUnicode_Check(value)) {
+    PyErr_SetString(PyExc_TypeError, "name must be a str");
+    return -1;
+  }
+  Py_XSETREF(((Goroutine *)op)->name, Py_NewRef(value));
+  return 0;
+}
+
+static PyObject *goroutine_repr(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  if (self->name)
+    return PyUnicode_FromFormat("<gmprt.Goroutine %llu %R %s>", (unsigned long long)self->id,
+                                self->name, state_name(self));
+  return PyUnicode_FromFormat("<gmprt.Goroutine %llu %s>", (unsigned long long)self->id,
+                              state_name(self));
+}
+
+#define KW (METH_FASTCALL | METH_KEYWORDS)
+#define FN(f) ((PyCFunction)(void (*)(void))(f))
+static PyMethodDef goroutine_methods[] = {
+    {"join", FN(py_join), KW,
+     "join(timeout=None)\n--\n\nWait until it has ended. False if timeout (seconds) passed first. Never\n"
+     "raises its error. Joining oneself raises Deadlock."},
+    {"result", FN(py_result), KW,
+     "result(timeout=None)\n--\n\nWait, then return its result or raise its exception;\n"
+     "GoroutineCancelled if it was cancelled, Timeout after timeout seconds."},
+    {"exception", FN(py_exception), KW,
+     "exception(timeout=None)\n--\n\nWait, then return its exception, or None."},
+    {"cancel", FN(py_cancel), METH_VARARGS | METH_KEYWORDS,
+     "cancel(reason=None)\n--\n\nIts current or next wait raises Cancelled, once. False: it has ended."},
+    {"detach", py_detach, METH_NOARGS,
+     "detach()\n--\n\nrun() neither cancels it nor waits for it when its main function ends."},
+    {"done", py_done, METH_NOARGS, "done()\n--\n\nWhether it has ended."},
+    {"cancelled", py_cancelled, METH_NOARGS, "cancelled()\n--\n\nWhether it ended by a cancel."},
+    {"add_done_callback", py_add_done_callback, METH_O,
+     "add_done_callback(fn)\n--\n\nfn(goroutine) runs in the goroutine when it has ended; at once if it has."},
+    {"frame", py_frame, METH_NOARGS, "frame()\n--\n\nIts innermost Python frame, or None."},
+    {"creation", py_creation, METH_NOARGS, "creation()\n--\n\n(code, line) of the go() call, or None."},
+    {"stack", py_stack, METH_NOARGS,
+     "stack()\n--\n\nIts stack as a traceback.StackSummary, also while it is parked."},
+    {"aresult", py_aresult, METH_NOARGS,
+     "aresult()\n--\n\nAwaitable result, for asyncio. Cancelling the waiting task leaves it alone."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Goroutine[R] for type checkers."},
+    {NULL, NULL, 0, NULL}};
+static PyGetSetDef goroutine_getset[] = {
+    {"id", get_id, NULL, "number, never used again", NULL},
+    {"name", get_gname, set_gname, "name, settable", NULL},
+    {"state", get_state, NULL, "runnable, running, syscall, waiting or dead", NULL},
+    {"wait_reason", get_wait_reason, NULL, "why it waits, in Go's words; empty if it does not", NULL},
+    {"since", get_since, NULL, "seconds since it was last switched in or out", NULL},
+    {"cpu_time", get_cpu_time, NULL, "seconds it has run, calls that block an OS thread included", NULL},
+    {"context", get_context, NULL, "its contextvars.Context, None: empty", NULL},
+    {"parent_id", get_parent, NULL, "id of the goroutine that called go(), 0: a thread", NULL},
+    {"root_id", get_root, NULL, "id of the main goroutine it descends from, 0: none", NULL},
+    {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 when dead", NULL},
+    {"detached", get_detached, NULL, "whether detach() was called", NULL},
+    {"locked", get_locked, NULL, "whether it is locked to an OS thread", NULL},
+    {"function", get_function, NULL, "what it runs, None when it has returned", NULL},
+    {"created_by", get_created_by, NULL, "where go() was called", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+static PyMemberDef goroutine_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Goroutine, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
+static PyType_Slot goroutine_slots[] = {{Py_tp_doc, "A goroutine's handle, returned by go()."},
+                                        {Py_tp_dealloc, goroutine_dealloc},
+                                        {Py_tp_traverse, goroutine_traverse},
+                                        {Py_tp_clear, goroutine_clear},
+                                        {Py_tp_finalize, goroutine_finalize},
+                                        {Py_tp_methods, goroutine_methods},
+                                        {Py_tp_getset, goroutine_getset},
+                                        {Py_tp_members, goroutine_members},
+                                        {Py_tp_repr, goroutine_repr},
+                                        {0, NULL}};
+PyType_Spec goroutine_spec = {"gmprt.Goroutine", sizeof(Goroutine), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+                                  Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                              goroutine_slots};
+
+/* ---- functions ------------------------------------------------------------------------------------------------ */
+
+static bool on_goroutine(void) {
+  M *m = getm();
+  return m && load_rlx(&m->curg);
+}
+
+static PyObject *py_current(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  Goroutine *self = current_handle();
+  return Py_NewRef(self ? (PyObject *)self : Py_None);
+}
+
+/* Yields.  A cancel is not delivered here: gosched() is no wait. */
+static PyObject *py_gosched(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  if (likely(on_goroutine())) {
+    gosched();
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    os_usleep(0);
+    Py_END_ALLOW_THREADS
+  }
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_goexit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  if (!on_goroutine())
+    PyErr_SetString(PyExc_RuntimeError, "goexit() outside a goroutine");
+  else
+    PyErr_SetNone(errs.GoExit);
+  return NULL;
+}
+
+static PyObject *py_sleep(PyObject *module, PyObject *arg) {
+  (void)module;
+  double s = PyFloat_AsDouble(arg);
+  if (s == -1.0 && PyErr_Occurred()) return NULL;
+  if (s != s || s < 0) {
+    PyErr_SetString(PyExc_ValueError, "sleep length must be non-negative");
+    return NULL;
+  }
+  if (s == 0) return py_gosched(NULL, NULL);
+  patience p;
+  if (patience_parse(arg, &p) < 0) return NULL;
+  G *gp = getg();
+  if (!gp) return PyErr_NoMemory();
+  for (;;) {
+    wake_t r = park_any(gp, NULL, NULL, waitReasonSleep, p.deadline, true);
+    if (r == WAKE_TIMEOUT) Py_RETURN_NONE;
+    if (wake_error(r) != 0) return NULL;
+  }
+}
+
+static int by_id(const void *a, const void *b) {
+  uint64_t x = (*(Goroutine *const *)a)->id, y = (*(Goroutine *const *)b)->id;
+  return (x > y) - (x < y);
+}
+
+static PyObject *py_goroutines(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  PyObject *list = PyList_New(0);
+  uint32_t cursor = 0;
+  for (G *gp; list && (gp = allg_next(&cursor)) != NULL;) {
+    if (gp->kind != GK_HOST || !gp->handle) continue;
+    if (PyList_Append(list, gp->handle) < 0) Py_CLEAR(list);
+  }
+  if (list && PyList_GET_SIZE(list) > 1) {
+    PyObject **items = ((PyListObject *)list)->ob_item;
+    qsort(items, (size_t)PyList_GET_SIZE(list), sizeof *items, by_id);
+  }
+  return list;
+}
+
+static PyObject *py_num_goroutine(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  Py_ssize_t n = 0;
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    uint32_t s = load_acq(&gp->status);
+    n += gp->kind != GK_FOREIGN && s != Gdead && s != Gidle;
+  }
+  return PyLong_FromSsize_t(n);
+}
+
+static PyObject *py_gomaxprocs(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module;
+  long n = 0;
+  if (nargs > 1) {
+    PyErr_SetString(PyExc_TypeError, "gomaxprocs(n=None)");
+    return NULL;
+  }
+  if (nargs == 1 && args[0] != Py_None) {
+    n = PyLong_AsLong(args[0]);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (n < 1 || n > MAX_PROCS) {
+      PyErr_Format(PyExc_ValueError, "gomaxprocs must be between 1 and %d", MAX_PROCS);
+      return NULL;
+    }
+  }
+  if (!runtime_ensure()) return NULL;
+  int32_t old;
+  Py_BEGIN_ALLOW_THREADS /* nobody waits for the world with the GIL in hand */
+  old = gomaxprocs_set((int32_t)n);
+  Py_END_ALLOW_THREADS
+  return PyLong_FromLong(old);
+}
+
+static PyObject *py_set_reporter(PyObject *module, PyObject *fn) {
+  (void)module;
+  Py_XSETREF(reporter_hook, Py_NewRef(fn));
+  Py_RETURN_NONE;
+}
+
+PyMethodDef goroutine_functions[] = {
+    {"go", FN(py_go), KW,
+     "go(fn, /, *args, **kwargs)\n--\n\nStart a goroutine that runs fn(*args, **kwargs); returns its handle.\n"
+     "It is runnable, not running, and has a copy of the caller's context. From any thread."},
+    {"current", py_current, METH_NOARGS,
+     "current()\n--\n\nThe running goroutine, or None in an ordinary thread."},
+    {"gosched", py_gosched, METH_NOARGS, "gosched()\n--\n\nLet other goroutines run. Go's Gosched."},
+    {"goexit", py_goexit, METH_NOARGS,
+     "goexit()\n--\n\nEnd the running goroutine, running its finally blocks. Go's Goexit."},
+    {"sleep", py_sleep, METH_O,
+     "sleep(seconds, /)\n--\n\nPark for that long; 0 yields. An ordinary thread blocks, without the GIL."},
+    {"goroutines", py_goroutines, METH_NOARGS, "goroutines()\n--\n\nAll that live, by id."},
+    {"num_goroutine", py_num_goroutine, METH_NOARGS,
+     "num_goroutine()\n--\n\nHow many live, native ones included."},
+    {"gomaxprocs", FN(py_gomaxprocs), METH_FASTCALL,
+     "gomaxprocs(n=None, /)\n--\n\nReturns the number of Ps, and changes it to n."},
+    {"failures", py_failures, METH_NOARGS, NULL},
+    {"set_reporter", py_set_reporter, METH_O, NULL},
+    {NULL, NULL, 0, NULL}};

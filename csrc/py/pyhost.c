@@ -1,0 +1,87 @@
+/* pyhost.c - the host table: how the runtime reaches CPython.
+ *
+ * Each M has a base thread state of its own, current while the M is on g0; a parked goroutine's state is
+ * never the one that an interpreter call is still using.  The base state is made when the M first drives
+ * Python, on its thread, so the interpreter binds it there. */
+#include "pyhost.h"
+
+PyObject *dump_hook, *deadlock_hook;
+
+static bool host_attach(M *m) {
+  pym *pm = m->host;
+  if (unlikely(!pm)) {
+    if (!(pm = pym_new())) return false;
+    m->host = pm;
+  }
+  PyEval_RestoreThread(pm->base);
+  return true;
+}
+
+static void host_detach(M *m) {
+  (void)m;
+  PyEval_SaveThread();
+}
+
+static void host_swap(M *m, G *from, G *to) {
+  pym *pm = m->host;
+  tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
+}
+
+static bool host_pinned(G *gp) {
+  Goroutine *self = gp->handle;
+  return self && ts_of(gp)->gilstate_counter > self->gilstate_base;
+}
+
+static bool host_g_init(G *gp) {
+  gp->host = tstate_new(gp);
+  return gp->host != NULL;
+}
+
+static host_where host_where_is(G *gp) {
+  PyThreadState *ts = ts_of(gp);
+  return ts && tstate_attached(ts) ? HOST_INSIDE : HOST_OUT;
+}
+
+/* The M ends (it was idle for long): its base state goes. */
+static void host_m_exit(M *m) {
+  pym *pm = m->host;
+  m->host = NULL;
+  PyEval_RestoreThread(pm->base);
+  pym_free(pm);
+}
+
+static void *host_leave(void) { return PyEval_SaveThread(); }
+static void host_enter(void *state) { PyEval_RestoreThread(state); }
+
+/* SIGQUIT, on a thread of its own. */
+static void host_dump(void) {
+  PyGILState_STATE s = PyGILState_Ensure();
+  PyObject *r = dump_hook ? PyObject_CallNoArgs(dump_hook) : NULL;
+  if (!r && PyErr_Occurred()) PyErr_WriteUnraisable(dump_hook);
+  Py_XDECREF(r);
+  PyGILState_Release(s);
+}
+
+const host_t python_host = {
+    .name = "cpython",
+#ifdef HAVE_JOINT_RECURSION
+    .stack_size = 2 << 20, /* 1000 levels of recursion through C must fit: list.sort needs 2 MiB */
+#else
+    .stack_size = 1 << 20,
+#endif
+    .stack_top = 32 << 10, /* first chunk of the data stack: address space, touched as it is used */
+    .attach = host_attach,
+    .detach = host_detach,
+    .swap = host_swap,
+    .pinned = host_pinned,
+    .main = goroutine_run,
+    .g_init = host_g_init,
+    .where = host_where_is,
+    .locked = gil_locked,
+    .m_exit = host_m_exit,
+    .leave = host_leave,
+    .enter = host_enter,
+    .wake_lender = lender_wake,
+    .all_asleep = lender_all_asleep,
+    .dump = host_dump,
+};

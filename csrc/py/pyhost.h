@@ -1,0 +1,106 @@
+/* pyhost.h - the Python side: its objects, and the table of contents of csrc/py/.
+ *
+ * Everything here runs with the GIL held, which guards all fields. */
+#ifndef GMPRT_PYHOST_H
+#define GMPRT_PYHOST_H
+
+#include "tstate.h"
+
+#include "../chan.h"
+
+/* A goroutine's handle. The G owns a reference to it while it lives. */
+typedef struct Goroutine {
+  PyObject_HEAD
+  G *g; /* NULL: it has ended */
+  uint64_t id, parent, root;
+  PyObject *fn;           /* until it has returned */
+  PyObject **argv;        /* argv[0] is scratch for the callee (vectorcall), arguments from argv[1] */
+  PyObject *few[4];       /* argv, if that is enough */
+  uint32_t nargs;         /* keyword arguments included */
+  int32_t created_instr;
+  PyObject *kwnames;
+  PyCodeObject *created_by; /* where go() was called, NULL: not from Python code */
+  PyObject *context;
+  PyObject *name;    /* NULL: derived from the function when asked for */
+  PyObject *funcname;
+  PyObject *result;  /* exactly one of result and exc, once done */
+  PyObject *exc;
+  PyObject *reason;  /* of the last cancel() */
+  PyObject *callbacks;
+  PyObject *weakrefs;
+  waitq joiners;
+  int64_t cpu_ns; /* final, once done */
+  int gilstate_base; /* gilstate_counter of its thread state at the start */
+  bool started, done, cancelled, detached, collected, reported, lent;
+} Goroutine;
+
+typedef struct Chan {
+  PyObject_HEAD
+  hchan c;
+  PyObject *name;
+  PyObject *weakrefs;
+  bool is_timer;         /* a channel of timer_chan(): one-slot buffer that len() does not show */
+  int64_t when, period;  /* nanotime() at which it fires next, 0: it does not; ns between two firings */
+} Chan;
+
+/* One direction of a channel. */
+typedef struct View {
+  PyObject_HEAD
+  Chan *ch;
+} View;
+
+extern PyTypeObject *Goroutine_Type, *Chan_Type, *SendView_Type, *RecvView_Type, *Recv_Type, *Send_Type,
+    *Select_Type, *Selected_Type, *Mutex_Type, *Semaphore_Type, *WaitGroup_Type;
+
+/* Exceptions, from gmprt._errors. */
+extern struct errors {
+  PyObject *Error, *RuntimeNotRunning, *ChannelClosed, *EndOfChannel, *WouldBlock, *Cancelled,
+      *GoroutineCancelled, *Deadlock, *TooManyThreads, *Timeout, *GoExit;
+} errs;
+
+/* module.c */
+PyObject *helper(const char *module, const char *name); /* new reference: gmprt.<module>.<name> */
+
+/* wait.c: time-outs and the ends of waits */
+typedef struct patience {
+  bool block;
+  int64_t deadline; /* 0: none */
+} patience;
+int patience_parse(PyObject *timeout, patience *out); /* NULL or None: for ever */
+int wake_error(wake_t r);  /* 0: nothing wrong, try again; -1: exception set */
+int64_t seconds_to_ns(double s);
+
+/* pygoroutine.c */
+bool runtime_ensure(void); /* starts it on first use; false: exception set */
+Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
+host_after goroutine_run(G *gp);
+PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+void goroutine_start(Goroutine *self, G *gp);
+void failures_push(Goroutine *self);
+extern PyMethodDef goroutine_functions[];
+extern PyType_Spec goroutine_spec;
+
+/* pychan.c, pyselect.c, pysync.c */
+extern PyType_Spec chan_spec, sendview_spec, recvview_spec, recv_spec, send_spec, select_spec,
+    selected_spec, mutex_spec, semaphore_spec, waitgroup_spec;
+extern PyMethodDef chan_functions[], select_functions[];
+void chan_timer_poll(Chan *ch);
+int64_t chan_timer_deadline(Chan *ch, int64_t deadline);
+
+/* pyrun.c */
+extern PyMethodDef run_functions[];
+void lender_wake(M *m);
+void lender_main_left(G *gp);
+void lender_all_asleep(unsigned epoch);
+G *lent_main(PyThreadState *ts);
+
+/* fork.c */
+void after_fork_child(void);
+void lenders_afterfork(void); /* pyrun.c */
+
+/* pyhost.c */
+extern const host_t python_host;
+extern PyObject *dump_hook, *deadlock_hook, *reporter_hook;
+
+#endif

@@ -1,0 +1,336 @@
+/* pyrun.c - the main goroutine of run() is the calling thread.
+ *
+ * lend(fn, ...) makes a goroutine of the calling thread's own PyThreadState: thread-locals, contextvars
+ * and ident stay, and on the main thread the interpreter takes it for the main thread wherever it runs.
+ * The OS thread, T0, meanwhile waits here with a spare state of its own, and
+ *   - receives the program's signals: it blocks them all and unblocks them only inside ppoll, so none is
+ *     lost between a check and the wait.  Python's C-level handler runs on T0, whose real ident is the
+ *     main thread's; then the main goroutine is told: its wait ends with "interrupted" and runs the
+ *     handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR;
+ *   - judges "all goroutines are asleep": never a scheduler thread;
+ *   - is the M of its main goroutine while that is locked to it (lock_os_thread).
+ *
+ * One eventfd carries all wake-ups; its readers look at the flags. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "pyhost.h"
+
+typedef struct lender {
+  M *m;          /* T0's M */
+  G *g;          /* the main goroutine */
+  int wakefd;
+  _Atomic bool ended;
+  sigset_t mask; /* of the thread, as it was: in force inside ppoll only */
+  struct lender *next;
+} lender;
+
+/* Several threads may be in run(): the list is guarded by `lock`, not by the GIL, since all_asleep comes
+ * from a scheduler thread. */
+static struct {
+  mutex lock;
+  lender *first;
+  uint32_t n;
+} lenders = {.lock = {.rank = rank_gtable}};
+static _Atomic uint32_t asleep_epoch;
+static G *spare_main; /* a dead main goroutine with its big stack, kept for the next run() */
+
+/* ---- wake-ups, from any thread --------------------------------------------------------------------------- */
+
+static void poke(lender *l) {
+  uint64_t one = 1;
+  if (write(l->wakefd, &one, sizeof one) < 0) return; /* full: it is awake anyway */
+}
+
+void lender_wake(M *m) {
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next)
+    if (l->m == m) poke(l);
+  unlock(&lenders.lock);
+}
+
+void lender_all_asleep(unsigned epoch) {
+  store_rel(&asleep_epoch, epoch);
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next) poke(l);
+  unlock(&lenders.lock);
+}
+
+/* The lander's last act for a main goroutine: its stack is left, its state no longer current. */
+void lender_main_left(G *gp) {
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next) {
+    if (l->g != gp) continue;
+    store_rel(&l->ended, true);
+    poke(l);
+  }
+  unlock(&lenders.lock);
+}
+
+/* ---- the deadlock judge: T0, GIL held with the spare state --------------------------------------------------- */
+
+/* Is a Python handler installed for any signal, but the default ones? */
+static bool signals_handled(void) {
+  PyObject *mod = PyImport_ImportModule("_signal");
+  PyObject *dfl = mod ? PyObject_GetAttrString(mod, "default_int_handler") : NULL;
+  bool found = dfl == NULL; /* in doubt: yes */
+  for (int sig = 1; sig < NSIG && !found; sig++) {
+    PyObject *h = PyObject_CallMethod(mod, "getsignal", "i", sig);
+    if (!h)
+      PyErr_Clear();
+    else
+      found = PyCallable_Check(h) && h != dfl;
+    Py_XDECREF(h);
+  }
+  if (PyErr_Occurred()) PyErr_Clear();
+  Py_XDECREF(dfl);
+  Py_XDECREF(mod);
+  return found;
+}
+
+/* Threads of `threading` (and _thread) that are alive. */
+static long started_threads(void) {
+  PyObject *mod = PyImport_ImportModule("_thread");
+  PyObject *n = mod ? PyObject_CallMethod(mod, "_count", NULL) : NULL;
+  long count = n ? PyLong_AsLong(n) : LONG_MAX;
+  if (PyErr_Occurred()) PyErr_Clear();
+  Py_XDECREF(n);
+  Py_XDECREF(mod);
+  return count;
+}
+
+/* Every thread but T0 must wait in run() or in one of our operations without a deadline. */
+static bool threads_asleep(void) {
+  long waiting = (long)foreign_waiting(NULL, NULL) + (long)lenders.n;
+  return waiting >= started_threads() + 1; /* + the main thread, which _count() leaves out */
+}
+
+/* In doubt nothing is reported. */
+static void judge(lender *l) {
+  uint32_t epoch = load_acq(&asleep_epoch);
+  if (!epoch || !sched_asleep(epoch)) return;
+  pym *pm = l->m->host;
+  PyEval_RestoreThread(pm->base);
+  bool dead = threads_asleep() && !signals_handled() && sched_asleep(epoch) &&
+              load_acq(&l->g->status) == Gwaiting && wait_claim_open(l->g, WAKE_DEADLOCK);
+  if (dead) goready_hosted(l->g);
+  PyEval_SaveThread();
+}
+
+/* ---- T0's wait ------------------------------------------------------------------------------------------------ */
+
+/* A signal has been received: the main goroutine must run its Python handler. */
+static void tell_main(lender *l) {
+  G *gp = l->g;
+  gointerrupt(gp, false);
+  M *m = gp->m;
+  if (load_acq(&gp->status) == Grunning && m && load_rlx(&m->curg) == gp &&
+      !tstate_attached(ts_of(gp)))
+    os_kick(m);
+}
+
+static void lender_wait(lender *l) {
+  while (!load_acq(&l->ended)) {
+    if (l->m->nextg) {
+      run_wired(l->m);
+      continue;
+    }
+    struct pollfd p = {.fd = l->wakefd, .events = POLLIN};
+    struct timespec second = {1, 0};
+    bool doubt = load_rlx(&asleep_epoch) != 0 && sched_asleep(load_rlx(&asleep_epoch));
+    int n = ppoll(&p, 1, doubt ? &second : NULL, &l->mask);
+    if (n < 0 && errno == EINTR) tell_main(l);
+    if (n > 0) {
+      uint64_t junk;
+      if (read(l->wakefd, &junk, sizeof junk) < 0) continue;
+    }
+    if (!load_acq(&l->ended)) judge(l);
+  }
+}
+
+/* ---- lending ---------------------------------------------------------------------------------------------------- */
+
+/* As deep as a thread's stack. */
+static G *main_g(void) {
+  G *gp = spare_main;
+  if (gp) {
+    spare_main = NULL;
+    return gp;
+  }
+  struct rlimit rl;
+  size_t size = 8 << 20;
+  if (getrlimit(RLIMIT_STACK, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur > size)
+    size = rl.rlim_cur < (64 << 20) ? (size_t)rl.rlim_cur : 64 << 20;
+  return gmake_big(size);
+}
+
+static void lender_link(lender *l) {
+  lock(&lenders.lock);
+  l->next = lenders.first;
+  lenders.first = l;
+  lenders.n++;
+  unlock(&lenders.lock);
+}
+
+static void lender_unlink(lender *l) {
+  lock(&lenders.lock);
+  lender **at = &lenders.first;
+  while (*at != l) at = &(*at)->next;
+  *at = l->next;
+  lenders.n--;
+  unlock(&lenders.lock);
+}
+
+/* false: exception set, nothing has happened. */
+static bool lender_open(lender *l) {
+  memset(l, 0, sizeof *l);
+  l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (l->wakefd < 0) {
+    PyErr_SetFromErrno(PyExc_OSError);
+    return false;
+  }
+  l->m = lender_m();
+  pym *pm = l->m ? pym_new() : NULL;
+  l->g = pm ? main_g() : NULL;
+  if (!l->g) {
+    if (pm) pym_free(pm);
+    if (l->m) lender_m_free(l->m);
+    close(l->wakefd);
+    PyErr_NoMemory();
+    return false;
+  }
+  l->m->host = pm;
+  return true;
+}
+
+static void lender_close(lender *l) {
+  pym_free(l->m->host);
+  lender_m_free(l->m);
+  if (!spare_main)
+    spare_main = l->g; /* others stay dead in their slab, stack and all: runs do not nest deep */
+  close(l->wakefd);
+}
+
+/* The thread gives its state away, waits, and takes it back. */
+static void lend_and_wait(lender *l, PyThreadState *ts) {
+  pym *pm = l->m->host;
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &l->mask);
+  lender_link(l);
+  setm(l->m);
+  tstate_unbind(ts); /* whoever attaches it next binds it there */
+  PyEval_SaveThread();
+  tstate_bind(pm->base); /* what PyGILState_* finds on this thread meanwhile */
+  lender_wait(l);
+  lender_unlink(l);
+  setm(NULL);
+  tstate_unbind(ts);
+  tstate_unbind(pm->base);
+  tstate_bind(NULL);
+  PyEval_RestoreThread(ts);
+  tstate_bind(ts);
+  ts->native_thread_id = (unsigned long)os_gettid();
+  pthread_sigmask(SIG_SETMASK, &l->mask, NULL);
+}
+
+static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames) {
+  (void)module;
+  if (nargs < 1 || !PyCallable_Check(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "run() needs a callable");
+    return NULL;
+  }
+  if (current_handle()) {
+    PyErr_SetString(PyExc_RuntimeError, "lend() in a goroutine");
+    return NULL;
+  }
+  if (!runtime_ensure()) return NULL;
+  PyThreadState *ts = PyThreadState_Get();
+  Goroutine *self = goroutine_new(args, nargs, kwnames);
+  if (!self) return NULL;
+  lender l;
+  if (!lender_open(&l)) {
+    PyObject_GC_Track(self);
+    Py_DECREF(self);
+    return NULL;
+  }
+  if (ts->thread_id == _PyRuntime.main_thread) main_tstate_set(ts);
+  l.g->host = ts;
+  self->lent = true;
+  self->collected = true;
+  goroutine_start(self, l.g);
+  self->root = self->id;
+  lend_and_wait(&l, ts);
+  lender_close(&l);
+  PyObject *result = PyObject_CallMethod((PyObject *)self, "result", NULL);
+  Py_CLEAR(self->exc);
+  Py_DECREF(self);
+  return result;
+}
+
+/* The lenders of the parent do not exist in the child. A main goroutine that forked ends its process. */
+void lenders_afterfork(void) {
+  store_rlx(&lenders.lock.word, 0);
+  lenders.first = NULL;
+  lenders.n = 0;
+  spare_main = NULL;
+}
+
+/* ---- lock_os_thread ------------------------------------------------------------------------------------------------ */
+
+static lender *lender_of(G *gp) {
+  lender *found = NULL;
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next)
+    if (l->g == gp) found = l;
+  unlock(&lenders.lock);
+  return found;
+}
+
+static G *current_g(void) {
+  M *m = getm();
+  return m ? load_rlx(&m->curg) : NULL;
+}
+
+/* Nests. The main goroutine moves to the thread that called run(), others stay where they are. */
+static PyObject *py_lock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  G *gp = current_g();
+  if (!gp) Py_RETURN_NONE; /* an ordinary thread is locked to itself */
+  if (gp->locked++ > 0) Py_RETURN_NONE;
+  lender *l = lender_of(gp);
+  if (!l) {
+    wire(gp, gp->m);
+    Py_RETURN_NONE;
+  }
+  if (gp->m != l->m) {
+    gp->lockedm = l->m; /* to be picked up there: yield */
+    l->m->lockedg = gp;
+    gosched();
+  }
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_unlock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  G *gp = current_g();
+  if (!gp || gp->locked == 0) Py_RETURN_NONE;
+  if (--gp->locked == 0) unwire(gp);
+  Py_RETURN_NONE;
+}
+
+PyMethodDef run_functions[] = {
+    {"lend", (PyCFunction)(void (*)(void))py_lend, METH_FASTCALL | METH_KEYWORDS,
+     "lend(fn, /, *args, **kwargs)\n--\n\nRun fn as the main goroutine, on this thread's state."},
+    {"lock_os_thread", py_lock_os_thread, METH_NOARGS,
+     "lock_os_thread()\n--\n\nWire the goroutine to its OS thread, in the main goroutine to the one that\n"
+     "called run(); nests. Go's LockOSThread."},
+    {"unlock_os_thread", py_unlock_os_thread, METH_NOARGS,
+     "unlock_os_thread()\n--\n\nUndo one lock_os_thread()."},
+    {NULL, NULL, 0, NULL}};

@@ -1,0 +1,338 @@
+/* tstate.c - thread states: the one file that depends on the CPython version.
+ *
+ * A goroutine has a PyThreadState of its own, created with its stack and pooled with it.  The eval loop
+ * keeps the state in a C local, so a suspended frame can be resumed with that state only: the state moves
+ * with the goroutine, to whichever thread runs it.
+ *
+ * Swap, GIL held throughout.  After it, on this thread: current state == what PyGILState_* finds == the
+ * new goroutine's.  3.11: current is one global.  3.12 and 3.13: it is a private thread-local of the
+ * interpreter, and the public PyThreadState_Swap gives the GIL away (3-5 us when another thread wants it),
+ * so the slot is located once, verified, and written directly.  Where it cannot be found the public swap
+ * is used: slower, and as correct.
+ *
+ * What a direct swap must carry over, and what happens if it is forgotten:
+ *   TSS key            ctypes/cffi callbacks deadlock on the GIL (3.11, 3.12) or abort (3.13)
+ *   bound_gilstate     the next attach elsewhere would not rebind (3.12+)
+ *   last_holder        waiters ask a parked state to drop the GIL: starvation (3.13: a freed one: crash)
+ *   version bits       of eval_breaker: RESUME would loop for ever (3.13)
+ *   drop request       one more 5 ms interval for the waiter (3.13)
+ *   eval_breaker       a pending signal stays hidden from the main goroutine (3.11, 3.12)
+ *
+ * Recycling.  PyThreadState_Clear leaves a state that could be used again but for the list in
+ * tstate_recycle; 80 ns against 5 us for New and Delete.
+ *
+ * First chunk of the data stack: ours, above the C stack in the slot (stack.c), large in address space
+ * and lazy in memory; the interpreter never pops a root chunk. */
+#define _GNU_SOURCE
+#include "tstate.h"
+
+#include <link.h>
+#include <unistd.h>
+
+static PyInterpreterState *interp;
+static bool direct; /* the slot of the current state is known */
+static uint64_t next_id = (uint64_t)1 << 40; /* own range: ContextVar caches key on it */
+
+/* ---- the private slot (3.12+) ----------------------------------------------------------------------- */
+
+#ifdef HAVE_TLS_CURRENT
+typedef struct {
+  unsigned long module, offset;
+} tls_index;
+void *__tls_get_addr(tls_index *);
+
+static tls_index slot_index;
+
+typedef struct scan {
+  void *want;
+  int hits;
+  tls_index at;
+} scan;
+
+/* One loaded object: its TLS block of this thread is searched for the current state. */
+static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
+  (void)size;
+  scan *s = arg;
+  if (!info->dlpi_tls_data) return 0;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    if (info->dlpi_phdr[i].p_type != PT_TLS) continue;
+    void **words = info->dlpi_tls_data;
+    for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *words; w++) {
+      if (words[w] != s->want) continue;
+      s->hits++;
+      s->at.module = info->dlpi_tls_modid;
+      s->at.offset = w * sizeof *words;
+    }
+  }
+  return 0;
+}
+
+static PyThreadState **slot_of_this_thread(void) {
+  return direct ? __tls_get_addr(&slot_index) : NULL;
+}
+
+/* Exactly one hit, and the interpreter believes what is written there. */
+static bool find_slot(void) {
+  PyThreadState *ts = PyThreadState_Get();
+  scan s = {.want = ts};
+  dl_iterate_phdr(scan_object, &s);
+  if (s.hits != 1) return false;
+  slot_index = s.at;
+  direct = true;
+  PyThreadState **slot = slot_of_this_thread();
+  static PyThreadState probe;
+  *slot = &probe;
+  direct = CURRENT_UNCHECKED() == &probe;
+  *slot = ts;
+  return direct && CURRENT_UNCHECKED() == ts;
+}
+#endif
+
+bool tstate_init(void) {
+  interp = PyInterpreterState_Main();
+#ifdef HAVE_TLS_CURRENT
+  direct = find_slot();
+#else
+  direct = true;
+#endif
+  return true;
+}
+
+bool tstate_is_direct(void) { return direct; }
+const char *tstate_swap_mode(void) {
+  return direct ? "direct (the GIL is kept)" : "public (PyThreadState_Swap)";
+}
+
+/* ---- life -------------------------------------------------------------------------------------------- */
+
+static void install_root_chunk(PyThreadState *ts, G *gp) {
+  _PyStackChunk *chunk = (_PyStackChunk *)gp->stk.hi;
+  chunk->previous = NULL;
+  chunk->size = host->stack_top;
+  chunk->top = 0;
+  ts->datastack_chunk = chunk;
+  ts->datastack_top = &chunk->data[1]; /* data[0] is never used in a root: it is never popped */
+  ts->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
+}
+
+static void fresh_depth(PyThreadState *ts) {
+  ts->recursion_headroom = 0;
+#ifdef HAVE_JOINT_RECURSION
+  ts->recursion_limit = interp->ceval.recursion_limit;
+  ts->recursion_remaining = ts->recursion_limit;
+#else
+  ts->py_recursion_limit = interp->ceval.recursion_limit;
+  ts->py_recursion_remaining = ts->py_recursion_limit;
+#endif
+#ifdef HAVE_C_RECURSION
+  /* 1700 bytes a unit is what the hungriest pattern (sorted with a recursive key) was measured to need */
+  size_t units = (stack_host_size() - (64 << 10)) / 1700;
+  ts->c_recursion_remaining = units < Py_C_RECURSION_LIMIT ? (int)units : Py_C_RECURSION_LIMIT;
+#endif
+}
+
+/* GIL held. NULL: no memory. */
+PyThreadState *tstate_new(G *gp) {
+  PyThreadState *ts = PyThreadState_New(interp);
+  if (!ts) return NULL;
+  ts->thread_id = identity_new();
+  ts->id = next_id++;
+  install_root_chunk(ts, gp);
+  fresh_depth(ts);
+  return ts;
+}
+
+/* After PyThreadState_Clear on a goroutine that has come to its end; GIL held, ts still current. */
+void tstate_recycle(PyThreadState *ts) {
+  ts->context_ver++;
+  ts->id = next_id++;
+  ts->exc_info = &ts->exc_state;
+  ts->exc_state.previous_item = NULL;
+  ts->tracing = 0;
+  ts->coroutine_origin_tracking_depth = 0;
+  ts->gilstate_counter = 1;
+#ifdef HAVE_ON_DELETE
+  ts->on_delete = NULL;
+  ts->on_delete_data = NULL;
+#endif
+#ifdef HAVE_CFRAME
+  ts->cframe = &ts->root_cframe;
+#endif
+#ifdef HAVE_GLOBAL_CURRENT
+  ts->tracing_what = 0;
+  ts->root_cframe.use_tracing = 0;
+#else
+  ts->_status.cleared = 0;
+  ts->_status.finalizing = 0;
+  ts->what_event = -1;
+#endif
+#ifdef HAVE_TSTATE_BREAKER
+  _Py_atomic_and_uintptr(&ts->eval_breaker,
+                         ~(uintptr_t)(_PY_ASYNC_EXCEPTION_BIT | _PY_SIGNALS_PENDING_BIT));
+#endif
+  fresh_depth(ts);
+}
+
+/* ---- the swap ------------------------------------------------------------------------------------------ */
+
+void tstate_bind(PyThreadState *ts) {
+  pthread_setspecific(AUTO_TSS_KEY, ts);
+#ifdef HAVE_BOUND_GILSTATE
+  if (ts) ts->_status.bound_gilstate = 1;
+#endif
+}
+
+void tstate_unbind(PyThreadState *ts) {
+#ifdef HAVE_BOUND_GILSTATE
+  ts->_status.bound_gilstate = 0;
+#else
+  (void)ts;
+#endif
+}
+
+#ifdef HAVE_GLOBAL_BREAKER
+/* Signals are the main state's business, and its eval_breaker was computed for another thread. */
+static inline void show_signals(PyThreadState *to) {
+  if (unlikely(_Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending)) && to == main_tstate())
+    _Py_atomic_store_relaxed(&interp->ceval.eval_breaker, 1);
+}
+#endif
+
+#if defined(HAVE_GLOBAL_CURRENT)
+static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
+  (void)m, (void)from;
+  pthread_setspecific(AUTO_TSS_KEY, to);
+  _Py_atomic_store_relaxed(&_PyRuntime.gilstate.tstate_current, (uintptr_t)to);
+}
+#elif defined(HAVE_GLOBAL_BREAKER)
+static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
+  pthread_setspecific(AUTO_TSS_KEY, to);
+  from->_status.active = 0;
+  from->_status.bound_gilstate = 0;
+  to->_status.active = 1;
+  to->_status.bound_gilstate = 1;
+  *m->slot = to;
+  _Py_atomic_store_relaxed(&interp->ceval.gil->last_holder, (uintptr_t)to);
+}
+#else
+/* The new state must see what the interpreter would have shown it on attaching. */
+static inline void carry_breaker(PyThreadState *from, PyThreadState *to) {
+  uintptr_t old = _Py_atomic_load_uintptr_relaxed(&to->eval_breaker);
+  uintptr_t want = (old & _PY_EVAL_EVENTS_MASK) |
+                   _Py_atomic_load_uintptr_relaxed(&interp->ceval.instrumentation_version);
+  while (unlikely(want != old) && !_Py_atomic_compare_exchange_uintptr(&to->eval_breaker, &old, want))
+    want = (old & _PY_EVAL_EVENTS_MASK) | (want & ~(uintptr_t)_PY_EVAL_EVENTS_MASK);
+  uintptr_t move = _Py_atomic_load_uintptr_relaxed(&from->eval_breaker) & _PY_GIL_DROP_REQUEST_BIT;
+  if (_Py_atomic_load_int32_relaxed(&interp->ceval.pending.npending)) move |= _PY_CALLS_TO_DO_BIT;
+  if (likely(!move)) return;
+  _Py_atomic_or_uintptr(&to->eval_breaker, move);
+  _Py_atomic_and_uintptr(&from->eval_breaker, ~(uintptr_t)_PY_GIL_DROP_REQUEST_BIT);
+}
+
+static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
+  pthread_setspecific(AUTO_TSS_KEY, to);
+  from->_status.active = 0;
+  from->_status.bound_gilstate = 0;
+  from->_status.holds_gil = 0;
+  _Py_atomic_store_int_relaxed(&from->state, _Py_THREAD_DETACHED);
+  _Py_atomic_store_int_relaxed(&to->state, _Py_THREAD_ATTACHED);
+  to->_status.active = 1;
+  to->_status.bound_gilstate = 1;
+  to->_status.holds_gil = 1;
+  *m->slot = to;
+  _Py_atomic_store_ptr_relaxed(&interp->ceval.gil->last_holder, to);
+  carry_breaker(from, to); /* after last_holder: a request raised from now on goes to `to` */
+}
+#endif
+
+/* On the thread of m, GIL held, `from` current. */
+void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to) {
+  to->native_thread_id = m->tid;
+  if (likely(direct)) {
+    swap_direct(m, from, to);
+  } else {
+    tstate_unbind(to); /* so that the attach binds it here */
+    PyThreadState_Swap(to);
+  }
+#ifdef HAVE_GLOBAL_BREAKER
+  show_signals(to);
+#endif
+}
+
+/* ---- seen from outside ------------------------------------------------------------------------------------ */
+
+bool tstate_attached(PyThreadState *ts) {
+#if defined(HAVE_GLOBAL_CURRENT)
+  return CURRENT_UNCHECKED() == ts;
+#elif defined(HAVE_ATTACH_STATE)
+  return _Py_atomic_load_int_relaxed(&ts->state) == _Py_THREAD_ATTACHED;
+#else
+  return ((volatile PyThreadState *)ts)->_status.active;
+#endif
+}
+
+bool gil_locked(void) {
+#if defined(HAVE_GLOBAL_CURRENT)
+  return _Py_atomic_load_relaxed(&_PyRuntime.ceval.gil.locked) != 0;
+#elif defined(HAVE_ATTACH_STATE)
+  return _Py_atomic_load_int_relaxed(&interp->ceval.gil->locked) != 0;
+#else
+  return _Py_atomic_load_relaxed(&interp->ceval.gil->locked) != 0;
+#endif
+}
+
+bool signals_tripped(void) {
+#ifdef HAVE_GLOBAL_BREAKER
+  return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
+#else
+  PyThreadState *ts = main_tstate();
+  return ts && (_Py_atomic_load_uintptr_relaxed(&ts->eval_breaker) & _PY_SIGNALS_PENDING_BIT);
+#endif
+}
+
+/* The state of the interpreter's main thread: the oldest. */
+static PyThreadState *main_ts;
+PyThreadState *main_tstate(void) { return main_ts; }
+void main_tstate_set(PyThreadState *ts) { main_ts = ts; }
+
+/* ---- Ms ------------------------------------------------------------------------------------------------------ */
+
+/* On the thread that it is for.  NULL: no memory. */
+pym *pym_new(void) {
+  pym *m = PyMem_RawCalloc(1, sizeof *m);
+  if (!m) return NULL;
+  m->base = PyThreadState_New(interp); /* binds itself if this thread has no state yet */
+  if (!m->base) {
+    PyMem_RawFree(m);
+    return NULL;
+  }
+#ifdef HAVE_TLS_CURRENT
+  m->slot = slot_of_this_thread();
+#endif
+  m->tid = (unsigned long)os_gettid();
+  return m;
+}
+
+/* GIL held, with another state or the base state current. */
+void pym_free(pym *m) {
+  PyThreadState_Clear(m->base);
+  if (CURRENT_UNCHECKED() == m->base)
+    PyThreadState_DeleteCurrent();
+  else
+    PyThreadState_Delete(m->base);
+  PyMem_RawFree(m);
+}
+
+/* ---- positions -------------------------------------------------------------------------------------------------- */
+
+PyCodeObject *caller_position(PyThreadState *ts, int *instr) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+  while (f && _PyFrame_IsIncomplete(f)) f = f->previous;
+  if (!f) return NULL;
+  *instr = _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT);
+#ifdef HAVE_PREV_INSTR
+  return f->f_code;
+#else
+  return _PyFrame_GetCode(f);
+#endif
+}

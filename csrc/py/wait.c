@@ -1,0 +1,80 @@
+/* wait.c - from Python's seconds to deadlines, and from the end of a wait to an exception. */
+#include <math.h>
+
+#include "pyhost.h"
+
+int64_t seconds_to_ns(double s) {
+  if (!(s < 9.2e9)) return INT64_MAX - 1; /* 292 years, infinity */
+  if (s <= -9.2e9) return INT64_MIN + 1;
+  return (int64_t)(s * 1e9);
+}
+
+/* None: for ever.  0: poll.  Else seconds.  -1: exception set. */
+int patience_parse(PyObject *timeout, patience *out) {
+  out->block = true;
+  out->deadline = 0;
+  if (!timeout || timeout == Py_None) return 0;
+  double s = PyFloat_AsDouble(timeout);
+  if (s == -1.0 && PyErr_Occurred()) return -1;
+  if (isnan(s) || s < 0) {
+    PyErr_SetString(PyExc_ValueError, "timeout must be a non-negative number of seconds, or None");
+    return -1;
+  }
+  if (s == 0) {
+    out->block = false;
+    return 0;
+  }
+  int64_t ns = seconds_to_ns(s), now = nanotime();
+  out->deadline = ns > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + (ns > 0 ? ns : 1);
+  return 0;
+}
+
+static void set_cancelled(void) {
+  Goroutine *self = current_handle();
+  PyObject *reason = self && self->reason ? self->reason : Py_None;
+  PyObject *exc = PyObject_CallOneArg(errs.Cancelled, reason);
+  if (!exc) return;
+  PyErr_SetObject(errs.Cancelled, exc);
+  Py_DECREF(exc);
+}
+
+static void set_deadlock(void) {
+  PyObject *dump = deadlock_hook ? PyObject_CallNoArgs(deadlock_hook) : NULL;
+  if (!dump) {
+    PyErr_Clear();
+    dump = PyUnicode_FromString("");
+    if (!dump) return;
+  }
+  PyObject *exc = PyObject_CallFunction(errs.Deadlock, "sO",
+                                        "all goroutines are asleep - deadlock!", dump);
+  Py_DECREF(dump);
+  if (!exc) return;
+  PyErr_SetObject(errs.Deadlock, exc);
+  Py_DECREF(exc);
+}
+
+/* What a wait that was not served means to Python. 0: a signal was handled, wait on. */
+int wake_error(wake_t r) {
+  switch (r) {
+    case WAKE_INTERRUPTED:
+      return PyErr_CheckSignals();
+    case WAKE_TIMEOUT:
+      PyErr_SetString(errs.Timeout, "timed out");
+      return -1;
+    case WAKE_CANCELLED:
+      set_cancelled();
+      return -1;
+    case WAKE_DEADLOCK:
+      set_deadlock();
+      return -1;
+    case WAKE_WOULDBLOCK:
+      PyErr_SetString(errs.WouldBlock, "the operation would block");
+      return -1;
+    case WAKE_NOMEM:
+      PyErr_NoMemory();
+      return -1;
+    default:
+      PyErr_Format(PyExc_SystemError, "gmprt: unexpected end of a wait: %d", (int)r);
+      return -1;
+  }
+}

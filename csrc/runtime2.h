@@ -1,0 +1,507 @@
+/* runtime2.h - the shared structs of the runtime and the table of contents of its files.
+ *
+ * A G is a goroutine: a stack and a saved stack pointer.  An M is an OS thread that runs Gs.  A P is the
+ * right to run one: there are gomaxprocs of them, each with a ring of runnable native goroutines.
+ * Go code needs nothing else.  Goroutines of a host with a lock of its own (Python's GIL) hang on L, the
+ * licence: whatever they touch without a lock is protected by the host lock, and the one M that holds
+ * the licence drives them (licence.c).
+ *
+ * Fields are grouped by what guards them.  Nothing here is ever freed: Gs, Ms and Ps are pooled, so that
+ * a late reader (sysmon, a timer, a dump) reads stale but typed memory. */
+#ifndef GMPRT_RUNTIME2_H
+#define GMPRT_RUNTIME2_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "arch/arch.h"
+#include "base.h"
+#include "host.h"
+#include "lockrank.h"
+#include "tunables.h"
+
+typedef struct G G;
+typedef struct M M;
+typedef struct P P;
+typedef struct sudog sudog;
+typedef struct hchan hchan;
+typedef struct timers timers;
+
+/* ---- status words ------------------------------------------------------------------------------- */
+
+/* G.status: Go's values and names.  gstatus.c has the table of legal transitions. */
+enum { Gidle = 0, Grunnable = 1, Grunning = 2, Gsyscall = 3, Gwaiting = 4, Gdead = 6 };
+
+/* P.status is one word {M id, state}: a CAS by sysmon or stop-the-world cannot hit a P that meanwhile
+ * belongs to another M.  HOST may be taken away at any moment, RUNNING only by its own M. */
+enum { Pidle = 0, Prunning = 1, Phost = 2, Pstopped = 3, Pdead = 4 };
+#define PWORD(mid, state) ((uint64_t)(mid) << 8 | (uint64_t)(state))
+#define PSTATE(word) ((int)((word) & 0xff))
+#define PMID(word) ((uint32_t)((word) >> 8))
+
+/* G.wait is one word {seq, I, C, S}.  S: the wait is open and may be claimed, by exactly one CAS.  C: a
+ * cancel is pending, I: an interrupt is.  seq counts waits, so a waker that comes late loses (park.c). */
+#define WAIT_S ((uint64_t)1)
+#define WAIT_C ((uint64_t)2)
+#define WAIT_I ((uint64_t)4)
+#define WAIT_SEQ ((uint64_t)8)
+#define WAIT_SEQMASK (~(uint64_t)7)
+
+/* What a wait ended with. */
+typedef enum {
+  WAKE_OK = 0,      /* the thing waited for has happened */
+  WAKE_CLOSED,      /* channel closed */
+  WAKE_WOULDBLOCK,  /* not ready, and the caller would not wait */
+  WAKE_TIMEOUT,     /* the deadline passed */
+  WAKE_CANCELLED,   /* goroutine cancelled */
+  WAKE_INTERRUPTED, /* a signal arrived: run its handlers, then wait on */
+  WAKE_DEADLOCK,    /* main goroutine only: everything is asleep */
+  WAKE_NOMEM        /* a waiter could not be allocated */
+} wake_t;
+
+typedef enum {
+  GK_NATIVE = 0, /* C entry point, runs without the host lock */
+  GK_HOST,       /* runs host code: scheduled by L */
+  GK_FOREIGN,    /* stands for an OS thread that is not ours: waits on a futex (foreign.c) */
+  GK_G0          /* an M's scheduler context */
+} gkind;
+
+/* Go's words (waitReasonStrings), in the order of traceback.c's table. */
+typedef enum {
+  waitReasonZero = 0,
+  waitReasonIOWait,
+  waitReasonSleep,
+  waitReasonChanReceive,
+  waitReasonChanReceiveNil,
+  waitReasonChanSend,
+  waitReasonChanSendNil,
+  waitReasonSelect,
+  waitReasonSelectNoCases,
+  waitReasonSemacquire,
+  waitReasonMutexLock,
+  waitReasonWaitGroupWait,
+  waitReasonJoin,
+  waitReasonStopTheWorld,
+  waitReasonCount
+} waitreason;
+
+/* ---- waiting ------------------------------------------------------------------------------------ */
+
+/* One (goroutine, wait object) pair: the only thing that ever stands in a queue of waiters. */
+struct sudog {
+  G *g;
+  sudog *next, *prev;
+  void *elem;     /* where the value goes to or comes from; hosted channels: &val */
+  uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
+  uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
+  hchan *c;       /* select: which channel */
+  int32_t kase;   /* select: index of the case */
+  bool queued;    /* still linked in a queue */
+  bool success;   /* value moved (true) or woken by close (false) */
+  bool isselect;
+};
+
+/* FIFO of sudogs; guarded by the lock of the object it is part of, or by the host lock. */
+typedef struct waitq {
+  sudog *first, *last;
+} waitq;
+
+/* time.c: one entry of a 4-ary heap. */
+typedef struct timer {
+  int64_t when;  /* CLOCK_MONOTONIC, ns */
+  int64_t period;
+  uint64_t seq;  /* handed to f: what the timer was armed for */
+  void (*f)(void *arg, uint64_t seq);
+  void *arg;
+  _Atomic(timers *) ts; /* the heap it was put in */
+  _Atomic int32_t index; /* in that heap, -1: not in it */
+} timer;
+
+struct timers {
+  spinlock lock; /* guards heap, len, cap and every timer in it */
+  struct {
+    int64_t when; /* copied: the heap compares without touching the timers */
+    timer *t;
+  } *heap;
+  int32_t len, cap, reserved; /* reserved: slots promised to goroutines about to park */
+  _Atomic int64_t next; /* when of the root, INT64_MAX if empty: read without the lock */
+};
+
+/* ---- G ------------------------------------------------------------------------------------------ */
+
+typedef struct stack {
+  char *lo; /* lowest usable byte (above the guard) */
+  char *hi; /* T: the C stack starts here; what lies above belongs to the host */
+  char *end;
+} stack;
+
+struct G {
+  /* Own M while running; whoever claimed the wait while parked. */
+  void *sp;    /* saved context: everything else is on the stack */
+  M *m;        /* the M that runs it, or ran it last */
+  G *schedlink; /* a G is on at most one list */
+  M *lockedm;  /* wired to this M: lock_os_thread, or entered from foreign C */
+  sudog *param; /* the sudog that was served */
+  _Atomic uint32_t status;
+  uint8_t kind; /* gkind, for life */
+  uint8_t wakeres;
+  _Atomic uint8_t reason; /* waitreason, meaningful while Gwaiting */
+  _Atomic uint8_t system; /* the runtime's own: not counted, not a reason against deadlock */
+
+  _Atomic uint64_t wait;  /* {seq, I, C, S}: CAS only */
+  _Atomic uint32_t futex; /* foreign: 1 armed, 2 fired */
+  uint32_t locked;        /* nesting of lock_os_thread() */
+
+  _Atomic uint64_t since; /* cputicks of the last switch in or out */
+  uint64_t runticks;      /* cputicks spent running, up to `since` */
+  uint64_t goid, parentgoid;
+
+  void (*fn)(void *); /* native entry point */
+  void *arg;
+  void *host;   /* the host's state of this goroutine (a PyThreadState) */
+  void *handle; /* the host's handle of it, owned while it lives (a Goroutine object) */
+  stack stk;
+#ifdef GM_TSAN
+  void *fiber;
+#endif
+#ifdef GM_ASAN
+  void *fake_stack;
+#endif
+
+  timer timer; /* the deadline of its wait */
+  sudog sg;    /* its waiter, when one is enough */
+  sudog *sgs;  /* select: an array kept for the next select */
+  uint32_t nsgs, nwait; /* capacity of sgs; sudogs linked now */
+};
+
+/* ---- M ------------------------------------------------------------------------------------------ */
+
+/* One-shot sleep: word 0 clear, 1 set. */
+typedef struct note {
+  _Atomic uint32_t word;
+} note;
+
+struct M {
+  /* Own thread only. */
+  G *prev;                        /* who left the stack before us: land() finishes its business */
+  void (*commit)(M *m, G *gp);    /* ... by calling this */
+  void (*unlockf)(void *);        /* park: releases what the parker had locked, may be NULL */
+  void *unlockarg;
+  int64_t deadline;               /* park: 0 or when to give up */
+  G *nextg;                       /* picked by a parking goroutine, to be run from g0 */
+  P *p;                           /* NULL, or believed to be ours: in HOST only a pin makes it sure */
+  bool hostmode;                  /* on the way into, in, or out of host code */
+  bool spinning;
+  bool blocked_p;                 /* native: P handed off by gm_enter_blocking */
+  uint64_t rand;
+  G *lockedg;
+  void *host;                     /* the host's state of this thread (its base PyThreadState) */
+  G g0;
+
+  /* Written by the own thread, read by anybody. */
+  _Atomic(G *) curg;
+  _Atomic uint32_t switches; /* sysmon compares two looks */
+  _Atomic uint64_t parks;
+  _Atomic bool dying;
+
+  /* sched.lock. */
+  M *schedlink;
+  int64_t idlesince;
+  bool reap;
+
+  /* Set before the M is woken. */
+  P *nextp;
+  note park;
+
+  uint32_t id; /* index in sched.allm, from 1 */
+  pid_t tid;
+  pthread_t thread;
+  bool lender; /* T0 of run(): an M only while its main goroutine is locked to it */
+
+  /* sysmon only. */
+  uint32_t seen_switches;
+  G *seen_g;
+  int64_t seen_since;
+  bool seen_out, seen_unlocked;
+};
+
+/* ---- P ------------------------------------------------------------------------------------------ */
+
+struct P {
+  /* Head: thieves and owner by CAS.  Tail: owner only.  On lines of their own: a thief that looks at
+   * the head must not take the owner's tail line away. */
+  _Atomic uint32_t runqhead __attribute__((aligned(64)));
+  _Atomic uint32_t runqtail __attribute__((aligned(64)));
+  _Atomic(G *) runnext;
+  _Atomic(G *) runq[RUNQ_SIZE];
+
+  _Atomic uint64_t status __attribute__((aligned(64)));
+  uint32_t id;
+  P *link;              /* sched.lock: idle list */
+
+  /* Own M. */
+  uint32_t picks;                 /* counts every pick */
+  _Atomic uint32_t schedtick;     /* counts slices: runnext inherits */
+  _Atomic bool expired;           /* sysmon: this slice is over, runnext goes to the tail */
+  bool hostfirst;                 /* the next look takes L before native work */
+  int64_t turnstart;              /* when this native turn began */
+  G *gfree;                       /* dead native goroutines with their stacks */
+  uint32_t ngfree;
+  uint64_t goidcache, goidcacheend;
+  timers timers;
+
+  /* sysmon only. */
+  uint32_t seen_tick;
+  int64_t seen_when;
+  uint64_t stopword; /* stop-the-world: the word this P was stopped in */
+};
+
+/* ---- L: goroutines of a host with a lock of its own ---------------------------------------------- */
+
+typedef struct L {
+  /* The host lock. */
+  G *runnext;
+  G *runq[RUNQ_SIZE];
+  uint32_t head, tail;
+  G *ovhead, *ovtail; /* overflow: FIFO through schedlink */
+  uint32_t novfl;
+  uint32_t picks;
+  int64_t turnstart;
+  G *gfree; /* pool of {G, slot, host state}, hottest first */
+  uint32_t ngfree;
+  uint64_t goidcache, goidcacheend;
+
+  /* Anybody. */
+  _Atomic(M *) holder __attribute__((aligned(64))); /* the driver; CAS only */
+  _Atomic uint32_t schedtick;
+  _Atomic uint32_t nqueued; /* runnable in ring, runnext and overflow: written under the host lock */
+  _Atomic bool expired;
+  _Atomic(G *) inbox __attribute__((aligned(64))); /* pushed without the host lock: stack by schedlink */
+  timers timers;
+
+  /* sysmon only. */
+  uint32_t seen_tick;
+  int64_t seen_when;
+} L;
+
+/* ---- sched -------------------------------------------------------------------------------------- */
+
+typedef struct sched_t {
+  mutex lock; /* guards what follows up to `lockend` */
+  M *midle;
+  uint32_t nmidle, mcount, maxm, nextmid;
+  M *mfree; /* ended threads' Ms, to be used again */
+  P *pidle;
+  G *runqhead, *runqtail; /* global queue of native goroutines */
+  G *gfree;               /* depot of dead native goroutines */
+  uint32_t ngfree;
+  uint32_t lockedwait;    /* Ms asleep with a goroutine wired to them */
+  int lockend;
+
+  _Atomic uint32_t runqsize;
+  _Atomic uint32_t npidle;
+  _Atomic uint32_t nmspinning;
+  _Atomic uint32_t needspinning;
+  _Atomic uint32_t nblocked; /* native goroutines in gm_enter_blocking */
+  _Atomic uint32_t idle_epoch; /* bumped when the last M goes idle */
+  _Atomic bool started, stopping;
+  _Atomic uint32_t needm; /* an M could not be created: sysmon tries again */
+
+  /* Stop-the-world: stw.c. */
+  _Atomic bool gcwaiting;
+  _Atomic uint32_t stopwait;
+  note stopnote;
+
+  /* Netpoll: who sleeps in the poller until when. */
+  _Atomic int64_t lastpoll;  /* 0: a thread sleeps in it */
+  _Atomic int64_t polluntil;
+
+  /* sysmon. */
+  _Atomic bool sysmonwait;
+  note sysmonnote;
+  pthread_t sysmonthread;
+  _Atomic bool dumpreq; /* SIGQUIT arrived */
+
+  _Atomic uint64_t goidgen;
+  _Atomic int32_t gomaxprocs; /* changed with the world stopped */
+  M *allm[MAX_MS + 64]; /* by id; slots are filled under lock, never emptied */
+  P *allp[MAX_PROCS];
+  L l;
+} sched_t;
+
+extern sched_t sched;
+extern const host_t *host;
+
+/* Counters: each is written relaxed by whoever does the thing; stats() adds nothing up. */
+typedef struct counters {
+  _Atomic uint64_t steals, stolen, handoffs, wakes, started, ended, overflows, netpolls, netready,
+      timers_fired, stw, mspawned, mreaped, preempt_requests;
+  _Atomic uint64_t stack_reserved, stack_slots, stack_free;
+} counters;
+extern counters counts;
+
+/* ---- the files, bottom up ------------------------------------------------------------------------ */
+
+/* gstatus.c */
+void casgstatus(G *gp, uint32_t from, uint32_t to);
+const char *gstatus_name(uint32_t status);
+void g_init_static(G *gp, gkind kind);
+G *gfget_native(P *pp);
+void gfput_native(P *pp, G *gp);
+G *gfget_host(void);
+G *gmake_big(size_t stack);
+void gfput_host(G *gp);
+void gfree_flush(P *pp);
+G *allg_next(uint32_t *cursor);
+void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
+
+/* stack.c */
+bool stack_alloc(gkind kind, stack *out);
+void stack_free(gkind kind, stack *s);
+bool stack_alloc_big(size_t size, stack *out);
+void stack_free_big(stack *s);
+size_t stack_host_size(void);
+bool stack_overflow_at(uintptr_t addr);
+void stack_init(void);
+size_t stack_host_resize(size_t size);
+const char *stack_guard_mode(void);
+
+/* runq.c */
+void runqput(P *pp, G *gp, bool next);
+G *runqget(P *pp, bool *inherit);
+bool runqempty(P *pp);
+G *runqsteal(P *pp, P *victim, bool runnext);
+void runqdrain(P *pp);
+void globrunqput(G *gp);
+G *globrunqget(P *pp, uint32_t max);
+
+/* licence.c */
+void lput(G *gp, bool next);
+G *lget(M *m);
+void lpush_inbox(G *gp);
+bool lwaiting(void);
+void goready_hosted(G *gp);
+void drive(M *m);
+
+/* park.c */
+void land(M *m);
+wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline);
+void gosched(void);
+void leave_to_g0(G *gp, void (*commit)(M *m, G *gp));
+void goexit0(G *gp, void (*after)(G *gp));
+G *pget(M *m);
+void execute(M *m, G *gp);
+void goready(G *gp);
+bool wait_claim(G *gp, uint64_t seq);
+bool wait_claim_open(G *gp, wake_t result);
+uint64_t wait_next(G *gp);
+void wait_open(G *gp);
+void gocancel(G *gp, bool hosted);
+bool gointerrupt(G *gp, bool hosted);
+_Noreturn void goroutine_main(G *gp);
+void goroutine_frame(G *gp);
+
+/* foreign.c */
+G *getg(void);
+G *foreign_g(void);
+wake_t foreign_park(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
+                    bool hosted);
+void foreign_wake(G *gp);
+void foreign_afterfork(void);
+uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg);
+wake_t park_any(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
+                bool hosted);
+
+/* proc.c */
+M *getm(void);
+void setm(M *m);
+bool schedinit(void);
+G *newproc_native(void (*fn)(void *), void *arg);
+void newproc_host(G *gp);
+void wakep(void);
+bool startm(P *pp, bool spinning);
+void handoffp(P *pp);
+void stopm(M *m);
+void releasep_idle(P *pp);
+P *pidleget(void);
+void acquirep(M *m, P *pp);
+bool pin(M *m);
+void schedule(M *m);
+void mreap_idle(int64_t now);
+void schedstop(void);
+void sched_afterfork(M *keep);
+void entersyscallblock(void);
+void exitsyscall(void);
+void wire(G *gp, M *m);
+void unwire(G *gp);
+void wake_wired(M *m, G *gp);
+bool run_wired(M *m);
+M *lender_m(void);
+void lender_m_free(M *m);
+bool sched_asleep(uint32_t epoch);
+bool native_waiting(void);
+
+/* sysmon.c */
+void *sysmon_main(void *arg);
+void sysmon_wake(void);
+
+/* stw.c */
+void stoptheworld(void);
+void starttheworld(void);
+void gcstopm(M *m);
+int32_t procresize(int32_t n);
+int32_t gomaxprocs_default(void);
+int32_t gomaxprocs_set(int32_t n);
+
+/* time.c */
+int64_t nanotime(void);
+int64_t ticks_to_ns(uint64_t ticks);
+void time_init(void);
+bool timers_reserve(timers *ts);
+void timers_unreserve(timers *ts);
+void timer_add(timers *ts, timer *t, int64_t when);
+bool timer_del(timer *t);
+int64_t timers_run(timers *ts, int64_t now);
+int64_t timers_next(void);
+bool timers_any(void);
+wake_t timesleep(int64_t ns);
+void goroutine_timeout(void *arg, uint64_t seq);
+
+/* netpoll.c */
+int netpollinit(void);
+void netpollbreak(void);
+void netpoll_afterfork(void);
+const char *netpoll_mode(void);
+void netpoll(int64_t delay_ns);
+uint32_t netpoll_waiters(void);
+
+/* traceback.c */
+const char *waitreason_name(uint8_t why);
+
+/* os_linux.c */
+void futexsleep(_Atomic uint32_t *word, uint32_t value, int64_t ns);
+void futexwakeup(_Atomic uint32_t *word, int n);
+void noteclear(note *n);
+void notewakeup(note *n);
+void notesleep(note *n);
+bool notetsleep(note *n, int64_t ns);
+int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg);
+void os_minit(void);
+void os_mexit(void);
+pid_t os_gettid(void);
+void os_usleep(uint32_t us);
+int os_ncpu(void);
+void os_init_signals(void);
+int os_kick_signal(void);
+void os_kick(M *m);
+
+/* chaos.c */
+extern bool chaos_on;
+void chaos_init(void);
+void chaos_point_slow(void);
+bool chaos_flip(void);
+static inline void chaos_point(void) {
+  if (unlikely(chaos_on)) chaos_point_slow();
+}
+
+#endif

@@ -1,0 +1,193 @@
+/* sysmon.c - the monitor: a thread without a P that takes Ps back from Ms that block.
+ *
+ * Each round it looks at
+ *   - Ps in host code whose goroutine is detached (blocked in C without the host lock): seen so in two
+ *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  Whether a
+ *     detached thread blocks or merely waits for the host lock cannot be seen from outside: it counts
+ *     only if the lock was free in both looks, or after 10 ms of the same detachment;
+ *   - Ps whose driver has been in one stretch of host code for a slice while native work waits and no P
+ *     idles: it loses the P, not the licence;
+ *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
+ *     gives way;
+ *   - timers and the poller, when every M is busy;
+ *   - work behind a running goroutine that woke nobody for it (goready).
+ *
+ * Its pace: 20 us at most attentive, doubled after 50 rounds in which it took nothing, up to 10 ms, or
+ * 1 ms while work waits behind a running goroutine; never past the next timer that nobody else would
+ * serve; 20 us after a first blocked look.  With all Ps idle it sleeps until an M wakes it. */
+#include <stdlib.h>
+
+#include "runtime2.h"
+
+static bool behind(void) { return lwaiting() || native_waiting(); }
+
+/* A look at the M that runs host code on pp.  True: blocked, for the second time. */
+static bool blocked(M *m, int64_t now, bool *first) {
+  G *gp = load_rlx(&m->curg);
+  uint32_t switches = load_rlx(&m->switches);
+  if (!gp || gp->kind != GK_HOST || host->where(gp) == HOST_INSIDE) {
+    m->seen_out = false;
+    return false;
+  }
+  bool unlocked = !host->locked();
+  if (!m->seen_out || m->seen_g != gp || m->seen_switches != switches) {
+    m->seen_out = true;
+    m->seen_g = gp;
+    m->seen_switches = switches;
+    m->seen_since = now;
+    m->seen_unlocked = unlocked;
+    *first = true;
+    return false;
+  }
+  if ((m->seen_unlocked && unlocked && now - m->seen_since >= 20000) ||
+      now - m->seen_since >= DETACHED_NS)
+    return true;
+  m->seen_unlocked = unlocked;
+  *first = true;
+  return false;
+}
+
+/* Takes pp, and the licence if `licence`, from the M in host code that `word` names. */
+static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
+  if (!cas(&pp->status, word, PWORD(0, Pidle))) return false;
+  if (licence) cas(&sched.l.holder, m, (M *)NULL);
+  xadd(&counts.handoffs, 1);
+  m->seen_out = false;
+  handoffp(pp);
+  return true;
+}
+
+/* Returns how many Ps were taken. */
+static uint32_t retake(int64_t now, bool *first) {
+  uint32_t n = 0;
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+    P *pp = sched.allp[i];
+    uint64_t w = load_acq(&pp->status);
+    if (PSTATE(w) == Prunning) {
+      uint32_t tick = load_rlx(&pp->schedtick);
+      if (tick != pp->seen_tick) {
+        pp->seen_tick = tick;
+        pp->seen_when = now;
+      } else if (now - pp->seen_when >= SLICE_NS) {
+        store_rlx(&pp->expired, true);
+        pp->seen_when = now;
+      }
+      continue;
+    }
+    if (PSTATE(w) != Phost) continue;
+    M *m = sched.allm[PMID(w)];
+    uint32_t switches = load_rlx(&m->switches);
+    if (blocked(m, now, first)) {
+      n += retakep(pp, w, m, true);
+    } else if (switches != pp->seen_tick) {
+      pp->seen_tick = switches;
+      pp->seen_when = now;
+    } else if (now - pp->seen_when >= SLICE_NS && native_waiting() && load_rlx(&sched.npidle) == 0) {
+      n += retakep(pp, w, m, false);
+    }
+  }
+  return n;
+}
+
+static void slice_of_l(int64_t now) {
+  L *l = &sched.l;
+  uint32_t tick = load_rlx(&l->schedtick);
+  if (tick != l->seen_tick) {
+    l->seen_tick = tick;
+    l->seen_when = now;
+  } else if (now - l->seen_when >= SLICE_NS) {
+    store_rlx(&l->expired, true);
+    l->seen_when = now;
+  }
+}
+
+/* When all Ms are busy nobody sleeps in the poller: sysmon serves timers and descriptors. */
+static void serve(int64_t now) {
+  int64_t last = load_rlx(&sched.lastpoll);
+  if (last == 0) return;
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+    P *pp = sched.allp[i];
+    if (load_rlx(&pp->timers.next) <= now) timers_run(&pp->timers, now);
+  }
+  if (load_rlx(&sched.l.timers.next) <= now) timers_run(&sched.l.timers, now);
+  if (netpoll_waiters() > 0 && now - last > 10000000) {
+    if (cas(&sched.lastpoll, last, now)) netpoll(0);
+  }
+}
+
+static void *dump_thread(void *arg) {
+  (void)arg;
+  host->dump();
+  return NULL;
+}
+
+static void errands(int64_t now, int64_t *reaped) {
+  if (load_rlx(&sched.dumpreq) && xchg(&sched.dumpreq, false) && host->dump) {
+    pthread_t t;
+    os_newthread(&t, 1 << 20, dump_thread, NULL);
+  }
+  if (load_rlx(&sched.needm)) {
+    store_rlx(&sched.needm, 0);
+    if (behind()) wakep();
+  }
+  if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
+  if (now - *reaped > 1000000000) {
+    *reaped = now;
+    mreap_idle(now);
+  }
+}
+
+void sysmon_wake(void) {
+  if (xchg(&sched.sysmonwait, false)) notewakeup(&sched.sysmonnote);
+}
+
+/* All Ps idle: nothing can block, nothing can expire. */
+static void deep_sleep(void) {
+  noteclear(&sched.sysmonnote);
+  store_rlx(&sched.sysmonwait, true);
+  fence();
+  if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) &&
+      !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
+    notetsleep(&sched.sysmonnote, (int64_t)M_IDLE_REAP_S * 1000000000);
+  store_rlx(&sched.sysmonwait, false);
+}
+
+static int64_t pace(int64_t delay, int64_t now, uint32_t idle) {
+  if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
+  int64_t most = (behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
+  if (delay > most) delay = most;
+  if (load_rlx(&sched.lastpoll) != 0) {
+    int64_t next = timers_next();
+    if (next != INT64_MAX && next - now < delay) delay = next - now;
+  }
+  return delay < SYSMON_MIN_US * 1000 ? SYSMON_MIN_US * 1000 : delay;
+}
+
+void *sysmon_main(void *arg) {
+  (void)arg;
+  os_minit();
+  uint32_t idle = 0;
+  int64_t delay = SYSMON_MIN_US * 1000, reaped = nanotime();
+  while (!load_acq(&sched.stopping)) {
+    int64_t now = nanotime();
+    bool first = false;
+    serve(now);
+    if (retake(now, &first) > 0)
+      idle = 0;
+    else
+      idle++;
+    slice_of_l(now);
+    errands(now, &reaped);
+    if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs)) {
+      deep_sleep();
+      idle = 0;
+      delay = SYSMON_MIN_US * 1000;
+      continue;
+    }
+    if (idle == 0) delay = SYSMON_MIN_US * 1000;
+    delay = pace(delay, now, idle);
+    int64_t us = (first ? SYSMON_MIN_US * 1000 : delay) / 1000;
+    os_usleep((uint32_t)us);
+  }
+  return NULL;
+}

@@ -1,0 +1,35 @@
+/* tunables.h - every constant of the runtime that is a choice, with the reason.  Go's where Go has one
+ * (facts in runtime/proc.go, time.go, chan.go of Go 1.27). */
+#ifndef GMPRT_TUNABLES_H
+#define GMPRT_TUNABLES_H
+
+enum {
+  RUNQ_SIZE = 256,        /* ring of a P and of L (Go) */
+  SCHED_TICK_GLOBAL = 61, /* every 61st pick looks at the global queue / overflow list first (Go) */
+  GLOBAL_BATCH = 128,     /* most goroutines taken from the global queue at once (Go) */
+  MAX_PROCS = 256,        /* upper limit of gomaxprocs(): allp is a static table */
+  MAX_MS = 10000,         /* default of set_max_threads() (Go's SetMaxThreads) */
+
+  SPIN_LOOKS = 4,     /* a spinning M looks this often for work before it sleeps (Go: 4 rounds) */
+  SPIN_PAUSES = 1000, /* pauses between two looks, about 10 us: a thief that merely looks at a busy
+                         owner's indices triples the owner's ping-pong */
+
+  SYSMON_MIN_US = 20,      /* pace of sysmon at its most attentive (Go) */
+  SYSMON_MAX_US = 10000,   /* ... and at its laziest (Go) */
+  SYSMON_BUSY_US = 1000,   /* laziest while work waits behind a running goroutine */
+  SYSMON_IDLE_ROUNDS = 50, /* rounds without a retake before the pace starts to double (Go) */
+  SLICE_NS = 10000000,     /* one slice (Go's forcePreemptNS) */
+  TURN_NS = 1000000,       /* a P with both Python and native work changes sides after 1 ms */
+  DETACHED_NS = 10000000,  /* a goroutine detached this long counts as blocked, whoever holds the GIL */
+  M_IDLE_REAP_S = 10,      /* an M idle this long ends its thread (Go never does) */
+
+  STACK_NATIVE = 64 << 10,  /* slot of a native goroutine; gm_set_stack_size() changes it */
+  STACK_CHUNK_SLOTS = 256,  /* slots reserved by one mmap */
+  STACK_COLOURS = 64,       /* page colours of the stack tops */
+  GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
+  G_SLAB = 64,              /* Gs allocated at once */
+  M_STACK = 256 << 10,      /* pthread stack of an M: g0 runs only the scheduler */
+  MUTEX_STARVE_NS = 1000000 /* a Mutex waiter older than 1 ms is handed the lock (Go) */
+};
+
+#endif

@@ -1,0 +1,143 @@
+"""Goroutines for Python: Go's scheduler in C under ordinary, blocking Python functions.
+
+Blocking calls park the goroutine, not the thread:
+
+    import gmprt
+
+    def main():
+        ch = gmprt.Chan()
+        gmprt.go(ch.send, "hello")
+        print(ch.recv())
+
+    gmprt.run(main)
+
+Everything public is in this namespace, in gmprt.debug and in gmprt.native (C functions as
+goroutines).
+"""
+
+# ruff: noqa: E402 - the C half must be loaded before the modules that import it
+from __future__ import annotations
+
+from gmprt._load import load_core
+
+load_core()
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gmprt import debug
+from gmprt._chan import ChanStatistics, RecvChan, SendChan
+from gmprt._core import (
+    Chan,
+    Goroutine,
+    Mutex,
+    Recv,
+    Select,
+    Selected,
+    Semaphore,
+    Send,
+    WaitGroup,
+    current,
+    go,
+    goexit,
+    gomaxprocs,
+    gosched,
+    lock_os_thread,
+    num_goroutine,
+    select,
+    set_max_stack,
+    set_max_threads,
+    sleep,
+    unlock_os_thread,
+)
+from gmprt._errors import (
+    Cancelled,
+    ChannelClosed,
+    Deadlock,
+    EndOfChannel,
+    Error,
+    GoroutineCancelled,
+    RuntimeNotRunning,
+    StackOverflow,
+    Timeout,
+    TooManyThreads,
+    WouldBlock,
+)
+from gmprt._excepthook import ExceptHookArgs
+from gmprt._excepthook import excepthook as _default_excepthook
+from gmprt._goroutine import CreatedBy
+from gmprt._run import run
+from gmprt._stats import Stats, stats
+from gmprt._sync import Once, once_value
+from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
+
+__version__ = "0.1.0"
+
+excepthook: Callable[[ExceptHookArgs], object] = _default_excepthook
+"""Called with each failure that nobody can collect any more; assign a function to replace it."""
+
+__all__ = [
+    "AfterFunc",
+    "Cancelled",
+    "Chan",
+    "ChanStatistics",
+    "ChannelClosed",
+    "CreatedBy",
+    "Deadlock",
+    "EndOfChannel",
+    "Error",
+    "ExceptHookArgs",
+    "Goroutine",
+    "GoroutineCancelled",
+    "Mutex",
+    "Once",
+    "Recv",
+    "RecvChan",
+    "RuntimeNotRunning",
+    "Select",
+    "Selected",
+    "Semaphore",
+    "Send",
+    "SendChan",
+    "StackOverflow",
+    "Stats",
+    "Ticker",
+    "Timeout",
+    "Timer",
+    "TooManyThreads",
+    "WaitGroup",
+    "WouldBlock",
+    "after",
+    "after_func",
+    "current",
+    "debug",
+    "excepthook",
+    "go",
+    "goexit",
+    "gomaxprocs",
+    "gosched",
+    "lock_os_thread",
+    "native",
+    "num_goroutine",
+    "once_value",
+    "run",
+    "select",
+    "set_max_stack",
+    "set_max_threads",
+    "sleep",
+    "stats",
+    "tick",
+    "unlock_os_thread",
+]
+
+if TYPE_CHECKING:
+    from gmprt import native
+else:
+
+    def __getattr__(name: str) -> Any:
+        # Few programs use C functions as goroutines; the others need not load what it takes.
+        if name == "native":
+            import importlib
+
+            return importlib.import_module("gmprt.native")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,84 @@
+"""Channel types for annotations, and statistics; `Chan` itself is a C type.
+
+A function that only sends should ask for a `SendChan[T]`, one that only receives for a
+`RecvChan[T]`: Go's `chan<- T` and `<-chan T`.  A `Chan[T]` is both; its `.sender` and `.receiver`
+are objects that can do only the one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from gmprt import _core
+
+_T_co = TypeVar("_T_co", covariant=True)
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
+
+class SendChan(Protocol[_T_contra]):
+    """The sending side of a channel."""
+
+    def send(self, value: _T_contra, /, *, timeout: float | None = None) -> None:
+        """Send, waiting for a receiver or room in the buffer.  ChannelClosed, Timeout."""
+        ...
+
+    def send_nowait(self, value: _T_contra, /) -> None:
+        """Send, or raise WouldBlock.  ChannelClosed."""
+        ...
+
+    def close(self) -> None:
+        """Wake all waiters; what is buffered is still delivered.  ChannelClosed if already closed."""
+        ...
+
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def __len__(self) -> int: ...
+
+
+class RecvChan(Protocol[_T_co]):
+    """The receiving side of a channel."""
+
+    def recv(self, *, timeout: float | None = None) -> _T_co:
+        """Receive, waiting for a value.  EndOfChannel when closed and drained, Timeout."""
+        ...
+
+    def recv_ok(
+        self, *, timeout: float | None = None
+    ) -> tuple[_T_co, Literal[True]] | tuple[None, Literal[False]]:
+        """Receive as Go's `v, ok := <-ch`: (None, False) when closed and drained.  Timeout."""
+        ...
+
+    def recv_nowait(self) -> _T_co:
+        """Receive, or raise WouldBlock.  EndOfChannel."""
+        ...
+
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[_T_co]:
+        """Receive until closed and drained."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChanStatistics:
+    """What `ch.statistics()` returns: a channel at one moment."""
+
+    length: int
+    """Values in the buffer."""
+    capacity: int
+    closed: bool
+    waiting_senders: int
+    waiting_receivers: int
+
+
+def statistics(ch: _core.Chan[Any], /) -> ChanStatistics:
+    """Chan.statistics() calls this."""
+    senders, receivers = ch.waiting()
+    return ChanStatistics(len(ch), ch.capacity, ch.closed, senders, receivers)

@@ -1,0 +1,115 @@
+"""Every exception of gmprt.
+
+All derive from `Error` and, where the standard library has a word for it, from that class as well,
+so that code written for threads and queues catches them.  `Cancelled` alone stands apart: it is a
+BaseException, because a goroutine that is told to stop must not be kept alive by an `except
+Exception`.
+
+The C half imports this module while it starts and raises these classes, so nothing here may import
+it.
+"""
+
+
+class Error(Exception):
+    """Base of every exception of gmprt but `Cancelled`."""
+
+
+class RuntimeNotRunning(Error, RuntimeError):
+    """The runtime cannot start, or it has been stopped: the interpreter is exiting."""
+
+
+class ChannelClosed(Error):
+    """Raised by a send to a closed channel, also by one that was waiting when it closed, and by a
+    second close().
+
+    Go panics in the same places.  Let the one sender, or whoever waits for all the senders, close
+    the channel.
+    """
+
+
+class EndOfChannel(ChannelClosed):
+    """Raised by recv() on a channel that is closed and drained.
+
+    recv_ok() and `for v in ch` end without it.
+    """
+
+
+class WouldBlock(Error):
+    """Raised by send_nowait() and recv_nowait() instead of waiting."""
+
+
+class Timeout(Error, TimeoutError):
+    """Raised when a `timeout` (seconds) ends first; the operation has had no effect."""
+
+
+class Cancelled(BaseException):
+    """Raised inside a goroutine, at its current or next park, when somebody calls its cancel().
+
+    Clean up in `finally` blocks and let it pass; a goroutine that swallows it simply goes on.  It
+    is raised in no other goroutine: whoever asks for the result gets `GoroutineCancelled`.
+
+    `reason` is what was given to cancel(), None by default.
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        # No empty "None" at the end of a traceback.
+        super().__init__(*(() if reason is None else (reason,)))
+        self.reason = reason
+
+
+class GoroutineCancelled(Error):
+    """Raised by result(), and returned by exception(), of a goroutine that ended with `Cancelled`.
+
+    `reason` is what was given to cancel(), None by default.
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(*(() if reason is None else (reason,)))
+        self.reason = reason
+
+
+class Deadlock(Error, RuntimeError):
+    """Raised by run() when every goroutine waits for another one: Go's "all goroutines are asleep -
+    deadlock!".
+
+    `dump` holds what gmprt.debug.dump() would have printed at that moment; it is part of the
+    message.
+    """
+
+    def __init__(self, dump: str = "") -> None:
+        super().__init__(dump)
+        self.dump = dump
+
+    def __str__(self) -> str:
+        message = "all goroutines are asleep - deadlock!"
+        return f"{message}\n\n{self.dump.rstrip()}" if self.dump else message
+
+
+class StackOverflow(Error, RecursionError):
+    """The goroutine's stack would grow beyond the limit of set_max_stack()."""
+
+
+class TooManyThreads(Error, RuntimeError):
+    """More OS threads would be needed than set_max_threads() or the system allows."""
+
+
+class GoExit(BaseException):
+    """Raised by goexit() so that `finally` blocks run; the goroutine's entry swallows it."""
+
+
+# Tracebacks and pickles name the public place, gmprt.ChannelClosed, not this file.
+for _error in (
+    Error,
+    RuntimeNotRunning,
+    ChannelClosed,
+    EndOfChannel,
+    WouldBlock,
+    Timeout,
+    Cancelled,
+    GoroutineCancelled,
+    Deadlock,
+    StackOverflow,
+    TooManyThreads,
+):
+    _error.__module__ = "gmprt"
+del _error

@@ -1,0 +1,100 @@
+"""The parts of a goroutine's handle that need no C: its stack, who created it, and a bridge to
+asyncio.
+
+`Goroutine` is a C type; its methods stack() and aresult() and its property created_by call the
+functions below.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gmprt import _core
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import FrameType
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedBy:
+    """Where a goroutine was started: the position of the go() call."""
+
+    function: str
+    """Qualified name of the function that called go()."""
+    filename: str
+    lineno: int
+    goroutine_id: int
+    """Id of the goroutine that called go(), 0 for an ordinary thread."""
+
+    def __str__(self) -> str:
+        where = f" in goroutine {self.goroutine_id}" if self.goroutine_id else ""
+        return f"{self.function}{where} at {self.filename}:{self.lineno}"
+
+
+def created_by(g: _core.Goroutine[Any], /) -> CreatedBy | None:
+    """Where `g` was started; None if no Python code did it."""
+    creation = g.creation()
+    if creation is None:
+        return None
+    code, lineno = creation
+    return CreatedBy(code.co_qualname, code.co_filename, lineno, g.parent_id)
+
+
+def stack(g: _core.Goroutine[Any], /) -> traceback.StackSummary:
+    """The Python frames of `g`, outermost first, as traceback.extract_stack() gives for the caller.
+
+    Works for a goroutine in any state; one that has ended or has not begun has no frames.  A
+    goroutine that runs meanwhile may have gone on by the time this returns.
+    """
+    return traceback.StackSummary.extract(iter(reversed(frames(g))))
+
+
+def frames(g: _core.Goroutine[Any]) -> list[tuple[FrameType, int]]:
+    """The frames of `g` with their lines, innermost first, without those of this very call."""
+    frame = g.frame()
+    current = _core.current()
+    if current is not None and current.id == g.id:
+        while frame is not None and _is_ours(frame):
+            frame = frame.f_back
+    # All lines in one go, before anything that might let `g` run on (reading source files, say).
+    found: list[tuple[FrameType, int]] = []
+    while frame is not None:
+        found.append((frame, frame.f_lineno or frame.f_code.co_firstlineno))
+        frame = frame.f_back
+    return found
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("gmprt.")
+
+
+async def aresult(g: _core.Goroutine[_R], /) -> _R:
+    """Await the result of `g` in an asyncio task: what result() returns or raises.
+
+    Cancelling the awaiting task does not cancel `g`.  RuntimeError without a running event loop.
+    """
+    import asyncio  # whoever awaits has imported it already; others need not pay for it
+
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: _core.Goroutine[_R]) -> None:
+        # In whatever thread or goroutine `g` ended.
+        try:
+            loop.call_soon_threadsafe(_settle, ended)
+        except RuntimeError:  # the loop was closed: nobody awaits any more
+            pass
+
+    g.add_done_callback(wake)
+    await ended
+    return g.result(timeout=0)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():  # the awaiting task may have been cancelled
+        future.set_result(None)

@@ -1,0 +1,57 @@
+"""Loading the C half: one shared object that holds two Python modules.
+
+`gmprt._native` is a cffi module, whose calls release the GIL; `gmprt._core`, with the types that
+must not, lives in the same file and is found by its PyInit function (PEP 489, "multiple modules in
+one library").
+"""
+
+import importlib
+import sys
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+
+
+def load_core() -> None:
+    """Put `gmprt._core` into sys.modules.  ImportError, in one sentence, where it cannot work."""
+    name = "gmprt._core"
+    if name in sys.modules:  # the package is being reloaded; C modules are not
+        return
+    _refuse_unsupported()
+    _load_from(importlib.import_module("gmprt._native"), name)
+
+
+def _refuse_unsupported() -> None:
+    """First of all: loading an extension module can already change an interpreter."""
+    if sys.platform != "linux":
+        raise ImportError(f"gmprt supports Linux only, not {sys.platform}")
+    if "t" in sys.abiflags:
+        raise ImportError("gmprt does not support free-threaded builds of Python")
+    if _in_subinterpreter():
+        raise ImportError("gmprt supports only the main interpreter, not subinterpreters")
+
+
+def _in_subinterpreter() -> bool:
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    try:
+        interpreters = importlib.import_module(name)
+    except ImportError:  # built without them
+        return False
+    return bool(interpreters.get_current() != interpreters.get_main())
+
+
+def _load_from(library: ModuleType, name: str) -> None:
+    path = library.__file__
+    if path is None:
+        raise ImportError(f"{library.__name__} was not loaded from a file")
+    loader = ExtensionFileLoader(name, path)
+    spec = spec_from_file_location(name, path, loader=loader)
+    if spec is None:
+        raise ImportError(f"no module spec for {name} in {path}")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

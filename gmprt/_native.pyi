@@ -1,0 +1,6 @@
+"""The cffi half: generated at build time, so its contents have cffi's dynamic types."""
+
+from typing import Any
+
+ffi: Any
+lib: Any

@@ -1,0 +1,187 @@
+"""run(), and the two ends: of a main goroutine and of the process.
+
+The convention is asyncio.run's: what a main goroutine started does not outlive it.  Its descendants
+are cancelled, so that their `finally` blocks run, and waited for.  At the end of the process the
+same happens to everything that is still alive (detached goroutines and those of ordinary threads),
+but only for a limited time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from gmprt import _core, debug
+from gmprt._errors import Cancelled, GoroutineCancelled
+from gmprt._excepthook import report_uncollected
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_WARN_AFTER = 5.0  # seconds until run() says who keeps it waiting
+_EXIT_DEADLINE = 3.0  # seconds that goroutines get at the end of the process
+_LOOK_AGAIN = 0.1  # seconds between two looks for goroutines that were started meanwhile
+_MOST_NAMED = 20  # goroutines in one message
+
+
+def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Run main(*args, **kwargs) as a goroutine, wait for it, and return its result or raise its
+    exception.
+
+    The calling thread lends the goroutine its identity: threading.current_thread(), thread-locals
+    and contextvars stay.  On the main thread signal handlers and Ctrl-C work inside, also while the
+    goroutine is parked.
+
+    When main has ended, goroutines that it or its descendants started and that are still alive are
+    cancelled and waited for, but for those detached with g.detach().  After 5 seconds a message on
+    sys.stderr names those that do not end; run() goes on waiting, as asyncio.run does.  Ctrl-C
+    during that wait dumps all goroutines and ends the process with status 130.  Failures that
+    nobody collected are then passed to gmprt.excepthook.
+
+    Inside a goroutine this is just main(*args, **kwargs).  TypeError if main cannot be called,
+    GoroutineCancelled if somebody cancelled it, Deadlock if all goroutines wait for each other.
+    """
+    if not callable(main):
+        raise TypeError(f"{main!r} is not callable")
+    if _core.current() is not None:
+        return main(*args, **kwargs)
+    _core.install_sigquit()
+    try:
+        return _core.lend(_call_main, main, args, kwargs)
+    except Cancelled as cancelled:
+        # Cancelled is for the goroutine alone; here we are in an ordinary thread.
+        raise GoroutineCancelled(cancelled.reason) from None
+
+
+def _call_main(main: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _R:
+    """What runs in the main goroutine."""
+    try:
+        return main(*args, **kwargs)
+    finally:
+        # The try is here, not in the function called, so that no Ctrl-C falls between the two.
+        try:
+            _end_descendants()
+        except KeyboardInterrupt:
+            _give_up()
+        report_uncollected()
+
+
+def _end_descendants() -> None:
+    me = _core.current()
+    if me is None:
+        raise AssertionError("not in a goroutine")
+    root = me.id
+
+    def descendants() -> list[_core.Goroutine[Any]]:
+        return [
+            g
+            for g in _core.goroutines()
+            if g.root_id == root and g.id != root and not g.detached and not g.done()
+        ]
+
+    ending = _Ending(descendants, "the main goroutine has ended")
+    left = ending.wait(time.monotonic() + _WARN_AFTER)
+    if left:
+        _say_who_stays(left)
+        ending.wait(math.inf)
+
+
+def _say_who_stays(goroutines: list[_core.Goroutine[Any]]) -> None:
+    lines = [f"gmprt.run() waits for {len(goroutines)} cancelled goroutine(s) that do not end:\n"]
+    for g in goroutines[:_MOST_NAMED]:
+        creator = g.created_by
+        lines.append(f"  {debug.header(g)}" + (f" created by {creator}\n" if creator else "\n"))
+    if len(goroutines) > _MOST_NAMED:
+        lines.append(f"  ... and {len(goroutines) - _MOST_NAMED} more\n")
+    _warn("".join(lines))
+
+
+def _give_up() -> NoReturn:
+    """Somebody has pressed Ctrl-C because the leftovers do not end."""
+    try:
+        _warn(
+            "gmprt.run(): interrupted while waiting for cancelled goroutines; "
+            "all goroutines:\n\n"
+        )
+        debug.dump()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    finally:
+        os._exit(130)  # 128 + SIGINT, as a shell reports it
+
+
+def _warn(message: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(message)
+        sys.stderr.flush()
+
+
+class _Ending:
+    """Cancels goroutines, once each, and waits for their ends.
+
+    Not with join(): that counts as having collected a goroutine's failure, which would then never
+    be reported.
+    """
+
+    def __init__(self, alive: Callable[[], list[_core.Goroutine[Any]]], reason: str) -> None:
+        self._alive = alive  # those still to end; called again for those that appear meanwhile
+        self._reason = reason
+        self._cancelled: set[int] = set()  # ids
+        self._count = _core.WaitGroup()
+
+    def wait(self, deadline: float) -> list[_core.Goroutine[Any]]:
+        """Wait until none is left, or time.monotonic() is `deadline`; return those left."""
+        while alive := self._alive():
+            self._cancel(alive)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._sleep(min(left, _LOOK_AGAIN))
+        return alive
+
+    def _cancel(self, goroutines: list[_core.Goroutine[Any]]) -> None:
+        for g in goroutines:
+            if g.id not in self._cancelled:
+                self._cancelled.add(g.id)
+                self._count.add(1)
+                g.add_done_callback(self._ended)
+                g.cancel(self._reason)
+
+    def _ended(self, _: _core.Goroutine[Any]) -> None:
+        self._count.done()
+
+    def _sleep(self, seconds: float) -> None:
+        try:
+            self._count.wait(timeout=seconds)
+        except Cancelled:
+            # The main goroutine itself was cancelled, which is under way already.
+            pass
+
+
+def _shutdown() -> None:
+    """The end of the process: no goroutine may touch an interpreter that is being taken down."""
+    if not _core.running():
+        return
+    deadline = time.monotonic() + _EXIT_DEADLINE
+    try:
+        for g in _Ending(_others, "the process is exiting").wait(deadline):
+            _warn(
+                f"gmprt: abandoned at exit, {_EXIT_DEADLINE:g} s after cancel: {debug.block(g)}\n"
+            )
+        report_uncollected()
+    finally:
+        _core.stop(max(deadline - time.monotonic(), 0.0))
+
+
+def _others() -> list[_core.Goroutine[Any]]:
+    me = _core.current()  # not None if C code inside a goroutine ends the process
+    return [g for g in _core.goroutines() if not g.done() and (me is None or g.id != me.id)]
+
+
+atexit.register(_shutdown)
+os.register_at_fork(after_in_child=_core.after_fork_child)

@@ -1,0 +1,85 @@
+"""Once and once_value; the locks themselves are C types.
+
+Both follow Go's sync.Once: whoever comes while the first call runs waits for it, and calling itself
+from inside is a deadlock.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from gmprt._core import Mutex, Semaphore, WaitGroup
+
+__all__ = ["Mutex", "Once", "Semaphore", "WaitGroup", "once_value"]
+
+_T = TypeVar("_T")
+
+
+class Once:
+    """Runs one function, once, whoever asks first."""
+
+    __slots__ = ("_done", "_mutex")
+
+    def __init__(self) -> None:
+        self._mutex = Mutex()
+        self._done = False
+
+    def do(self, fn: Callable[[], object], /) -> None:
+        """Call fn() if this is the first do() of this object; return when that first call has
+        returned.
+
+        A call that raises, which reaches only the first caller, counts as done: Go's rule for
+        panics.
+        """
+        if self._done:
+            return
+        with self._mutex:
+            if self._done:
+                return
+            try:
+                fn()
+            finally:
+                # After fn, not before: a caller that sees it set must find fn's work finished.
+                self._done = True
+
+
+class _OnceValue(Generic[_T]):
+    """The function that once_value() returns."""
+
+    def __init__(self, fn: Callable[[], _T]) -> None:
+        functools.update_wrapper(self, fn)
+        self._fn: Callable[[], _T] | None = fn
+        self._mutex = Mutex()
+        self._value: _T
+        self._error: tuple[Exception, TracebackType | None] | None = None
+
+    def __call__(self) -> _T:
+        if self._fn is not None:
+            with self._mutex:
+                if self._fn is not None:
+                    self._call(self._fn)
+        if self._error is not None:
+            error, tb = self._error
+            raise error.with_traceback(tb)  # else each raise would add to the traceback of the last
+        return self._value
+
+    def _call(self, fn: Callable[[], _T]) -> None:
+        try:
+            self._value = fn()
+        except Exception as error:
+            self._error = error, error.__traceback__
+        self._fn = None  # last, for callers that do not take the mutex; and fn may now be freed
+
+
+def once_value(fn: Callable[[], _T], /) -> Callable[[], _T]:
+    """A function that calls fn() the first time and returns that value, or raises that same
+    exception, ever after.
+
+    Also a decorator.  Go's sync.OnceValue, but that Cancelled, KeyboardInterrupt and SystemExit,
+    which concern the caller and not the value, reach the first caller only; the next one tries
+    again.
+    """
+    return _OnceValue(fn)
