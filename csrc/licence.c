@@ -184,7 +184,7 @@ static void lrelease(M *m) {
     return;
   }
   m->p = NULL;
-  if (!load_rlx(&lpp()->holder) && lwaiting()) wakep();
+  wake_for_rest();
 }
 
 /* On g0 with the licence just taken and a P: run hosted goroutines until there is none, or it is taken

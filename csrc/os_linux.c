@@ -125,7 +125,9 @@ static void say(const char *text) {
 /* A fault in a guard page is a stack overflow: say so and die.  Anything else goes where it went before
  * the runtime started: to the old handler, or to the default action when the instruction is retried. */
 static void sigfault(int sig, siginfo_t *info, void *context) {
-  if (stack_overflow_at((uintptr_t)info->si_addr)) {
+  stack_verdict verdict = stack_fault((uintptr_t)info->si_addr);
+  if (verdict == STACK_GROWN) return; /* the instruction runs again */
+  if (verdict == STACK_OVERFLOW) {
     M *m = getm();
     G *gp = m ? load_rlx(&m->curg) : NULL;
     char line[128];
@@ -145,20 +147,30 @@ static void sigfault(int sig, siginfo_t *info, void *context) {
   signal(sig, SIG_DFL); /* the faulting instruction runs again, and kills the process */
 }
 
-void os_init_signals(void) {
-  struct sigaction sa;
+/* Puts our handler on top of whatever is there. */
+static void take_fault(int sig, struct sigaction *old) {
+  struct sigaction sa, now;
+  if (sigaction(sig, NULL, &now) != 0 || now.sa_sigaction == sigfault) return;
+  *old = now;
   memset(&sa, 0, sizeof sa);
   sa.sa_sigaction = sigfault;
   sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&sa.sa_mask);
+  sigaction(sig, &sa, NULL);
+}
+
+/* Now and then, by sysmon: somebody (faulthandler.enable) may have put his handler over ours, without
+ * which a stack does not grow beyond its soft guard. */
+void os_check_signals(void) {
+  take_fault(SIGSEGV, &old_segv);
+  take_fault(SIGBUS, &old_bus);
+}
+
+void os_init_signals(void) {
   struct sigaction kick = {.sa_handler = kicked}; /* no SA_RESTART */
   sigemptyset(&kick.sa_mask);
   sigaction(os_kick_signal(), &kick, NULL);
-  sigaction(SIGSEGV, NULL, &old_segv);
-  sigaction(SIGBUS, NULL, &old_bus);
-  if (old_segv.sa_sigaction == sigfault) return; /* after fork */
-  sigaction(SIGSEGV, &sa, NULL);
-  sigaction(SIGBUS, &sa, NULL);
+  os_check_signals();
 }
 
 /* On a new M: a signal stack for the handler above, and timers without the kernel's 50 us of slack. */

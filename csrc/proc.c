@@ -224,6 +224,15 @@ void wakep(void) {
   startm(pp, true);
 }
 
+/* The caller, on an M without a P, has left work behind, or a deadline that nobody serves: an M with a P
+ * looks at both before it sleeps, this one will not. */
+void wake_for_rest(void) {
+  fence();
+  bool work = lwaiting() && !load_rlx(&sched.l.holder);
+  bool poll = timers_any() && load_rlx(&sched.lastpoll) != 0;
+  if (work || poll) wakep();
+}
+
 /* Is native work in sight that a P could run? */
 bool native_waiting(void) {
   if (load_rlx(&sched.runqsize) > 0) return true;
@@ -593,8 +602,7 @@ bool run_wired(M *m) {
   execute(m, gp);
   host->detach(m);
   m->hostmode = false;
-  fence();
-  if (!load_rlx(&sched.l.holder) && lwaiting()) wakep();
+  wake_for_rest();
   if (m->lender) wired_asleep(true);
   return true;
 }

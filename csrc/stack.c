@@ -14,6 +14,9 @@
  *
  * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no VMA is split.  Elsewhere mprotect, until
  * the kernel's limit of mappings refuses: then slots have no guard, and stats() counts them.
+ * A guard needs a page-table page, 4 KiB, and so does the stack; they share one as long as both lie in the
+ * same 2 MiB.  A larger slot therefore starts with a soft guard at the bottom of its topmost 2 MiB; the
+ * first fault there moves it to the bottom of the slot (stack_fault), and the goroutine goes on.
  *
  * Free slots are kept, hottest first, and never unmapped: a touched page costs 1.5 us to get again, and
  * madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
@@ -32,7 +35,11 @@
 #define MADV_GUARD_INSTALL 102
 #endif
 
-enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 256 << 10, MAX_CHUNKS = 1 << 14 };
+#ifndef MADV_GUARD_REMOVE
+#define MADV_GUARD_REMOVE 103
+#endif
+
+enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
 
 typedef struct slotclass {
   size_t size;    /* of a slot */
@@ -55,6 +62,7 @@ static struct {
   size_t native_size;
 } depot = {.lock = {.rank = rank_stack}, .native_size = STACK_NATIVE};
 
+static bool limited; /* address space is scarce: see address_space_limited */
 static int guard_mode = -1; /* 1: madvise, 0: mprotect */
 static _Atomic uint64_t unguarded;
 
@@ -71,7 +79,7 @@ static bool address_space_limited(void) {
 size_t stack_host_size(void) { return depot.cls[GK_HOST].size; }
 
 void stack_init(void) {
-  bool limited = address_space_limited();
+  limited = address_space_limited();
   size_t colours = (size_t)STACK_COLOURS * PAGE;
   slotclass *h = &depot.cls[GK_HOST], *n = &depot.cls[GK_NATIVE];
   h->size = limited ? LIMITED_SLOT : host->stack_size;
@@ -89,7 +97,7 @@ const char *stack_guard_mode(void) {
 
 /* Slots made from now on have this size, rounded up to 2 MiB from there on; returns the old size. */
 size_t stack_host_resize(size_t size) {
-  size_t unit = size > ALIGN ? ALIGN : LIMITED_SLOT;
+  size_t unit = size > ALIGN ? ALIGN : 256 << 10;
   lock(&depot.lock);
   size_t old = depot.cls[GK_HOST].size;
   depot.cls[GK_HOST].size = (size + unit - 1) & ~(unit - 1);
@@ -98,6 +106,9 @@ size_t stack_host_resize(size_t size) {
   unlock(&depot.lock);
   return old;
 }
+
+/* Where the guard of a fresh slot stands. */
+static char *first_guard(char *slot, size_t size) { return size > ALIGN ? slot + size - ALIGN : slot; }
 
 static bool guard_install(char *page) {
   if (guard_mode != 0 && madvise(page, PAGE, MADV_GUARD_INSTALL) == 0) {
@@ -113,7 +124,8 @@ static bool chunk_reserve(slotclass *c) {
   uint32_t n = load_rlx(&depot.nchunks);
   if (n == MAX_CHUNKS) return false;
   uint32_t slots = STACK_CHUNK_SLOTS;
-  if (c->size <= LIMITED_SLOT) slots = (16 << 20) / c->size;
+  if (c->size < LIMITED_SLOT) slots = (16 << 20) / c->size;
+  if (limited) slots = 16;
   size_t want = c->size * slots, extra = c->size % ALIGN == 0 || ALIGN % c->size == 0 ? ALIGN : 0;
   char *p = mmap(NULL, want + extra, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -167,7 +179,7 @@ bool stack_alloc(gkind kind, stack *out) {
     out->hi = colour_top(c, kind, out->end);
   }
   unlock(&depot.lock);
-  if (fresh && !guard_install(slot)) xadd(&unguarded, 1);
+  if (fresh && !guard_install(first_guard(slot, (size_t)(out->end - slot)))) xadd(&unguarded, 1);
   return slot != NULL;
 }
 
@@ -200,13 +212,23 @@ bool stack_alloc_big(size_t size, stack *out) {
 
 void stack_free_big(stack *s) { munmap(s->lo - PAGE, (size_t)(s->end - s->lo) + PAGE); }
 
-/* In a signal handler: is this the guard page of a slot? */
-bool stack_overflow_at(uintptr_t addr) {
+/* In the handler of SIGSEGV: what does a fault at addr mean? */
+stack_verdict stack_fault(uintptr_t addr) {
   uint32_t n = load_acq(&depot.nchunks);
   for (uint32_t i = 0; i < n; i++) {
     uintptr_t lo = (uintptr_t)depot.chunk[i].lo;
-    if (addr >= lo && addr < (uintptr_t)depot.chunk[i].hi)
-      return (addr - lo) % depot.chunk[i].slot < PAGE;
+    if (addr < lo || addr >= (uintptr_t)depot.chunk[i].hi) continue;
+    size_t size = depot.chunk[i].slot, offset = (addr - lo) % size;
+    char *slot = (char *)(addr - offset), *soft = first_guard(slot, size);
+    if (soft > slot && addr - (uintptr_t)soft < PAGE) {
+      if (guard_mode == 1)
+        madvise(soft, PAGE, MADV_GUARD_REMOVE);
+      else
+        mprotect(soft, PAGE, PROT_READ | PROT_WRITE);
+      guard_install(slot);
+      return STACK_GROWN;
+    }
+    return offset < PAGE ? STACK_OVERFLOW : STACK_NOT;
   }
-  return false;
+  return STACK_NOT;
 }

@@ -134,6 +134,7 @@ static void errands(int64_t now, int64_t *reaped) {
   if (now - *reaped > 1000000000) {
     *reaped = now;
     mreap_idle(now);
+    os_check_signals();
   }
 }
 

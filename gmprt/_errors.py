@@ -76,13 +76,15 @@ class Deadlock(Error, RuntimeError):
     message.
     """
 
-    def __init__(self, dump: str = "") -> None:
-        super().__init__(dump)
+    def __init__(
+        self, dump: str = "", message: str = "all goroutines are asleep - deadlock!"
+    ) -> None:
+        super().__init__(dump, message)
         self.dump = dump
+        self.message = message
 
     def __str__(self) -> str:
-        message = "all goroutines are asleep - deadlock!"
-        return f"{message}\n\n{self.dump.rstrip()}" if self.dump else message
+        return f"{self.message}\n\n{self.dump.rstrip()}" if self.dump else self.message
 
 
 class StackOverflow(Error, RecursionError):

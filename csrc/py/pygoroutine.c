@@ -334,8 +334,9 @@ static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
   self->collected = true;
-  if (current_handle() == self && !self->done) {
-    PyObject *exc = PyObject_CallFunction(errs.Deadlock, "s", "a goroutine cannot join itself");
+  if (self->result || self->exc) return 1; /* settled: its own reporter may ask before it is done */
+  if (current_handle() == self) {
+    PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
     if (exc) PyErr_SetObject(errs.Deadlock, exc);
     Py_XDECREF(exc);
     return -1;
@@ -588,7 +589,7 @@ static PyGetSetDef goroutine_getset[] = {
     {"root_id", get_root, NULL, "id of the main goroutine it descends from, 0: none", NULL},
     {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 when dead", NULL},
     {"detached", get_detached, NULL, "whether detach() was called", NULL},
-    {"locked", get_locked, NULL, "whether it is locked to an OS thread", NULL},
+    {"locked_to_thread", get_locked, NULL, "whether it is locked to an OS thread", NULL},
     {"function", get_function, NULL, "what it runs, None when it has returned", NULL},
     {"created_by", get_created_by, NULL, "where go() was called", NULL},
     {NULL, NULL, NULL, NULL, NULL}};

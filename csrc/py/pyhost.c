@@ -65,7 +65,7 @@ static void host_dump(void) {
 const host_t python_host = {
     .name = "cpython",
 #ifdef HAVE_JOINT_RECURSION
-    .stack_size = 2 << 20, /* 1000 levels of recursion through C must fit: list.sort needs 2 MiB */
+    .stack_size = 4 << 20, /* 1000 levels of recursion through C must fit: list.sort needs 2.4 MiB */
 #else
     .stack_size = 1 << 20,
 #endif

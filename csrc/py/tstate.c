@@ -118,8 +118,13 @@ static void install_root_chunk(PyThreadState *ts, G *gp) {
 static void fresh_depth(PyThreadState *ts) {
   ts->recursion_headroom = 0;
 #ifdef HAVE_JOINT_RECURSION
-  ts->recursion_limit = interp->ceval.recursion_limit;
-  ts->recursion_remaining = ts->recursion_limit;
+  /* One counter for C and Python recursion, limit 1000 by default; list.sort takes 4.9 KB per two units.
+   * A slot too small for that (limited address space) gets less; a limit that the user raised is obeyed,
+   * as on a thread: the guard page is behind it. */
+  int limit = interp->ceval.recursion_limit;
+  size_t units = (stack_host_size() - (96 << 10)) / 2450;
+  ts->recursion_limit = limit;
+  ts->recursion_remaining = limit <= 1000 && units < (size_t)limit ? (int)units : limit;
 #else
   ts->py_recursion_limit = interp->ceval.recursion_limit;
   ts->py_recursion_remaining = ts->py_recursion_limit;

@@ -45,8 +45,7 @@ static void set_deadlock(void) {
     dump = PyUnicode_FromString("");
     if (!dump) return;
   }
-  PyObject *exc = PyObject_CallFunction(errs.Deadlock, "sO",
-                                        "all goroutines are asleep - deadlock!", dump);
+  PyObject *exc = PyObject_CallOneArg(errs.Deadlock, dump);
   Py_DECREF(dump);
   if (!exc) return;
   PyErr_SetObject(errs.Deadlock, exc);

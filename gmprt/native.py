@@ -1,0 +1,287 @@
+"""Native goroutines: C functions that run on the same scheduler without the GIL, on all cores.
+
+`go` starts one from a cffi function pointer; `chan` makes a channel of C values that both sides can
+use.  Extension modules compile against gmprt.h in include_dir() and reach the same functions
+through api_pointer(), without linking.  `ffi` and `lib` are gmprt's own cffi pair.
+
+    lib = my_extension.lib                      # void work(void *arg)
+    results = native.chan("double", 8)
+    native.go(my_extension.ffi.addressof(lib, "work"), results.ptr)
+    print(results.recv())
+
+What C holds, Python does not see: keep an `arg` or a channel alive for as long as C uses it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from gmprt._errors import (
+    Cancelled,
+    ChannelClosed,
+    EndOfChannel,
+    Error,
+    RuntimeNotRunning,
+    Timeout,
+    WouldBlock,
+)
+from gmprt._native import ffi, lib
+
+__all__ = ["NativeChan", "api_pointer", "chan", "ffi", "go", "include_dir", "lib"]
+
+# Makes `T *` from a T that only another cffi module knows by name; ffi.typeof() could not.
+_new_pointer_type: Any = import_module("_cffi_backend").new_pointer_type
+
+_ENTRY = ffi.typeof("void (*)(void *)")
+_MAX_ELEMENT = 65535  # bytes, as in Go
+_NEVER = 2**63 - 1  # nanoseconds
+
+
+def go(cfunc: Any, arg: Any = None, /) -> None:
+    """Start cfunc(arg) as a native goroutine.
+
+    `cfunc` is a cffi function pointer `void (*)(void *)`: ffi.addressof(lib, "name") or a cast.
+    `arg` is a cffi pointer or array, None for NULL.  TypeError for anything else,
+    RuntimeNotRunning if the runtime cannot start, MemoryError if there is no stack to be had.
+    """
+    if not _is_cdata(cfunc) or ffi.typeof(cfunc) is not _ENTRY:
+        raise TypeError(
+            f"a cffi function pointer 'void (*)(void *)' is wanted, not {_describe(cfunc)}; "
+            "of a function in a cffi module, ffi.addressof(lib, 'name') gives it"
+        )
+    if arg is None:
+        arg = ffi.NULL
+    elif not _is_cdata(arg) or ffi.typeof(arg).kind not in ("pointer", "array"):
+        # cffi would take bytes as well, and pass an address that dies with this call.
+        raise TypeError(f"the argument must be a cffi pointer or None, not {_describe(arg)}")
+    _start()
+    result = lib.gm_go(cfunc, arg)
+    if result != lib.GM_OK:
+        raise _failure(result)
+
+
+def chan(ctype: Any, capacity: int = 0) -> NativeChan:
+    """A channel of C values: chan("int64_t", 16), chan(ffi.typeof("struct point")).
+
+    `ctype` is a declaration that gmprt's ffi understands or any cffi type, of 1 to 65535 bytes.
+    TypeError for what is no type, ValueError for one without a usable size and for a bad capacity,
+    MemoryError.
+    """
+    return NativeChan(ctype, capacity)
+
+
+def include_dir() -> str:
+    """The folder of gmprt.h, for the include_dirs of an extension module."""
+    return str(Path(__file__).parent / "include")
+
+
+def api_pointer() -> int:
+    """Address of the `gm_api` of gmprt.h: the table of functions for extension modules."""
+    return int(ffi.cast("uintptr_t", lib.gm_api_table()))
+
+
+class NativeChan:
+    """A channel of C values, with the methods of gmprt.Chan; made by chan().
+
+    A value is sent as ffi.new(ctype + " *", value) would take it, so conversion errors (TypeError,
+    OverflowError) are raised before anything is sent.  Received numbers are Python numbers;
+    structs, pointers and arrays are cdata.  Every call releases the GIL, so between Python
+    functions a Chan is faster.  It cannot stand in select().
+
+    `timeout` is in seconds, None for ever, 0 polls; its end raises Timeout.
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_pointer", "ctype", "ptr")
+
+    ctype: Any
+    """The element's type, a cffi ctype."""
+    ptr: Any
+    """The `gm_chan *` for C.  The channel lives as long as this object or its NativeChan does."""
+
+    def __init__(self, ctype: Any, capacity: int = 0) -> None:
+        self.ctype = _ctype(ctype)
+        size = _element_size(self.ctype)
+        if isinstance(capacity, bool) or not isinstance(capacity, int):
+            raise TypeError(f"the capacity must be an integer, not {type(capacity).__name__}")
+        if not 0 <= capacity <= (2**63 - 1) // size:
+            raise ValueError("the capacity of a channel must not be negative or exceed memory")
+        _start()
+        made = lib.gm_chan_make(size, capacity)
+        if made == ffi.NULL:
+            raise MemoryError(f"no memory for {capacity} elements of {size} bytes")
+        self.ptr = ffi.gc(made, lib.gm_chan_free, size * capacity)
+        # An array is a buffer already; everything else is reached through a pointer.
+        is_array = self.ctype.kind == "array"
+        self._pointer: Any = None if is_array else _new_pointer_type(self.ctype)
+        self._closed = False
+
+    def send(self, value: Any, *, timeout: float | None = None) -> None:
+        """Send, waiting for a receiver or room in the buffer.  ChannelClosed, Timeout."""
+        self._send(value, timeout, Timeout)
+
+    def send_nowait(self, value: Any) -> None:
+        """Send, or raise WouldBlock.  ChannelClosed."""
+        self._send(value, 0, WouldBlock)
+
+    def recv(self, *, timeout: float | None = None) -> Any:
+        """Receive, waiting for a value.  EndOfChannel when closed and drained, Timeout."""
+        return self._recv(timeout, Timeout)
+
+    def recv_nowait(self) -> Any:
+        """Receive, or raise WouldBlock.  EndOfChannel."""
+        return self._recv(0, WouldBlock)
+
+    def recv_ok(
+        self, *, timeout: float | None = None
+    ) -> tuple[Any, Literal[True]] | tuple[None, Literal[False]]:
+        """Receive as Go's `v, ok := <-ch`: (None, False) when closed and drained.  Timeout."""
+        try:
+            return self._recv(timeout, Timeout), True
+        except EndOfChannel:
+            return None, False
+
+    def close(self) -> None:
+        """Wake all waiters; what is buffered is still delivered.  ChannelClosed if closed."""
+        if lib.gm_chan_close(self.ptr) != lib.GM_OK:
+            self._closed = True
+            raise ChannelClosed("close of a closed channel")
+        self._closed = True
+
+    @property
+    def capacity(self) -> int:
+        return int(lib.gm_chan_cap(self.ptr))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is known here to be closed.  If C closed it, the next operation finds out."""
+        return self._closed
+
+    def __len__(self) -> int:
+        return int(lib.gm_chan_len(self.ptr))
+
+    def __bool__(self) -> bool:
+        return True  # an empty channel is a channel
+
+    def __iter__(self) -> Iterator[Any]:
+        """Receive until closed and drained."""
+        while True:
+            value, ok = self.recv_ok()
+            if not ok:
+                return
+            yield value
+
+    def __enter__(self) -> NativeChan:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        closed = " closed" if self._closed else ""
+        name = ffi.getctype(self.ctype)
+        return f"<gmprt.native.NativeChan of {name!r} {len(self)}/{self.capacity}{closed}>"
+
+    def _send(self, value: Any, timeout: float | None, late: type[Error]) -> None:
+        if self._pointer is not None:
+            element = ffi.new(self._pointer, value)
+        else:
+            element = ffi.new(self.ctype, value)
+        result = _wait(lib.gm_chan_send, self.ptr, element, timeout)
+        if result == lib.GM_CLOSED:
+            self._closed = True
+            raise ChannelClosed("send on a closed channel")
+        if result != lib.GM_OK:
+            raise _failure(result, late)
+
+    def _recv(self, timeout: float | None, late: type[Error]) -> Any:
+        element = ffi.new(self._pointer or self.ctype)
+        result = _wait(lib.gm_chan_recv, self.ptr, element, timeout)
+        if result == lib.GM_CLOSED:
+            self._closed = True
+            raise EndOfChannel("receive on a closed and drained channel")
+        if result != lib.GM_OK:
+            raise _failure(result, late)
+        return element[0] if self._pointer is not None else element
+
+
+def _wait(operation: Any, ptr: Any, element: Any, timeout: float | None) -> int:
+    """Call a channel operation, again after each signal: its Python handler runs in between."""
+    left = _nanoseconds(timeout)
+    deadline = time.monotonic_ns() + left
+    while True:
+        result = int(operation(ptr, element, left))
+        if result != lib.GM_INTERRUPTED:
+            return result
+        if left > 0:
+            left = max(deadline - time.monotonic_ns(), 0)
+
+
+def _nanoseconds(timeout: float | None) -> int:
+    """What C takes: < 0 waits for ever."""
+    if timeout is None:
+        return -1
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError("timeout must be a non-negative number of seconds, or None")
+    if timeout >= _NEVER / 1e9:
+        return -1
+    return math.ceil(timeout * 1e9)
+
+
+def _failure(result: int, late: type[Error] = Timeout) -> BaseException:
+    if result in (lib.GM_TIMEOUT, lib.GM_WOULDBLOCK):
+        return late("timed out" if late is Timeout else "the operation would block")
+    if result == lib.GM_CANCELLED:
+        return Cancelled()
+    if result == lib.GM_NOMEM:
+        return MemoryError("no memory for a native goroutine or its wait")
+    return SystemError(f"gmprt: unexpected result {result}")
+
+
+def _start() -> None:
+    """C functions do not start the runtime by themselves, as Python's do."""
+    err = lib.gm_start()
+    if err:
+        raise RuntimeNotRunning(f"the runtime cannot start: {os.strerror(err)}")
+
+
+def _is_cdata(value: object) -> bool:
+    return isinstance(value, ffi.CData)
+
+
+def _describe(value: object) -> str:
+    return repr(ffi.typeof(value)) if _is_cdata(value) else type(value).__name__
+
+
+def _ctype(ctype: Any) -> Any:
+    if isinstance(ctype, ffi.CType):
+        return ctype
+    if not isinstance(ctype, str):
+        raise TypeError(f"a C type or its declaration is wanted, not {type(ctype).__name__}")
+    try:
+        return ffi.typeof(ctype)
+    except ffi.error as error:
+        raise TypeError(f"not a C type: {ctype!r}") from error
+
+
+def _element_size(ctype: Any) -> int:
+    try:
+        size = int(ffi.sizeof(ctype))
+    except ffi.error:  # void, incomplete structs, arrays without a length
+        size = 0
+    if not 0 < size <= _MAX_ELEMENT:
+        name = ffi.getctype(ctype)
+        raise ValueError(f"elements must have 1 to {_MAX_ELEMENT} bytes; {name!r} has not")
+    return size
