@@ -47,7 +47,7 @@ def _version(peer: str) -> str:
     try:
         return importlib.metadata.version(peer)
     except importlib.metadata.PackageNotFoundError:
-        return "unknown version"
+        return "not installed as a package: version unknown"
 
 
 def probe(peer: str) -> dict[str, Any]:

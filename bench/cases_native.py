@@ -16,8 +16,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import gmprt
 from bench.cache import built
-from bench.common import CaseFn, Figures, Scale, metered
+from bench.common import CaseFn, Figures, Scale, metered, nothing
 from gmprt import native
 
 _MODULE = "_gmprt_bench"
@@ -63,6 +64,7 @@ def _library() -> Any:
 
 def _run(name: str) -> Callable[[int], float]:
     """Seconds that `n` operations of the named benchmark take."""
+    gmprt.go(nothing).join()  # the runtime's start is no part of any figure
     library, table = _library(), int(native.api_pointer())
 
     def run(n: int) -> float:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bench.catalog import CASES, COLUMNS, GOALS, SPEEDUP, Column, Goal
-from bench.runner import Cell, Peer, Results, Row, last_line
+from bench.runner import TIMEOUT, Cell, Peer, Results, Row, last_line
 
 BASES = ("gmprt P=1", "Go P=1")  # ratios are to the first that was measured
 FIRST_FIGURES = {case.figures[0] for case in CASES}
@@ -91,7 +91,7 @@ class Report:
                 for column in ours:
                     line += self._verdict(goal, column)
                 table.append(line)
-        return table
+        return table if len(table) > 1 else []
 
     def _verdict(self, goal: Goal, column: Column) -> list[str]:
         """The figure, and whether it is good enough; an error is not."""
@@ -170,7 +170,7 @@ class Report:
             for name, cell in self.results.get(row, {}).items():
                 if cell.errors and row[1] in FIRST_FIGURES:
                     causes = dict.fromkeys(
-                        f"{error}: {last_line(detail)}" if detail else error
+                        f"{error}: {last_line(detail)}" if _tells(error, detail) else error
                         for error, detail in zip(cell.errors, cell.details, strict=True)
                     )
                     lines.append(f"error: {title}, {name}: {'; '.join(causes)}")
@@ -192,6 +192,11 @@ def titled_rows() -> list[tuple[Row, str, str]]:
 def _failure(cell: Cell) -> str:
     rounds = len(cell.errors) + len(cell.values)
     return f"ERROR {cell.errors[0]}, {len(cell.errors)} of {rounds}"
+
+
+def _tells(error: str, detail: str) -> bool:
+    """Whether the last line of `detail` is worth showing: not that of a dump."""
+    return bool(detail.strip()) and not error.startswith(TIMEOUT)
 
 
 def _plain(cell: Cell) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = "import sys; sys.path.append({root!r}); from bench.case import main; sys.exit(main())"
 _PYTHON = [sys.executable, "-P", "-c", _BOOT.format(root=_ROOT)]
 
-_TIMEOUT = "timeout"
+TIMEOUT = "timeout"
 _DUMP_SECONDS = 2.0
 _TAIL = 4000
 
@@ -96,7 +97,7 @@ def call(command: list[str], env: dict[str, str], timeout: float) -> Outcome:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        return Outcome(None, f"{_TIMEOUT} {timeout:g} s", _end(process)[-_TAIL:])
+        return Outcome(None, f"{TIMEOUT} {timeout:g} s", _end(process)[-_TAIL:])
     except BaseException:
         _kill(process)
         process.wait()
@@ -131,6 +132,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _end(process: subprocess.Popen[str]) -> str:
     """End what takes too long; SIGQUIT first, at which gmprt and Go dump their goroutines."""
+    with contextlib.suppress(OSError):  # others die of it, and need not leave a core
+        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
     process.send_signal(signal.SIGQUIT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         return process.communicate(timeout=_DUMP_SECONDS)[1]
@@ -213,7 +216,7 @@ def _order(
 def _given_up(results: Results, case: Case, column: Column) -> bool:
     """Whether an earlier round took too long; a crash is tried again, to show how often."""
     cell = results[case.name, case.figures[0]].get(column.name)
-    return cell is not None and any(error.startswith(_TIMEOUT) for error in cell.errors)
+    return cell is not None and any(error.startswith(TIMEOUT) for error in cell.errors)
 
 
 def _record(results: Results, case: Case, column: Column, outcome: Outcome) -> None:

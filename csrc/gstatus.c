@@ -62,7 +62,6 @@ void g_init_static(G *gp, gkind kind) {
   gp->kind = kind;
   gp->timer.index = -1;
   gp->timer.f = goroutine_timeout;
-  gp->timer.arg = gp;
   gp->sg.g = gp;
 }
 

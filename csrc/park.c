@@ -232,8 +232,8 @@ wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t 
 }
 
 /* The timer of a wait fired (time.c, no lock held). */
-void goroutine_timeout(void *arg, uint64_t seq) {
-  G *gp = arg;
+void goroutine_timeout(timer *t, uint64_t seq) {
+  G *gp = containerof(t, G, timer);
   if (!wait_claim(gp, seq)) return;
   gp->param = NULL;
   gp->wakeres = WAKE_TIMEOUT;

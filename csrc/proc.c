@@ -781,8 +781,6 @@ G *newproc_native(void (*fn)(void *), void *arg) {
     goid_assign(gp, &m->p->goidcache, &m->p->goidcacheend);
   else
     goid_assign(gp, &cache, &end);
-  G *parent = m ? load_rlx(&m->curg) : NULL;
-  gp->parentgoid = parent ? parent->goid : 0;
   gp->fn = fn;
   gp->arg = arg;
   gp->runticks = 0;

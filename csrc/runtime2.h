@@ -109,10 +109,8 @@ typedef struct waitq {
 /* time.c: one entry of a 4-ary heap. */
 typedef struct timer {
   int64_t when;  /* CLOCK_MONOTONIC, ns */
-  int64_t period;
   uint64_t seq;  /* handed to f: what the timer was armed for */
-  void (*f)(void *arg, uint64_t seq);
-  void *arg;
+  void (*f)(struct timer *t, uint64_t seq); /* finds what t is part of; runs without the lock */
   _Atomic(timers *) ts; /* the heap it was put in */
   _Atomic int32_t index; /* in that heap, -1: not in it */
 } timer;
@@ -132,7 +130,6 @@ struct timers {
 typedef struct stack {
   char *lo; /* lowest usable byte (above the guard) */
   char *hi; /* T: the C stack starts here; what lies above belongs to the host */
-  char *end;
 } stack;
 
 struct G {
@@ -146,20 +143,28 @@ struct G {
   uint8_t kind; /* gkind, for life */
   uint8_t wakeres;
   _Atomic uint8_t reason; /* waitreason, meaningful while Gwaiting */
-  _Atomic uint8_t system; /* the runtime's own: not counted, not a reason against deadlock */
 
   _Atomic uint64_t wait;  /* {seq, I, C, S}: CAS only */
-  _Atomic uint32_t futex; /* foreign: 1 armed, 2 fired */
-  uint32_t locked;        /* nesting of lock_os_thread() */
+  union {
+    _Atomic uint32_t futex; /* foreign: 1 armed, 2 fired */
+    uint32_t locked;        /* hosted: nesting of lock_os_thread() */
+  };
+  uint16_t nsgs, nwait; /* capacity of sgs; sudogs linked now */
 
   _Atomic uint64_t since; /* cputicks of the last switch in or out */
   uint64_t runticks;      /* cputicks spent running, up to `since` */
-  uint64_t goid, parentgoid;
+  uint64_t goid;
 
-  void (*fn)(void *); /* native entry point */
-  void *arg;
-  void *host;   /* the host's state of this goroutine (a PyThreadState) */
-  void *handle; /* the host's handle of it, owned while it lives (a Goroutine object) */
+  union {
+    struct { /* native */
+      void (*fn)(void *); /* entry point */
+      void *arg;
+    };
+    struct { /* hosted */
+      void *host;   /* the host's state of this goroutine (a PyThreadState) */
+      void *handle; /* the host's handle of it, owned while it lives (a Goroutine object) */
+    };
+  };
   stack stk;
 #ifdef GM_TSAN
   void *fiber;
@@ -171,7 +176,6 @@ struct G {
   timer timer; /* the deadline of its wait */
   sudog sg;    /* its waiter, when one is enough */
   sudog *sgs;  /* select: an array kept for the next select */
-  uint32_t nsgs, nwait; /* capacity of sgs; sudogs linked now */
 };
 
 /* ---- M ------------------------------------------------------------------------------------------ */
@@ -467,7 +471,7 @@ int64_t timers_run(timers *ts, int64_t now);
 int64_t timers_next(void);
 bool timers_any(void);
 wake_t timesleep(int64_t ns);
-void goroutine_timeout(void *arg, uint64_t seq);
+void goroutine_timeout(timer *t, uint64_t seq);
 
 /* netpoll.c */
 int netpollinit(void);

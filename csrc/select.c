@@ -136,9 +136,9 @@ static sudog *selsudogs(G *gp, uint32_t n) {
     sudog *more = realloc(gp->sgs, n * sizeof *more);
     if (!more) return NULL;
     gp->sgs = more;
-    gp->nsgs = n;
+    gp->nsgs = (uint16_t)n;
   }
-  gp->nwait = n;
+  gp->nwait = (uint16_t)n;
   return gp->sgs;
 }
 

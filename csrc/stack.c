@@ -162,7 +162,7 @@ static char *colour_top(slotclass *c, gkind kind, char *end) {
 bool stack_alloc(gkind kind, stack *out) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
-  char *slot = NULL;
+  char *slot = NULL, *guard = NULL;
   bool fresh = false;
   if (c->nfreed > 0) {
     slot = c->freed[--c->nfreed];
@@ -175,11 +175,11 @@ bool stack_alloc(gkind kind, stack *out) {
   }
   if (slot) {
     out->lo = slot + PAGE;
-    out->end = slot + c->size;
-    out->hi = colour_top(c, kind, out->end);
+    out->hi = colour_top(c, kind, slot + c->size);
+    if (fresh) guard = first_guard(slot, c->size);
   }
   unlock(&depot.lock);
-  if (fresh && !guard_install(first_guard(slot, (size_t)(out->end - slot)))) xadd(&unguarded, 1);
+  if (guard && !guard_install(guard)) xadd(&unguarded, 1);
   return slot != NULL;
 }
 
@@ -206,11 +206,11 @@ bool stack_alloc_big(size_t size, stack *out) {
   madvise(p, size, MADV_NOHUGEPAGE);
   mprotect(p, PAGE, PROT_NONE);
   out->lo = p + PAGE;
-  out->hi = out->end = p + size;
+  out->hi = p + size;
   return true;
 }
 
-void stack_free_big(stack *s) { munmap(s->lo - PAGE, (size_t)(s->end - s->lo) + PAGE); }
+void stack_free_big(stack *s) { munmap(s->lo - PAGE, (size_t)(s->hi - s->lo) + PAGE); }
 
 /* In the handler of SIGSEGV: what does a fault at addr mean? */
 stack_verdict stack_fault(uintptr_t addr) {

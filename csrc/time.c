@@ -166,12 +166,11 @@ int64_t timers_run(timers *ts, int64_t now) {
       break;
     }
     timer *t = ts->heap[0].t;
-    void (*f)(void *, uint64_t) = t->f;
-    void *arg = t->arg;
+    void (*f)(timer *, uint64_t) = t->f;
     uint64_t seq = t->seq;
     heap_remove(ts, 0);
     spin_unlock(&ts->lock);
-    f(arg, seq); /* from here on t may be armed again by its owner */
+    f(t, seq); /* from here on t may be armed again by its owner */
     xadd(&counts.timers_fired, 1);
   }
   return load_rlx(&ts->next);

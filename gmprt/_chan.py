@@ -29,7 +29,7 @@ class SendChan(Protocol[_T_contra]):
         ...
 
     def close(self) -> None:
-        """Wake all waiters; what is buffered is still delivered.  ChannelClosed if already closed."""
+        """Wake all waiters; what is buffered is still delivered.  ChannelClosed if closed."""
         ...
 
     @property

@@ -19,11 +19,10 @@ class RuntimeNotRunning(Error, RuntimeError):
 
 
 class ChannelClosed(Error):
-    """Raised by a send to a closed channel, also by one that was waiting when it closed, and by a
-    second close().
+    """Raised by a send to a closed channel, and by a second close(); Go panics there.
 
-    Go panics in the same places.  Let the one sender, or whoever waits for all the senders, close
-    the channel.
+    Also in senders that were waiting when the channel was closed.  Let the one sender, or whoever
+    waits for all the senders, close the channel.
     """
 
 
@@ -69,11 +68,10 @@ class GoroutineCancelled(Error):
 
 
 class Deadlock(Error, RuntimeError):
-    """Raised by run() when every goroutine waits for another one: Go's "all goroutines are asleep -
-    deadlock!".
+    """Raised by run() when every goroutine waits for another one.
 
-    `dump` holds what gmprt.debug.dump() would have printed at that moment; it is part of the
-    message.
+    Go's "all goroutines are asleep - deadlock!".  `dump` holds what gmprt.debug.dump() would have
+    printed at that moment; it is part of the message.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import gmprt
 from gmprt import _core
 from gmprt._errors import Cancelled, GoExit
+from gmprt._goroutine import given_name
 
 
 class ExceptHookArgs(NamedTuple):
@@ -42,8 +43,8 @@ def excepthook(args: ExceptHookArgs, /) -> None:
 
 def _report_lines(args: ExceptHookArgs) -> list[str]:
     goroutine = args.goroutine
-    name = f" ({goroutine.name})" if goroutine.name else ""
-    lines = [f"Exception in goroutine {goroutine.id}{name}:\n"]
+    name = given_name(goroutine)
+    lines = [f"Exception in goroutine {goroutine.id}{f' ({name})' if name else ''}:\n"]
     lines += traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
     created_by = goroutine.created_by
     if created_by is not None:

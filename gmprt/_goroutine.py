@@ -1,5 +1,4 @@
-"""The parts of a goroutine's handle that need no C: its stack, who created it, and a bridge to
-asyncio.
+"""What a goroutine's handle can do without C: its stack, who created it, a bridge to asyncio.
 
 `Goroutine` is a C type; its methods stack() and aresult() and its property created_by call the
 functions below.
@@ -36,10 +35,16 @@ class CreatedBy:
         return f"{self.function}{where} at {self.filename}:{self.lineno}"
 
 
+def given_name(g: _core.Goroutine[Any]) -> str:
+    """The name that somebody gave to `g`; empty for the one it is born with."""
+    name = g.name
+    return "" if name == f"goroutine-{g.id}" else name
+
+
 def created_by(g: _core.Goroutine[Any], /) -> CreatedBy | None:
-    """Where `g` was started; None if no Python code did it."""
+    """Where `g` was started; None for the main goroutine of run() and where C code did it."""
     creation = g.creation()
-    if creation is None:
+    if creation is None or g.root_id == g.id:
         return None
     code, lineno = creation
     return CreatedBy(code.co_qualname, code.co_filename, lineno, g.parent_id)

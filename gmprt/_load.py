@@ -55,3 +55,4 @@ def _load_from(library: ModuleType, name: str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+    vars(sys.modules["gmprt"])["_core"] = module  # as the import statement would have done

@@ -30,12 +30,11 @@ _MOST_NAMED = 20  # goroutines in one message
 
 
 def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """Run main(*args, **kwargs) as a goroutine, wait for it, and return its result or raise its
-    exception.
+    """Run main(*args, **kwargs) as a goroutine, wait for it, and return its result.
 
-    The calling thread lends the goroutine its identity: threading.current_thread(), thread-locals
-    and contextvars stay.  On the main thread signal handlers and Ctrl-C work inside, also while the
-    goroutine is parked.
+    Or raise its exception.  The calling thread lends the goroutine its identity:
+    threading.current_thread(), thread-locals and contextvars stay.  On the main thread signal
+    handlers and Ctrl-C work inside, also while the goroutine is parked.
 
     When main has ended, goroutines that it or its descendants started and that are still alive are
     cancelled and waited for, but for those detached with g.detach().  After 5 seconds a message on
@@ -43,8 +42,9 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     during that wait dumps all goroutines and ends the process with status 130.  Failures that
     nobody collected are then passed to gmprt.excepthook.
 
-    Inside a goroutine this is just main(*args, **kwargs).  TypeError if main cannot be called,
-    GoroutineCancelled if somebody cancelled it, Deadlock if all goroutines wait for each other.
+    Inside a goroutine this is just main(*args, **kwargs).  After goexit() in main, run() returns
+    None.  TypeError if main cannot be called, GoroutineCancelled if somebody cancelled it, Deadlock
+    if all goroutines wait for each other.
     """
     if not callable(main):
         raise TypeError(f"{main!r} is not callable")
@@ -105,8 +105,7 @@ def _give_up() -> NoReturn:
     """Somebody has pressed Ctrl-C because the leftovers do not end."""
     try:
         _warn(
-            "gmprt.run(): interrupted while waiting for cancelled goroutines; "
-            "all goroutines:\n\n"
+            "gmprt.run(): interrupted while waiting for cancelled goroutines; all goroutines:\n\n"
         )
         debug.dump()
         if sys.stdout is not None:

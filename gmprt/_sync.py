@@ -75,11 +75,10 @@ class _OnceValue(Generic[_T]):
 
 
 def once_value(fn: Callable[[], _T], /) -> Callable[[], _T]:
-    """A function that calls fn() the first time and returns that value, or raises that same
-    exception, ever after.
+    """A function that calls fn() the first time and returns that value ever after.
 
-    Also a decorator.  Go's sync.OnceValue, but that Cancelled, KeyboardInterrupt and SystemExit,
-    which concern the caller and not the value, reach the first caller only; the next one tries
-    again.
+    Or raises that same exception.  Also a decorator.  Go's sync.OnceValue, but that Cancelled,
+    KeyboardInterrupt and SystemExit, which concern the caller and not the value, reach the first
+    caller only; the next one tries again.
     """
     return _OnceValue(fn)

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from gmprt import _core
-from gmprt._goroutine import created_by, frames
+from gmprt._goroutine import created_by, frames, given_name
 
 __all__ = ["dump", "dump_string", "goroutines", "install_sigquit"]
 
@@ -61,8 +61,9 @@ def install_sigquit() -> bool:
 
 def header(g: _core.Goroutine[Any]) -> str:
     """The first line of a goroutine's block, without its colon."""
-    name = f' "{g.name}"' if g.name else ""
-    return f"goroutine {g.id}{name} [{', '.join(_status(g))}]"
+    name = given_name(g)
+    quoted = f' "{name}"' if name else ""
+    return f"goroutine {g.id}{quoted} [{', '.join(_status(g))}]"
 
 
 def block(g: _core.Goroutine[Any]) -> str:

@@ -15,6 +15,7 @@ What C holds, Python does not see: keep an `arg` or a channel alive for as long 
 from __future__ import annotations
 
 import math
+import operator
 import os
 import time
 from collections.abc import Iterator
@@ -108,8 +109,7 @@ class NativeChan:
     def __init__(self, ctype: Any, capacity: int = 0) -> None:
         self.ctype = _ctype(ctype)
         size = _element_size(self.ctype)
-        if isinstance(capacity, bool) or not isinstance(capacity, int):
-            raise TypeError(f"the capacity must be an integer, not {type(capacity).__name__}")
+        capacity = operator.index(capacity)
         if not 0 <= capacity <= (2**63 - 1) // size:
             raise ValueError("the capacity of a channel must not be negative or exceed memory")
         _start()

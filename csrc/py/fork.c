@@ -14,11 +14,11 @@ static void bury(G *gp) {
   Goroutine *self = gp->handle;
   gp->handle = NULL;
   store_rlx(&gp->status, Gidle);
-  self->g = NULL;
   self->done = true;
+  self->cpu_ticks = 0;
   self->collected = true;
-  self->exc = PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child");
-  if (!self->exc) PyErr_Clear();
+  self->failed = true;
+  Py_XSETREF(self->outcome, PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child"));
   self->joiners = (waitq){NULL, NULL};
   Py_DECREF(self);
 }

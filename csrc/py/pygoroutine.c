@@ -18,10 +18,18 @@ PyObject *reporter_hook;
 static PyObject *failed; /* list: handles that failed and were dropped */
 static bool report_scheduled;
 
+G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
+
+/* Its extras, made when first needed. NULL: exception set. */
+static extras *more_of(Goroutine *self) {
+  if (!self->more && !(self->more = PyMem_Calloc(1, sizeof *self->more))) PyErr_NoMemory();
+  return self->more;
+}
+
 Goroutine *current_handle(void) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  return gp ? gp->handle : NULL;
+  return gp && gp->kind == GK_HOST ? gp->handle : NULL;
 }
 
 /* Starts the runtime if it does not run. */
@@ -55,6 +63,7 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
     self->argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
     if (!self->argv) {
       self->argv = self->few;
+      PyObject_GC_Track(self);
       Py_DECREF(self);
       PyErr_NoMemory();
       return NULL;
@@ -64,7 +73,14 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
   self->fn = Py_NewRef(args[0]);
   for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
   self->nargs = (uint32_t)n;
-  self->kwnames = nkw ? Py_NewRef(kwnames) : NULL;
+  if (nkw) {
+    if (!more_of(self)) {
+      PyObject_GC_Track(self);
+      Py_DECREF(self);
+      return NULL;
+    }
+    self->more->kwnames = Py_NewRef(kwnames);
+  }
   PyThreadState *ts = PyThreadState_Get();
   int instr = 0;
   PyCodeObject *code = caller_position(ts, &instr);
@@ -76,6 +92,7 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
     self->root = parent->root;
   }
   if (ts->context && !(self->context = PyContext_CopyCurrent())) {
+    PyObject_GC_Track(self);
     Py_DECREF(self);
     return NULL;
   }
@@ -85,7 +102,6 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 /* Makes gp, fresh from the pool, the goroutine that self describes, and runnable. */
 void goroutine_start(Goroutine *self, G *gp) {
   goid_assign(gp, &sched.l.goidcache, &sched.l.goidcacheend);
-  gp->parentgoid = self->parent;
   gp->runticks = 0;
   gp->locked = 0;
   gp->handle = Py_NewRef(self);
@@ -133,7 +149,7 @@ static void drop_call(Goroutine *self) {
   for (uint32_t i = 1; i <= n; i++) Py_CLEAR(argv[i]);
   if (argv != self->few) PyMem_Free(argv);
   self->argv = self->few;
-  Py_CLEAR(self->kwnames);
+  if (self->more) Py_CLEAR(self->more->kwnames);
 }
 
 /* The exception being raised, normalized, with its traceback; the indicator is cleared. */
@@ -152,23 +168,23 @@ static PyObject *take_exception(void) {
 }
 
 static void store_outcome(Goroutine *self, PyObject *result) {
-  if (likely(result != NULL)) {
-    self->result = result;
-    return;
+  if (unlikely(!result)) {
+    PyObject *exc = take_exception();
+    if (PyErr_GivenExceptionMatches(exc, errs.GoExit)) {
+      Py_DECREF(exc);
+      result = Py_NewRef(Py_None);
+    } else {
+      self->failed = true;
+      self->cancelled = PyErr_GivenExceptionMatches(exc, errs.Cancelled);
+      result = exc;
+    }
   }
-  PyObject *exc = take_exception();
-  if (exc && PyErr_GivenExceptionMatches(exc, errs.GoExit)) {
-    Py_DECREF(exc);
-    self->result = Py_NewRef(Py_None);
-    return;
-  }
-  self->cancelled = exc && PyErr_GivenExceptionMatches(exc, errs.Cancelled);
-  self->exc = exc;
+  self->outcome = result;
 }
 
 static bool worth_reporting(Goroutine *self) {
-  return self->exc && !self->cancelled && !self->collected && !self->reported && !self->lent &&
-         !PyErr_GivenExceptionMatches(self->exc, PyExc_SystemExit);
+  return self->failed && !self->cancelled && !self->collected && !self->reported && !self->lent &&
+         !PyErr_GivenExceptionMatches(self->outcome, PyExc_SystemExit);
 }
 
 /* Calls the hook for a failure that nobody collects; on an ordinary goroutine or thread. */
@@ -180,8 +196,8 @@ static void report(Goroutine *self) {
 }
 
 static void run_callbacks(Goroutine *self) {
-  PyObject *list = self->callbacks;
-  self->callbacks = NULL;
+  PyObject *list = self->more->callbacks;
+  self->more->callbacks = NULL;
   for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
     PyObject *r = PyObject_CallOneArg(PyList_GET_ITEM(list, i), (PyObject *)self);
     if (!r) PyErr_WriteUnraisable(PyList_GET_ITEM(list, i));
@@ -206,15 +222,14 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   drop_call(self);
   if (gp->lockedm) unwire(gp);
   gp->locked = 0;
-  if (unlikely(self->exc != NULL) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
+  if (unlikely(self->failed) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
   if (!self->lent) state_clear(ts);
-  self->cpu_ns = ticks_to_ns(gp->runticks + (cputicks() - load_rlx(&gp->since)));
   self->done = true;
-  self->g = NULL;
+  self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
   gp->handle = NULL;
   atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I)); /* a cancel that came too late */
   if (self->joiners.first) waitq_wakeall(&self->joiners);
-  if (self->callbacks) run_callbacks(self);
+  if (unlikely(self->more && self->more->callbacks)) run_callbacks(self);
   bool lent = self->lent;
   Py_DECREF(self);
   if (!lent && unlikely(state_dirty(ts))) state_clear(ts); /* the handle's end ran code */
@@ -230,9 +245,10 @@ host_after goroutine_run(G *gp) {
     Py_INCREF(ts->context);
     ts->context_ver++;
   }
-  size_t nkw = self->kwnames ? (size_t)PyTuple_GET_SIZE(self->kwnames) : 0;
+  PyObject *kwnames = self->more ? self->more->kwnames : NULL;
+  size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
   size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
-  PyObject *result = PyObject_Vectorcall(self->fn, self->argv + 1, n, self->kwnames);
+  PyObject *result = PyObject_Vectorcall(self->fn, self->argv + 1, n, kwnames);
   bool lent = self->lent;
   goroutine_finish(gp, self, result);
   return lent ? lender_main_left : NULL;
@@ -297,20 +313,22 @@ static int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
   Py_VISIT(self->fn);
   for (uint32_t i = 1; i <= self->nargs; i++) Py_VISIT(self->argv[i]);
   Py_VISIT(self->context);
-  Py_VISIT(self->result);
-  Py_VISIT(self->exc);
-  Py_VISIT(self->reason);
-  Py_VISIT(self->callbacks);
+  Py_VISIT(self->outcome);
+  if (self->more) {
+    Py_VISIT(self->more->reason);
+    Py_VISIT(self->more->callbacks);
+  }
   return 0;
 }
 
 static int goroutine_clear(PyObject *op) {
   Goroutine *self = (Goroutine *)op;
   Py_CLEAR(self->context);
-  Py_CLEAR(self->result);
-  Py_CLEAR(self->exc);
-  Py_CLEAR(self->reason);
-  Py_CLEAR(self->callbacks);
+  Py_CLEAR(self->outcome);
+  if (self->more) {
+    Py_CLEAR(self->more->reason);
+    Py_CLEAR(self->more->callbacks);
+  }
   return 0;
 }
 
@@ -323,8 +341,8 @@ static void goroutine_dealloc(PyObject *op) {
   goroutine_clear(op);
   drop_call(self);
   Py_XDECREF((PyObject *)self->created_by);
-  Py_XDECREF(self->name);
-  Py_XDECREF(self->funcname);
+  if (self->more) Py_XDECREF(self->more->name);
+  PyMem_Free(self->more);
   PyObject_GC_Del(op);
   Py_DECREF(type);
 }
@@ -334,7 +352,7 @@ static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
   self->collected = true;
-  if (self->result || self->exc) return 1; /* settled: its own reporter may ask before it is done */
+  if (self->outcome) return 1; /* settled: its own reporter may ask before it is done */
   if (current_handle() == self) {
     PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
     if (exc) PyErr_SetObject(errs.Deadlock, exc);
@@ -379,18 +397,18 @@ static int join_or_raise(PyObject *op, const char *name, PyObject *const *args, 
 }
 
 static PyObject *cancelled_error(Goroutine *self) {
-  PyObject *reason = PyObject_GetAttrString(self->exc, "reason");
+  PyObject *reason = PyObject_GetAttrString(self->outcome, "reason");
   PyObject *e = reason ? PyObject_CallOneArg(errs.GoroutineCancelled, reason) : NULL;
   Py_XDECREF(reason);
-  if (e) PyException_SetCause(e, Py_NewRef(self->exc));
+  if (e) PyException_SetCause(e, Py_NewRef(self->outcome));
   return e;
 }
 
 static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   Goroutine *self = (Goroutine *)op;
   if (join_or_raise(op, "result", args, nargs, kwnames) < 0) return NULL;
-  if (likely(self->result != NULL)) return Py_NewRef(self->result);
-  PyObject *exc = self->cancelled ? cancelled_error(self) : Py_XNewRef(self->exc);
+  if (likely(!self->failed)) return Py_NewRef(self->outcome);
+  PyObject *exc = self->cancelled ? cancelled_error(self) : Py_NewRef(self->outcome);
   if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
   Py_XDECREF(exc);
   return NULL;
@@ -401,7 +419,7 @@ static PyObject *py_exception(PyObject *op, PyObject *const *args, Py_ssize_t na
   Goroutine *self = (Goroutine *)op;
   if (join_or_raise(op, "exception", args, nargs, kwnames) < 0) return NULL;
   if (self->cancelled) return cancelled_error(self);
-  return Py_NewRef(self->exc ? self->exc : Py_None);
+  return Py_NewRef(self->failed ? self->outcome : Py_None);
 }
 
 static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
@@ -409,9 +427,12 @@ static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
   PyObject *reason = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &reason)) return NULL;
   Goroutine *self = (Goroutine *)op;
-  if (!self->g) Py_RETURN_FALSE;
-  Py_XSETREF(self->reason, Py_NewRef(reason));
-  if (self->g) gocancel(self->g, true); /* the old reason's destructor may have run anything */
+  if (self->done) Py_RETURN_FALSE;
+  if (reason != Py_None || self->more) {
+    if (!more_of(self)) return NULL;
+    Py_XSETREF(self->more->reason, Py_NewRef(reason));
+  }
+  if (!self->done) gocancel(self->g, true); /* the old reason's destructor may have run anything */
   Py_RETURN_TRUE;
 }
 
@@ -438,15 +459,16 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
     Py_XDECREF(r);
     Py_RETURN_NONE;
   }
-  if (!self->callbacks && !(self->callbacks = PyList_New(0))) return NULL;
-  if (PyList_Append(self->callbacks, fn) < 0) return NULL;
+  if (!more_of(self)) return NULL;
+  if (!self->more->callbacks && !(self->more->callbacks = PyList_New(0))) return NULL;
+  if (PyList_Append(self->more->callbacks, fn) < 0) return NULL;
   Py_RETURN_NONE;
 }
 
 /* Innermost Python frame, also of a parked goroutine. */
 static PyObject *py_frame(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   Goroutine *self = (Goroutine *)op;
-  PyFrameObject *f = self->g && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
+  PyFrameObject *f = !self->done && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
   return f ? (PyObject *)f : Py_NewRef(Py_None);
 }
 
@@ -474,8 +496,8 @@ static PyObject *get_created_by(PyObject *op, void *Py_UNUSED(c)) {
 }
 
 static const char *state_name(Goroutine *self) {
-  if (!self->g) return "dead";
-  uint32_t s = load_acq(&self->g->status);
+  if (self->done) return "dead";
+  uint32_t s = self->deadlocked ? Gwaiting : load_acq(&self->g->status);
   if (s == Grunning && load_rlx(&self->g->m) && !tstate_attached(ts_of(self->g))) s = Gsyscall;
   return gstatus_name(s);
 }
@@ -483,17 +505,18 @@ static PyObject *get_state(PyObject *op, void *Py_UNUSED(c)) {
   return PyUnicode_FromString(state_name((Goroutine *)op));
 }
 static PyObject *get_wait_reason(PyObject *op, void *Py_UNUSED(c)) {
-  G *gp = ((Goroutine *)op)->g;
-  bool waits = gp && load_acq(&gp->status) == Gwaiting;
+  Goroutine *self = (Goroutine *)op;
+  G *gp = goroutine_g(self);
+  bool waits = gp && (self->deadlocked || load_acq(&gp->status) == Gwaiting);
   return PyUnicode_FromString(waits ? waitreason_name(load_rlx(&gp->reason)) : "");
 }
 static PyObject *get_since(PyObject *op, void *Py_UNUSED(c)) {
-  G *gp = ((Goroutine *)op)->g;
+  G *gp = goroutine_g((Goroutine *)op);
   return PyFloat_FromDouble(gp ? (double)ticks_to_ns(cputicks() - load_rlx(&gp->since)) * 1e-9 : 0.0);
 }
 static PyObject *get_cpu_time(PyObject *op, void *Py_UNUSED(c)) {
   Goroutine *self = (Goroutine *)op;
-  if (!self->g) return PyFloat_FromDouble((double)self->cpu_ns * 1e-9);
+  if (self->done) return PyFloat_FromDouble((double)ticks_to_ns((uint64_t)self->cpu_ticks) * 1e-9);
   uint64_t ticks = self->g->runticks;
   if (load_acq(&self->g->status) == Grunning) ticks += cputicks() - load_rlx(&self->g->since);
   return PyFloat_FromDouble((double)ticks_to_ns(ticks) * 1e-9);
@@ -508,14 +531,14 @@ static PyObject *get_root(PyObject *op, void *Py_UNUSED(c)) {
   return PyLong_FromUnsignedLongLong(((Goroutine *)op)->root);
 }
 static PyObject *get_ident(PyObject *op, void *Py_UNUSED(c)) {
-  G *gp = ((Goroutine *)op)->g;
+  G *gp = goroutine_g((Goroutine *)op);
   return PyLong_FromUnsignedLong(gp ? ts_of(gp)->thread_id : 0);
 }
 static PyObject *get_detached(PyObject *op, void *Py_UNUSED(c)) {
   return PyBool_FromLong(((Goroutine *)op)->detached);
 }
 static PyObject *get_locked(PyObject *op, void *Py_UNUSED(c)) {
-  G *gp = ((Goroutine *)op)->g;
+  G *gp = goroutine_g((Goroutine *)op);
   return PyBool_FromLong(gp && gp->lockedm);
 }
 static PyObject *get_function(PyObject *op, void *Py_UNUSED(c)) {
@@ -529,7 +552,7 @@ static PyObject *get_context(PyObject *op, void *Py_UNUSED(c)) {
 
 static PyObject *get_gname(PyObject *op, void *Py_UNUSED(c)) {
   Goroutine *self = (Goroutine *)op;
-  if (self->name) return Py_NewRef(self->name);
+  if (self->more && self->more->name) return Py_NewRef(self->more->name);
   return PyUnicode_FromFormat("goroutine-%llu", (unsigned long long)self->id);
 }
 static int set_gname(PyObject *op, PyObject *value, void *Py_UNUSED(c)) {
@@ -537,15 +560,17 @@ static int set_gname(PyObject *op, PyObject *value, void *Py_UNUSED(c)) {
     PyErr_SetString(PyExc_TypeError, "name must be a str");
     return -1;
   }
-  Py_XSETREF(((Goroutine *)op)->name, Py_NewRef(value));
+  extras *more = more_of((Goroutine *)op);
+  if (!more) return -1;
+  Py_XSETREF(more->name, Py_NewRef(value));
   return 0;
 }
 
 static PyObject *goroutine_repr(PyObject *op) {
   Goroutine *self = (Goroutine *)op;
-  if (self->name)
+  if (self->more && self->more->name)
     return PyUnicode_FromFormat("<gmprt.Goroutine %llu %R %s>", (unsigned long long)self->id,
-                                self->name, state_name(self));
+                                self->more->name, state_name(self));
   return PyUnicode_FromFormat("<gmprt.Goroutine %llu %s>", (unsigned long long)self->id,
                               state_name(self));
 }

@@ -8,30 +8,37 @@
 
 #include "../chan.h"
 
+/* What few goroutines have: kept apart, for the handle is part of the price of a goroutine. */
+typedef struct extras {
+  PyObject *name;      /* as set; NULL: derived from the id */
+  PyObject *reason;    /* of the last cancel() */
+  PyObject *callbacks; /* list */
+  PyObject *kwnames;   /* until the function has returned */
+} extras;
+
 /* A goroutine's handle. The G owns a reference to it while it lives. */
 typedef struct Goroutine {
   PyObject_HEAD
-  G *g; /* NULL: it has ended */
+  union {
+    G *g;           /* done is false */
+    int64_t cpu_ticks; /* done: cputicks it has run */
+  };
   uint64_t id, parent, root;
-  PyObject *fn;           /* until it has returned */
-  PyObject **argv;        /* argv[0] is scratch for the callee (vectorcall), arguments from argv[1] */
-  PyObject *few[4];       /* argv, if that is enough */
-  uint32_t nargs;         /* keyword arguments included */
+  PyObject *fn;    /* until it has returned */
+  PyObject **argv; /* argv[0] is scratch for the callee (vectorcall), arguments from argv[1] */
+  PyObject *few[3]; /* argv, if that is enough */
+  uint32_t nargs;   /* keyword arguments included */
   int32_t created_instr;
-  PyObject *kwnames;
   PyCodeObject *created_by; /* where go() was called, NULL: not from Python code */
   PyObject *context;
-  PyObject *name;    /* NULL: derived from the function when asked for */
-  PyObject *funcname;
-  PyObject *result;  /* exactly one of result and exc, once done */
-  PyObject *exc;
-  PyObject *reason;  /* of the last cancel() */
-  PyObject *callbacks;
+  PyObject *outcome; /* NULL: none yet; the exception if `failed`, else the result */
   PyObject *weakrefs;
+  extras *more; /* NULL: nothing of it */
   waitq joiners;
-  int64_t cpu_ns; /* final, once done */
   int gilstate_base; /* gilstate_counter of its thread state at the start */
-  bool started, done, cancelled, detached, collected, reported, lent;
+  bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
+      lent : 1;
+  bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;
 
 typedef struct Chan {
@@ -72,6 +79,7 @@ int64_t seconds_to_ns(double s);
 
 /* pygoroutine.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
+G *goroutine_g(Goroutine *self); /* NULL: it has ended */
 Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
 host_after goroutine_run(G *gp);
 PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -269,7 +269,6 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   lend_and_wait(&l, ts);
   lender_close(&l);
   PyObject *result = PyObject_CallMethod((PyObject *)self, "result", NULL);
-  Py_CLEAR(self->exc);
   Py_DECREF(self);
   return result;
 }

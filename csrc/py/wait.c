@@ -31,7 +31,7 @@ int patience_parse(PyObject *timeout, patience *out) {
 
 static void set_cancelled(void) {
   Goroutine *self = current_handle();
-  PyObject *reason = self && self->reason ? self->reason : Py_None;
+  PyObject *reason = self && self->more && self->more->reason ? self->more->reason : Py_None;
   PyObject *exc = PyObject_CallOneArg(errs.Cancelled, reason);
   if (!exc) return;
   PyErr_SetObject(errs.Cancelled, exc);
@@ -39,7 +39,10 @@ static void set_cancelled(void) {
 }
 
 static void set_deadlock(void) {
+  Goroutine *self = current_handle();
+  if (self) self->deadlocked = true;
   PyObject *dump = deadlock_hook ? PyObject_CallNoArgs(deadlock_hook) : NULL;
+  if (self) self->deadlocked = false;
   if (!dump) {
     PyErr_Clear();
     dump = PyUnicode_FromString("");

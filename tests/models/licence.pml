@@ -15,7 +15,7 @@
  *   NATIVES    native goroutines, started by Python ones: Ps work in turns
  *   SPAWNS     goroutines that the driver pushes, without a look
  *   FOREIGNS   goroutines pushed by the foreign thread
- *   INBOX      goroutines pushed to the inbox
+ *   INBOX      goroutines pushed to the inbox by the poller
  *   FORCED     dropping the GIL may last until a thread that waited for it has it (forced switching)
  *
  * Broken variants
@@ -23,8 +23,9 @@
  *   BROKEN_NO_LOOK_AFTER_IDLE      a P goes to the idle list and L is not looked at again
  *   BROKEN_NO_LOOK_AFTER_PUSH      the inbox is filled and the holder not looked at
  *   BROKEN_NO_LOOK_AT_NATIVE       a P goes to the idle list, then looks at L but not at native work
- *   BROKEN_RING_OWNED_BY_LICENCE   a goroutine is popped before the GIL is taken
- *   BROKEN_NO_PIN                  an M takes its P for its own after a call, without the CAS
+ *   BROKEN_RING_OWNED_BY_LICENCE   ring operations need the licence, not the GIL: the first pop comes before
+ *                                  the GIL is taken, everybody else pushes to the inbox
+ *   BROKEN_NO_PIN                  an M out of host code goes on with its P without the CAS
  *   BROKEN_NO_RETAKE               sysmon leaves P and licence to an M in a call
  *   BROKEN_LICENCE_NEEDS_P         sysmon takes the licence only from an M that still has its P
  *
@@ -74,7 +75,10 @@
 #define NOBODY 0
 #define FOREIGN (MS + 1)
 
-byte gil, gil_last, gil_waiters;
+byte gil;
+#ifdef FORCED
+byte gil_last, gil_waiters;
+#endif
 byte holder;              /* L.holder */
 byte ring, inbox;         /* runnable Python goroutines */
 byte nwork;               /* runnable native goroutines, global queue */
@@ -108,15 +112,19 @@ inline drop_gil(who) { d_step { assert(gil == who); gil = NOBODY } }
 
 /* A ring operation takes two steps, whatever is believed to protect it. */
 inline ring_enter(who) { d_step { assert(ring_user == NOBODY); ring_user = who } }
-inline ring_leave() { ring_user = NOBODY }
+inline ring_leave(change) { d_step { ring = ring + change; ring_user = NOBODY } }
 
 inline ring_push(who) {
+#ifdef BROKEN_RING_OWNED_BY_LICENCE
+  inbox++
+#else
   ring_enter(who);
-  ring++;
-  ring_leave()
+  ring_leave(1)
+#endif
 }
 
-/* found := L is free and not empty.  Three loads, in the order in which they are safe. */
+/* found := L is free and not empty.  Three loads in this order.  What is drained in between belongs to a
+ * driver, who looks again when he stops. */
 inline look(found) {
   found = (holder == NOBODY);
   if
@@ -128,6 +136,14 @@ inline look(found) {
      fi
   :: else
   fi
+}
+
+/* The same, and native work. */
+inline look_all(found) {
+  look(found);
+#if NATIVES && !defined(BROKEN_NO_LOOK_AT_NATIVE)
+  found = found || (nwork > 0)
+#endif
 }
 
 /* ---- Ps ----------------------------------------------------------------------------------------- */
@@ -145,7 +161,7 @@ inline leave_running(p, who, to) {
   d_step { assert(pst[p] == OF(who, RUNNING)); pst[p] = to }
 }
 
-/* p := an idle P, or 0. */
+/* p := an idle P, or 0; sched.lock makes it one step. */
 inline take_idle(p, to) {
   d_step {
     FIND(p, IDLE);
@@ -157,23 +173,24 @@ inline take_idle(p, to) {
 }
 
 /* Start or wake an M with an idle P; no idle P: nothing. */
-inline wake(p) { take_idle(p, HANDED) }
-
-/* After every push to L. */
-inline pushed(p) {
-  if
-  :: holder == NOBODY -> wake(p)
-  :: else
-  fi;
-  p = 0
+inline wake() {
+  d_step {
+    if
+    :: pst[1] == IDLE -> pst[1] = HANDED
+#if PS > 1
+    :: pst[1] != IDLE && pst[2] == IDLE -> pst[2] = HANDED
+#endif
+    :: else
+    fi
+  }
 }
 
-/* ... and native work besides L. */
-inline look_all(found) {
-  look(found);
-#if NATIVES && !defined(BROKEN_NO_LOOK_AT_NATIVE)
-  found = found || (nwork > 0)
-#endif
+/* After every push to L. */
+inline pushed() {
+  if
+  :: holder == NOBODY -> wake()
+  :: else
+  fi
 }
 
 /* ---- M ------------------------------------------------------------------------------------------ */
@@ -186,9 +203,7 @@ proctype M(byte me) {
 asleep:
   found = false;
 end_asleep:
-  atomic {
-    SOME(HANDED) -> FIND(p, HANDED); pst[p] = OF(me, RUNNING)
-  }
+  atomic { SOME(HANDED) -> FIND(p, HANDED); pst[p] = OF(me, RUNNING) }
 
 sched: /* p is RUNNING, the GIL not held, the licence not ours */
 #if NATIVES
@@ -221,10 +236,8 @@ sched: /* p is RUNNING, the GIL not held, the licence not ours */
 #ifdef BROKEN_RING_OWNED_BY_LICENCE
   leave_running(p, me, OF(me, HOST));
   ring_enter(me);
-  d_step { ring = ring + inbox; inbox = 0 }
-  n = (ring > 0);
-  ring = ring - n;
-  ring_leave();
+  d_step { ring = ring + inbox; inbox = 0; n = (ring > 0) }
+  ring_leave(-n);
   take_gil(me);
   if
   :: n -> n = 0; goto execute
@@ -245,9 +258,8 @@ drive: /* GIL held; p is HOST, or gone */
   fi;
   d_step { n = inbox; inbox = 0 }
   ring_enter(me);
-  ring = ring + n;
-  d_step { n = (ring > 0); ring = ring - n }
-  ring_leave();
+  d_step { ring = ring + n; n = (ring > 0) }
+  ring_leave(-n);
   if
   :: n -> n = 0
   :: else -> goto drop
@@ -274,8 +286,7 @@ execute: /* a goroutine, in host code */
 #if NATIVES
   :: atomic { natives > 0 -> natives-- }
      nwork++;
-     wake(n);
-     n = 0
+     wake()
 #endif
   :: true
   fi;
@@ -283,7 +294,7 @@ finish:
   done++;
   goto drive;
 
-unlicensed: /* back from a call, GIL held, somebody else was let in meanwhile */
+unlicensed: /* back from a call, GIL held, licence lost: win both back, or queue up */
   atomic {
     if
     :: holder == NOBODY -> holder = me
@@ -353,7 +364,13 @@ again: /* no P: is there work, and a P to do it with? */
 
 /* ---- the others --------------------------------------------------------------------------------- */
 
-/* Sees an M in a call, and acts on it later. */
+#ifdef BROKEN_LICENCE_NEEDS_P
+#define SEEN(m) SOME(OF(m, HOST))
+#else
+#define SEEN(m) true
+#endif
+
+/* Sees an M in a call, and acts on it later.  p is 0 if that M has lost its P already. */
 proctype sysmon() {
   byte c, p;
   bool found;
@@ -362,15 +379,7 @@ end_sysmon:
   if
 #ifndef BROKEN_NO_RETAKE
   :: atomic {
-       holder != NOBODY && out[holder] ->
-       c = holder;
-       p = (pst[1] == OF(c, HOST) -> 1 : 0);
-#if PS > 1
-       p = (pst[2] == OF(c, HOST) -> 2 : p);
-#endif
-#ifdef BROKEN_LICENCE_NEEDS_P
-       p > 0
-#endif
+       holder != NOBODY && out[holder] && SEEN(holder) -> c = holder; FIND(p, OF(c, HOST))
      }
 #endif
 #ifdef PALONE
@@ -412,7 +421,7 @@ handoff:
   fi;
   look_all(found);
   if
-  :: found -> wake(p)
+  :: found -> wake()
   :: else
   fi;
 moved:
@@ -421,13 +430,13 @@ moved:
 }
 
 proctype foreign() {
-  byte n = FOREIGNS, p;
+  byte n = FOREIGNS;
 
   do
   :: n > 0 ->
      take_gil(FOREIGN);
      ring_push(FOREIGN);
-     pushed(p);
+     pushed();
      drop_gil(FOREIGN);
      n--
   :: else -> break
@@ -435,16 +444,14 @@ proctype foreign() {
 }
 
 proctype poller() {
-  byte n = INBOX, p;
+  byte n = INBOX;
 
   do
-  :: n > 0 ->
-     inbox++;
+  :: atomic { n > 0 -> n--; inbox++ }
 #ifndef BROKEN_NO_LOOK_AFTER_PUSH
-     pushed(p);
+     pushed()
 #endif
-     n--
-  :: else -> break
+  :: n == 0 -> break
   od
 }
 
