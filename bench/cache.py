@@ -1,4 +1,4 @@
-"""Where compiled helpers are kept: ``$XDG_CACHE_HOME/gmprt-bench``, one directory per content."""
+"""Where compiled programs are kept: ``$XDG_CACHE_HOME/gmprt-bench``, one directory per content."""
 
 from __future__ import annotations
 

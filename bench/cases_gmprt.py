@@ -203,7 +203,11 @@ _PYTHON: dict[str, CaseFn] = {
 }
 
 
+def _inside(case: CaseFn, scale: Scale) -> Figures:
+    return gmprt.run(case, scale)
+
+
 def cases() -> dict[str, CaseFn]:
     """All cases of gmprt."""
-    inside: dict[str, CaseFn] = {name: partial(gmprt.run, case) for name, case in _PYTHON.items()}
+    inside: dict[str, CaseFn] = {name: partial(_inside, case) for name, case in _PYTHON.items()}
     return inside | cases_native.cases()

@@ -48,7 +48,10 @@ static int start_none(void) { return schedinit() ? 0 : errno; }
 int (*gm_start_hook)(void) = start_none; /* a host starts the runtime its own way */
 int gm_start(void) { return gm_start_hook(); }
 
-gm_result gm_go(void (*fn)(void *), void *arg) { return newproc_native(fn, arg) ? GM_OK : GM_NOMEM; }
+gm_result gm_go(void (*fn)(void *), void *arg) {
+  if (unlikely(!load_acq(&sched.started)) && gm_start() != 0) return GM_NOMEM;
+  return newproc_native(fn, arg) ? GM_OK : GM_NOMEM;
+}
 
 void gm_yield(void) {
   if (curg())

@@ -14,9 +14,8 @@
  * its wait.  So a release store is enough; debug builds use a CAS and check the table.
  *
  * Gs come in slabs that are never freed and are found by allg_next(), for dumps.  Pools: native Gs per P
- * with a depot in sched; hosted units {G, slot, host state} on L, under the host lock, hottest first.
- * A G keeps its stack and its place in goroutine_main's loop while pooled: taking one out costs a few
- * stores. */
+ * with a depot in sched; hosted ones on L, under the host lock.  A pooled stack keeps its place in
+ * goroutine_main's loop: using it again costs a few stores. */
 #include <stdlib.h>
 
 #include "runtime2.h"
@@ -102,14 +101,9 @@ void goid_assign(G *gp, uint64_t *cache, uint64_t *end) {
 
 /* ---- native ------------------------------------------------------------------------------------- */
 
-static G *gmake(gkind kind) {
-  G *gp = galloc(kind);
-  if (!gp) return NULL;
-  if (!stack_alloc(kind, &gp->stk)) {
-    /* Kept as a dead G without a stack: the slab cannot take it back. */
-    gp->stk.hi = NULL;
-    return NULL;
-  }
+static G *gmake_native(void) {
+  G *gp = galloc(GK_NATIVE);
+  if (!gp || !stack_alloc(GK_NATIVE, false, &gp->stk)) return NULL; /* a G without a stack is lost, no more */
   goroutine_frame(gp);
   store_rel(&gp->status, Gdead);
   return gp;
@@ -151,7 +145,7 @@ G *gfget_native(P *pp) {
       gpush(&pp->gfree, &pp->ngfree, gpop(&sched.gfree, &sched.ngfree));
     unlock(&sched.lock);
   }
-  return gp ? gp : gmake(GK_NATIVE);
+  return gp ? gp : gmake_native();
 }
 
 void gfput_native(P *pp, G *gp) {
@@ -168,17 +162,80 @@ void gfree_flush(P *pp) {
   while (pp->gfree) gpush(&sched.gfree, &sched.ngfree, gpop(&pp->gfree, &pp->ngfree));
 }
 
-/* ---- hosted: the host lock is held ---------------------------------------------------------------- */
+/* ---- hosted: the host lock is held ----------------------------------------------------------------
+ *
+ * A new goroutine gets its stack when it first runs, not before: one that ends hands its stack, still
+ * hot, with the host state on it, to the next new one (gpass), so a thousand short goroutines started at
+ * once touch one stack and not a thousand.  The address space is promised at the start, so nothing can
+ * fail later.
+ *
+ * A unit is {sp, stk, host state}; it lies in a G, dead or alive, and moves by exchange.  A G without a
+ * stack has a host state too, never used or exchanged, so there are as many states as Gs. */
 
+/* A G for a new goroutine. NULL: no memory. */
 G *gfget_host(void) {
-  G *gp = gpop(&sched.l.gfree, &sched.l.ngfree);
-  if (gp) return gp;
-  gp = gmake(GK_HOST);
-  if (gp && !host->g_init(gp)) {
-    stack_free(GK_HOST, &gp->stk); /* the G itself stays in its slab, idle for ever */
-    return NULL;
+  L *l = &sched.l;
+  if (l->nlive >= l->nunits + l->npromised) {
+    if (!stack_promise(GK_HOST)) return NULL;
+    l->npromised++;
   }
+  G *gp = gpop(&l->gshell, &l->ngshell);
+  if (!gp) gp = gpop(&l->gfree, &l->ngfree);
+  if (!gp) {
+    gp = galloc(GK_HOST);
+    if (!gp || !host->g_init(gp)) return NULL; /* a G without a state is lost, no more */
+    store_rel(&gp->status, Gdead);
+  }
+  l->nlive++;
   return gp;
 }
 
-void gfput_host(G *gp) { gpush(&sched.l.gfree, &sched.l.ngfree, gp); }
+/* gp's goroutine has ended, its stack is left. */
+void gfput_host(G *gp) {
+  sched.l.nlive--;
+  gpush(&sched.l.gfree, &sched.l.ngfree, gp);
+}
+
+static void exchange(G *a, G *b) {
+  void *sp = a->sp, *state = a->host;
+  stack stk = a->stk;
+  a->sp = b->sp;
+  a->host = b->host;
+  a->stk = b->stk;
+  b->sp = sp;
+  b->host = state;
+  b->stk = stk;
+#ifdef GM_TSAN
+  void *fiber = a->fiber;
+  a->fiber = b->fiber;
+  b->fiber = fiber;
+#endif
+#ifdef GM_ASAN
+  void *fake = a->fake_stack;
+  a->fake_stack = b->fake_stack;
+  b->fake_stack = fake;
+#endif
+}
+
+/* gp is about to run for the first time: the hottest unit, or a new one. */
+void gbind(G *gp) {
+  L *l = &sched.l;
+  G *carrier = gpop(&l->gfree, &l->ngfree);
+  if (carrier) {
+    exchange(carrier, gp);
+    gpush(&l->gshell, &l->ngshell, carrier);
+    return;
+  }
+  if (!stack_alloc(GK_HOST, true, &gp->stk)) throw("a promised stack is not there");
+  l->npromised--;
+  l->nunits++;
+  goroutine_frame(gp);
+  host->g_bind(gp);
+}
+
+/* from's goroutine has ended, to is new: it goes on with from's unit, which need not even be left. */
+void gpass(G *from, G *to) {
+  exchange(from, to);
+  sched.l.nlive--;
+  gpush(&sched.l.gshell, &sched.l.ngshell, from);
+}

@@ -61,8 +61,8 @@ void land(M *m) {
   m->commit(m, prev);
 }
 
-/* Leaves gp's stack for next's, or for g0; returns when gp runs again, on whichever M that is. */
-static void switchto(M *m, G *gp, G *next) {
+/* Leaves gp's stack for next's, or for g0. The caller lands when it comes back. */
+static inline void leave(M *m, G *gp, G *next) {
   uint64_t now = cputicks();
   gp->runticks += now - load_rlx(&gp->since);
   store_rlx(&gp->since, now);
@@ -70,6 +70,7 @@ static void switchto(M *m, G *gp, G *next) {
   inc_rlx(&m->switches);
   bool toG0 = next == &m->g0;
   if (!toG0) {
+    if (unlikely(!next->sp)) gbind(next);
     next->m = m;
     store_rlx(&next->since, now);
     casgstatus(next, Grunnable, Grunning);
@@ -77,11 +78,17 @@ static void switchto(M *m, G *gp, G *next) {
   if (gp->kind == GK_HOST) host->swap(m, gp, toG0 ? NULL : next);
   store_rlx(&m->curg, toG0 ? NULL : next);
   stackswitch(gp, next);
+}
+
+/* The same; returns when gp runs again, on whichever M that is. */
+static inline void switchto(M *m, G *gp, G *next) {
+  leave(m, gp, next);
   land(gp->m); /* gp->m: not `m`, which may be another thread's by now */
 }
 
 /* On g0: run gp until it comes back. */
 void execute(M *m, G *gp) {
+  if (!gp->sp) gbind(gp);
   gp->m = m;
   store_rlx(&gp->since, cputicks());
   inc_rlx(&m->switches);
@@ -310,17 +317,36 @@ static void exit_commit(M *m, G *gp) {
     gfput_native(m->p, gp);
 }
 
-/* Ends the running goroutine.  Its unit goes to the pool once its stack is left, or to after(gp).  Comes
- * back when the unit is used again. */
-void goexit0(G *gp, void (*after)(G *gp)) {
-  M *m = gp->m;
-  m->commit = exit_commit;
-  m->unlockf = (void (*)(void *))after;
-  xadd(&counts.ended, 1);
-  switchto(m, gp, picknext(m, gp));
+/* The next goroutine is new: it takes over this stack and the state on it, and nothing is switched. */
+static void pass_on(M *m, G *gp, G *next) {
+  uint64_t now = cputicks();
+  casgstatus(gp, Grunning, Gdead);
+  gpass(gp, next);
+  next->m = m;
+  store_rlx(&next->since, now);
+  inc_rlx(&m->switches);
+  casgstatus(next, Grunnable, Grunning);
+  store_rlx(&m->curg, next);
 }
 
-/* The life of a unit: for ever, so that a pooled one needs no new first frame. */
+/* Ends the running goroutine.  Its unit goes to the pool once its stack is left, to the next goroutine
+ * if that is new, or to after(gp).  Comes back when the stack is used again, for another G. */
+void goexit0(G *gp, void (*after)(G *gp)) {
+  M *m = gp->m;
+  inc_rlx(&m->ended);
+  G *next = picknext(m, gp);
+  if (!after && !next->sp && next != &m->g0) {
+    pass_on(m, gp, next);
+    return;
+  }
+  m->commit = exit_commit;
+  m->unlockf = (void (*)(void *))after;
+  leave(m, gp, next);
+  land(getm());
+}
+
+/* The life of a stack: for ever, so that a pooled one needs no new first frame.  Which G it belongs to
+ * changes from round to round. */
 void goroutine_main(G *gp) {
 #ifdef GM_ASAN
   __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
@@ -333,6 +359,7 @@ void goroutine_main(G *gp) {
     else
       gp->fn(gp->arg);
     goexit0(gp, after);
+    gp = load_rlx(&getm()->curg);
   }
 }
 

@@ -753,8 +753,9 @@ void sched_afterfork(M *keep) {
   for (int32_t i = 0; i < MAX_PROCS; i++) sched.allp[i] = NULL; /* abandoned, like the Gs on them */
   sched.gomaxprocs = 0;
   memset(l->runq, 0, sizeof l->runq);
-  l->runnext = l->ovhead = l->ovtail = l->gfree = NULL;
-  l->head = l->tail = l->novfl = l->ngfree = 0;
+  l->runnext = l->ovhead = l->ovtail = l->gfree = l->gshell = NULL;
+  l->head = l->tail = l->novfl = l->ngfree = l->ngshell = l->nunits = l->npromised = 0;
+  l->nlive = keep != NULL;
   store_rlx(&l->holder, (M *)NULL);
   store_rlx(&l->nqueued, 0);
   store_rlx(&l->inbox, (G *)NULL);

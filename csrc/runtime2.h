@@ -205,7 +205,7 @@ struct M {
   /* Written by the own thread, read by anybody. */
   _Atomic(G *) curg;
   _Atomic uint32_t switches; /* sysmon compares two looks */
-  _Atomic uint64_t parks;
+  _Atomic uint64_t parks, ended;
   _Atomic bool dying;
 
   /* sched.lock. */
@@ -271,8 +271,12 @@ typedef struct L {
   uint32_t novfl;
   uint32_t picks;
   int64_t turnstart;
-  G *gfree; /* pool of {G, slot, host state}, hottest first */
-  uint32_t ngfree;
+  G *gfree;  /* dead Gs with a stack, hottest first */
+  G *gshell; /* dead Gs without */
+  uint32_t ngfree, ngshell;
+  uint32_t nlive;     /* goroutines */
+  uint32_t nunits;    /* stacks made, in use or in gfree */
+  uint32_t npromised; /* stacks promised beyond: nunits + npromised >= nlive */
   uint64_t goidcache, goidcacheend;
 
   /* Anybody. */
@@ -338,7 +342,7 @@ extern const host_t *host;
 
 /* Counters: each is written relaxed by whoever does the thing; stats() adds nothing up. */
 typedef struct counters {
-  _Atomic uint64_t steals, stolen, handoffs, wakes, started, ended, overflows, netpolls, netready,
+  _Atomic uint64_t steals, stolen, handoffs, wakes, started, overflows, netpolls, netready,
       timers_fired, stw, mspawned, mreaped, preempt_requests;
   _Atomic uint64_t stack_reserved, stack_slots, stack_free;
 } counters;
@@ -355,12 +359,15 @@ void gfput_native(P *pp, G *gp);
 G *gfget_host(void);
 G *gmake_big(size_t stack);
 void gfput_host(G *gp);
+void gbind(G *gp);
+void gpass(G *from, G *to);
 void gfree_flush(P *pp);
 G *allg_next(uint32_t *cursor);
 void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
 
 /* stack.c */
-bool stack_alloc(gkind kind, stack *out);
+bool stack_promise(gkind kind);
+bool stack_alloc(gkind kind, bool promised, stack *out);
 void stack_free(gkind kind, stack *s);
 bool stack_alloc_big(size_t size, stack *out);
 void stack_free_big(stack *s);

@@ -44,8 +44,10 @@ enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 1
 typedef struct slotclass {
   size_t size;    /* of a slot */
   size_t top;     /* bytes above T, colours included */
-  char *next;     /* first slot of the newest chunk that was never used */
-  uint32_t left;  /* such slots */
+  char *next, *end;  /* slots of chunk `at` that were never used */
+  uint32_t at;       /* the chunk they are in */
+  uint32_t left;     /* slots never used, later chunks included */
+  uint32_t promised; /* of them, to goroutines that have not started */
   uint32_t colour;
   char **freed;   /* slots given back without a G (errors, big tests) */
   uint32_t nfreed, capfreed;
@@ -57,6 +59,7 @@ static struct {
   struct {
     char *lo, *hi;
     size_t slot;
+    slotclass *cls;
   } chunk[MAX_CHUNKS];
   _Atomic uint32_t nchunks;
   size_t native_size;
@@ -95,18 +98,6 @@ const char *stack_guard_mode(void) {
   return guard_mode == 1 ? "MADV_GUARD_INSTALL" : guard_mode == 0 ? "mprotect" : "none yet";
 }
 
-/* Slots made from now on have this size, rounded up to 2 MiB from there on; returns the old size. */
-size_t stack_host_resize(size_t size) {
-  size_t unit = size > ALIGN ? ALIGN : 256 << 10;
-  lock(&depot.lock);
-  size_t old = depot.cls[GK_HOST].size;
-  depot.cls[GK_HOST].size = (size + unit - 1) & ~(unit - 1);
-  depot.cls[GK_HOST].left = 0; /* the rest of the chunk has the old size */
-  depot.cls[GK_HOST].nfreed = 0;
-  unlock(&depot.lock);
-  return old;
-}
-
 /* Where the guard of a fresh slot stands. */
 static char *first_guard(char *slot, size_t size) { return size > ALIGN ? slot + size - ALIGN : slot; }
 
@@ -142,11 +133,27 @@ static bool chunk_reserve(slotclass *c) {
   depot.chunk[n].lo = lo;
   depot.chunk[n].hi = lo + want;
   depot.chunk[n].slot = c->size;
+  depot.chunk[n].cls = c;
   store_rel(&depot.nchunks, n + 1);
-  c->next = lo;
-  c->left = slots;
+  c->left += slots;
   xadd(&counts.stack_reserved, want);
   return true;
+}
+
+/* Slots made from now on have this size, rounded up to 2 MiB from there on; returns the old size. */
+size_t stack_host_resize(size_t size) {
+  size_t unit = size > ALIGN ? ALIGN : 256 << 10;
+  lock(&depot.lock);
+  size_t old = depot.cls[GK_HOST].size;
+  depot.cls[GK_HOST].size = (size + unit - 1) & ~(unit - 1);
+  slotclass *c = &depot.cls[GK_HOST]; /* the rest of its chunks has the old size: given up */
+  c->next = c->end = NULL;
+  c->at = load_rlx(&depot.nchunks);
+  c->left = c->nfreed = 0;
+  while (c->left < c->promised && chunk_reserve(c)) {
+  }
+  unlock(&depot.lock);
+  return old;
 }
 
 /* T of the slot that ends at `end`: page colour, then one of four lines of 512 bytes.  The C stack gets
@@ -159,19 +166,42 @@ static char *colour_top(slotclass *c, gkind kind, char *end) {
   return end - host->stack_top - (size_t)(n / 4 * PAGE) % pages - line;
 }
 
-bool stack_alloc(gkind kind, stack *out) {
+/* depot.lock held, c->left > 0: the next slot that was never used. */
+static char *slot_take(slotclass *c) {
+  while (c->next == c->end) {
+    uint32_t i = c->at++;
+    if (depot.chunk[i].cls != c || depot.chunk[i].slot != c->size) continue;
+    c->next = depot.chunk[i].lo;
+    c->end = depot.chunk[i].hi;
+  }
+  char *slot = c->next;
+  c->next += c->size;
+  c->left--;
+  xadd(&counts.stack_slots, 1);
+  return slot;
+}
+
+/* Sees to it that one more stack_alloc(kind, promised) will succeed. false: no address space. */
+bool stack_promise(gkind kind) {
+  slotclass *c = &depot.cls[kind];
+  lock(&depot.lock);
+  bool ok = c->left + c->nfreed > c->promised || chunk_reserve(c);
+  if (ok) c->promised++;
+  unlock(&depot.lock);
+  return ok;
+}
+
+bool stack_alloc(gkind kind, bool promised, stack *out) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
   char *slot = NULL, *guard = NULL;
   bool fresh = false;
+  if (promised) c->promised--;
   if (c->nfreed > 0) {
     slot = c->freed[--c->nfreed];
-  } else if (c->left > 0 || chunk_reserve(c)) {
-    slot = c->next;
-    c->next += c->size;
-    c->left--;
+  } else if (c->left > c->promised || chunk_reserve(c)) {
+    slot = slot_take(c);
     fresh = true;
-    xadd(&counts.stack_slots, 1);
   }
   if (slot) {
     out->lo = slot + PAGE;

@@ -14,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import gmprt
@@ -33,8 +34,22 @@ def _run(options: argparse.Namespace) -> int:
     else:
         runner = _run_script
     sys.argv = [target, *options.arguments]
-    gmprt.run(runner, target)
+    try:
+        gmprt.run(runner, target)
+    except Exception as error:
+        # As python reports it, without the frames of this module and of runpy on top.
+        tb = _of_program(error.__traceback__)
+        sys.excepthook(type(error), error.with_traceback(tb), tb)
+        return 1
     return 0
+
+
+def _of_program(tb: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins in the program; None for a syntax error in the script."""
+    own = (os.path.dirname(__file__) + os.sep, "<frozen runpy>", runpy.__file__)
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(own):
+        tb = tb.tb_next
+    return tb
 
 
 def _why_unreadable(path: str) -> str:
@@ -48,7 +63,18 @@ def _why_unreadable(path: str) -> str:
 
 def _run_module(name: str, /) -> None:
     # sys.path[0] is the current directory already: `python -m gmprt` put it there.
+    if not _exists(name):
+        sys.exit(f"{sys.executable}: No module named {name}")
     runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise  # not the module itself: something that its package imports
+        return False
 
 
 def _run_package(path: str, /) -> None:

@@ -239,8 +239,11 @@ def demo(folder: Path, workers: int, parked: int) -> int:
     seconds = time.perf_counter() - start
     print("\n".join(_pipeline_report(folder, total, seconds, workers)))
     print("\n".join(_runtime_report(before, stats())))
+    start = time.perf_counter()
     same = count_sequentially(paths) == total
-    print("checked: equal to a sequential run" if same else "FAILED: a sequential run differs")
+    seconds = time.perf_counter() - start
+    verdict = "checked: equal to" if same else "FAILED: differs from"
+    print(f"{verdict} a sequential run of {seconds:.2f} s")
     if parked:
         print("\n".join(_crowd_report(run(park, _affordable(parked)))))
     return 0 if same else 1

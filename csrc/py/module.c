@@ -46,17 +46,20 @@ static uint64_t count_timers(void) {
   return n;
 }
 
-static uint64_t count_parks(void) {
-  uint64_t n = 0;
-  for (uint32_t i = 1; i <= sched.nextmid; i++) n += load_rlx(&sched.allm[i]->parks);
-  return n;
+static void count_ms(uint64_t *parks, uint64_t *ended) {
+  *parks = *ended = 0;
+  for (uint32_t i = 1; i <= sched.nextmid; i++) {
+    *parks += load_rlx(&sched.allm[i]->parks);
+    *ended += load_rlx(&sched.allm[i]->ended);
+  }
 }
 
 static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   PyObject *d = PyDict_New();
   if (!d) return NULL;
-  uint64_t by[8] = {0};
+  uint64_t by[8] = {0}, parks, ended;
+  count_ms(&parks, &ended);
   count_states(by);
   const struct {
     const char *key;
@@ -68,8 +71,8 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"syscall", by[Gsyscall]},
       {"waiting", by[Gwaiting]},
       {"started", load_rlx(&counts.started)},
-      {"ended", load_rlx(&counts.ended)},
-      {"parks", count_parks()},
+      {"ended", ended},
+      {"parks", parks},
       {"steals", load_rlx(&counts.steals)},
       {"stolen", load_rlx(&counts.stolen)},
       {"handoffs", load_rlx(&counts.handoffs)},

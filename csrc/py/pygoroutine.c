@@ -108,7 +108,6 @@ void goroutine_start(Goroutine *self, G *gp) {
   store_rlx(&gp->since, cputicks());
   self->id = gp->goid;
   self->g = gp;
-  self->gilstate_base = ts_of(gp)->gilstate_counter;
   PyObject_GC_Track(self);
   inc_rlx(&counts.started);
   casgstatus(gp, Gdead, Grunnable);
@@ -240,6 +239,7 @@ host_after goroutine_run(G *gp) {
   Goroutine *self = gp->handle;
   PyThreadState *ts = ts_of(gp);
   self->started = true;
+  self->gilstate_base = ts->gilstate_counter;
   if (self->context && !self->lent) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */
     Py_INCREF(ts->context);
@@ -532,7 +532,8 @@ static PyObject *get_root(PyObject *op, void *Py_UNUSED(c)) {
 }
 static PyObject *get_ident(PyObject *op, void *Py_UNUSED(c)) {
   G *gp = goroutine_g((Goroutine *)op);
-  return PyLong_FromUnsignedLong(gp ? ts_of(gp)->thread_id : 0);
+  bool runs = gp && ((Goroutine *)op)->started; /* before, it has no stack and no state to keep */
+  return PyLong_FromUnsignedLong(runs ? ts_of(gp)->thread_id : 0);
 }
 static PyObject *get_detached(PyObject *op, void *Py_UNUSED(c)) {
   return PyBool_FromLong(((Goroutine *)op)->detached);

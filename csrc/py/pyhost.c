@@ -33,9 +33,11 @@ static bool host_pinned(G *gp) {
 }
 
 static bool host_g_init(G *gp) {
-  gp->host = tstate_new(gp);
+  gp->host = tstate_new();
   return gp->host != NULL;
 }
+
+static void host_g_bind(G *gp) { tstate_root_chunk(ts_of(gp), gp); }
 
 static host_where host_where_is(G *gp) {
   PyThreadState *ts = ts_of(gp);
@@ -76,6 +78,7 @@ const host_t python_host = {
     .pinned = host_pinned,
     .main = goroutine_run,
     .g_init = host_g_init,
+    .g_bind = host_g_bind,
     .where = host_where_is,
     .locked = gil_locked,
     .m_exit = host_m_exit,

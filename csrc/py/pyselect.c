@@ -368,6 +368,7 @@ static void select_dealloc(PyObject *op) {
 static PyType_Slot select_slots[] = {
     {Py_tp_doc, "Select(*cases)\n--\n\nA select built once and called many times: s(timeout=None, default=False)."},
     {Py_tp_new, select_new},
+    {Py_tp_methods, case_methods},
     {Py_tp_call, select_call},
     {Py_tp_dealloc, select_dealloc},
     {Py_tp_traverse, select_traverse},

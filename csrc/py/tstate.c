@@ -105,7 +105,8 @@ const char *tstate_swap_mode(void) {
 
 /* ---- life -------------------------------------------------------------------------------------------- */
 
-static void install_root_chunk(PyThreadState *ts, G *gp) {
+/* gp has got a stack: the chunk above it is the root of its state's data stack. */
+void tstate_root_chunk(PyThreadState *ts, G *gp) {
   _PyStackChunk *chunk = (_PyStackChunk *)gp->stk.hi;
   chunk->previous = NULL;
   chunk->size = host->stack_top;
@@ -137,12 +138,11 @@ static void fresh_depth(PyThreadState *ts) {
 }
 
 /* GIL held. NULL: no memory. */
-PyThreadState *tstate_new(G *gp) {
+PyThreadState *tstate_new(void) {
   PyThreadState *ts = PyThreadState_New(interp);
   if (!ts) return NULL;
   ts->thread_id = identity_new();
   ts->id = next_id++;
-  install_root_chunk(ts, gp);
   fresh_depth(ts);
   return ts;
 }

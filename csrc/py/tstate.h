@@ -19,7 +19,8 @@ static inline PyThreadState *ts_of(G *gp) { return gp->host; }
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
 const char *tstate_swap_mode(void);
 bool tstate_is_direct(void);
-PyThreadState *tstate_new(G *gp);
+PyThreadState *tstate_new(void);
+void tstate_root_chunk(PyThreadState *ts, G *gp);
 void tstate_recycle(PyThreadState *ts); /* after PyThreadState_Clear, before the next goroutine */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */

@@ -447,11 +447,13 @@ proctype poller() {
   byte n = INBOX;
 
   do
-  :: atomic { n > 0 -> n--; inbox++ }
+  :: n > 0 ->
+     inbox++;
 #ifndef BROKEN_NO_LOOK_AFTER_PUSH
-     pushed()
+     pushed();
 #endif
-  :: n == 0 -> break
+     n--
+  :: else -> break
   od
 }
 

@@ -1,0 +1,248 @@
+"""What the tests share: children with a time limit, waiting for conditions, callers of any kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import IO, Any, Generic, Protocol, TypeVar
+
+import pytest
+
+import gmprt
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds until something that must happen counts as missing: far above what any machine needs."""
+
+
+# ---- waiting ---------------------------------------------------------------------------------------
+
+
+def eventually(condition: Callable[[], object], what: str = "", timeout: float = PATIENCE) -> None:
+    """Wait until condition() is true; fail with a dump of all goroutines if it does not come."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            dump = gmprt.debug.dump_string()
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}\n\n{dump}")
+        gmprt.sleep(0.001)
+
+
+def parked(g: gmprt.Goroutine[Any], reason: str | None = None) -> None:
+    """Wait until `g` is parked, for `reason` if given."""
+    eventually(
+        lambda: g.state == "waiting" and reason in (None, g.wait_reason),
+        f"{g!r} waiting with reason {reason!r}",
+    )
+
+
+def waiting(ch: gmprt.Chan[Any], senders: int = 0, receivers: int = 0) -> None:
+    """Wait until exactly so many wait on the channel, goroutines and threads."""
+
+    def numbers() -> tuple[int, int]:
+        now = ch.statistics()
+        return now.waiting_senders, now.waiting_receivers
+
+    eventually(lambda: numbers() == (senders, receivers), f"{senders} and {receivers} on {ch!r}")
+
+
+def ended(*goroutines: gmprt.Goroutine[Any] | Thread[Any]) -> None:
+    """Join them all."""
+    for g in goroutines:
+        assert g.join(PATIENCE), f"{g!r} does not end\n\n{gmprt.debug.dump_string()}"
+
+
+# ---- callers ---------------------------------------------------------------------------------------
+
+
+class Thread(Generic[T]):
+    """A call in an OS thread of its own, with as much of Goroutine's interface as tests need."""
+
+    def __init__(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> None:
+        self._future: Future[T] = Future()
+        self._call = lambda: fn(*args, **kwargs)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            result = self._call()
+        except BaseException as error:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+        finally:
+            del self._call
+
+    def join(self, timeout: float | None = None) -> bool:
+        self.thread.join(timeout)
+        return not self.thread.is_alive()
+
+    def result(self, timeout: float | None = PATIENCE) -> T:
+        return self._future.result(timeout)
+
+    def exception(self, timeout: float | None = PATIENCE) -> BaseException | None:
+        return self._future.exception(timeout)
+
+
+class Task(Protocol[T]):
+    def join(self, timeout: float | None = None) -> bool: ...
+    def result(self, timeout: float | None = None) -> T: ...
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
+
+
+Spawn = Callable[..., Task[Any]]
+"""spawn(fn, *args, **kwargs): in a goroutine or in a thread."""
+
+
+def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]:
+    """Goroutines for even i, threads for odd."""
+    return Thread(fn, *args, **kwargs) if i % 2 else gmprt.go(fn, *args, **kwargs)
+
+
+# ---- children --------------------------------------------------------------------------------------
+
+
+class Child:
+    """Python code in a process of its own, watched while it runs.
+
+    A child that is late gets SIGQUIT, so that it dumps its goroutines to stderr, then SIGKILL.
+    """
+
+    def __init__(
+        self,
+        code: str | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+        flags: Sequence[str] = (),
+    ) -> None:
+        command = [sys.executable, "-X", "faulthandler", *flags]
+        if code is not None:
+            command += ["-c", textwrap.dedent(code)]
+        environment = {k: v for k, v in os.environ.items() if k not in ("GOMAXPROCS", "COLUMNS")}
+        self.process = subprocess.Popen(
+            [*command, *args],
+            env={**environment, "PYTHONUNBUFFERED": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # no Ctrl-C of the test run's own terminal
+        )
+        self._changed = threading.Condition()
+        self._text = {"stdout": "", "stderr": ""}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, stream), daemon=True)
+            for name, stream in (("stdout", self.process.stdout), ("stderr", self.process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self._kill()
+
+    def _read(self, name: str, stream: IO[str]) -> None:
+        for line in stream:
+            with self._changed:
+                self._text[name] += line
+                self._changed.notify_all()
+        stream.close()
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def stdout(self) -> str:
+        return self._text["stdout"]
+
+    @property
+    def stderr(self) -> str:
+        return self._text["stderr"]
+
+    def expect(self, text: str, *, stream: str = "stdout", timeout: float = PATIENCE) -> None:
+        """Wait until the child has printed a line that contains `text`."""
+        reader = self._readers[stream == "stderr"]
+        with self._changed:
+            self._changed.wait_for(
+                lambda: text in self._text[stream] or not reader.is_alive(), timeout
+            )
+            found = text in self._text[stream]
+        if not found:
+            self._fail(f"no {text!r} from the child in {timeout:g} s")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def interrupt(self) -> None:
+        self.signal(signal.SIGINT)
+
+    def finish(self, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._fail(f"the child has not ended in {timeout:g} s")
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return subprocess.CompletedProcess(self.process.args, code, self.stdout, self.stderr)
+
+    def _fail(self, message: str) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            try:
+                self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                pass
+            self._kill()
+        for reader in self._readers:
+            reader.join(2)
+        raise AssertionError(
+            f"{message}; status {self.process.returncode}\n"
+            f"--- stdout\n{self.stdout[-20_000:]}\n--- stderr\n{self.stderr[-20_000:]}"
+        )
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+def run_child(
+    code: str | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    args: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    timeout: float = 30.0,
+    status: int | None = 0,
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own; fail unless it ends in time with `status` (None: any)."""
+    with Child(code, env=env, args=args, flags=flags) as child:
+        done = child.finish(timeout)
+    if status is not None and done.returncode != status:
+        pytest.fail(
+            f"the child ended with status {done.returncode}, not {status}\n"
+            f"--- stdout\n{done.stdout[-20_000:]}\n--- stderr\n{done.stderr[-20_000:]}"
+        )
+    return done

@@ -1,0 +1,423 @@
+"""sleep, after, tick, Timer, Ticker, after_func: Go 1.23's rules.
+
+A machine under load makes everything late, so nothing here has an upper bound but a generous one;
+what is tested is the order of things and that nothing comes early.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import PATIENCE, Spawn, eventually, parked, waiting
+
+import gmprt
+from gmprt import Chan, Ticker, Timeout, Timer, WouldBlock, after, after_func, select, sleep, tick
+
+Where = Callable[[Callable[[], Any]], Any]
+
+
+# ---- sleep -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.001, 0.03])
+def test_sleep_is_not_short(where: Where, seconds: float) -> None:
+    def body() -> None:
+        begun = time.monotonic()
+        sleep(seconds)
+        assert time.monotonic() - begun >= seconds
+
+    where(body)
+
+
+def test_sleepers_wake_in_the_order_of_their_times() -> None:
+    woken: list[int] = []
+
+    def sleeper(i: int) -> None:
+        sleep(0.02 + 0.01 * i)
+        woken.append(i)
+
+    def main() -> None:
+        goroutines = [gmprt.go(sleeper, i) for i in (4, 1, 3, 0, 2)]
+        for g in goroutines:
+            g.join()
+
+    gmprt.gomaxprocs(1)
+    gmprt.run(main)
+    assert woken == [0, 1, 2, 3, 4]
+
+
+def test_many_sleepers_sleep_together(procs: int) -> None:
+    begun = time.monotonic()
+    goroutines = [gmprt.go(sleep, 0.1) for _ in range(2000)]
+    for g in goroutines:
+        g.result(PATIENCE)
+    assert 0.1 <= time.monotonic() - begun < 10
+
+
+def test_sleep_zero_yields() -> None:
+    def main() -> list[str]:
+        log: list[str] = []
+
+        def other() -> None:
+            log.append("other")
+
+        g = gmprt.go(other)
+        while not log:
+            sleep(0)
+        g.join()
+        return log
+
+    gmprt.gomaxprocs(1)
+    assert gmprt.run(main) == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [(-1, ValueError), (math.nan, ValueError), ("1", TypeError), (None, TypeError)],
+)
+def test_bad_sleep(where: Where, seconds: Any, error: type[Exception]) -> None:
+    def body() -> None:
+        with pytest.raises(error):
+            sleep(seconds)
+
+    where(body)
+
+
+def test_sleep_for_ever_can_be_cancelled() -> None:
+    for seconds in (math.inf, 1e300, 1e18):
+        g = gmprt.go(sleep, seconds)
+        parked(g, "sleep")
+        g.cancel()
+        assert isinstance(g.exception(PATIENCE), gmprt.GoroutineCancelled)
+
+
+# ---- after and Timer -------------------------------------------------------------------------------
+
+
+def test_after(where: Where) -> None:
+    def body() -> None:
+        begun, wall = time.monotonic(), time.time()
+        fired = after(0.02).recv(timeout=PATIENCE)
+        assert time.monotonic() - begun >= 0.02
+        assert wall + 0.019 <= fired <= time.time() + 0.001
+
+    where(body)
+
+
+def test_after_fires_once() -> None:
+    ch = after(0)
+    assert ch.recv(timeout=PATIENCE) > 0
+    with pytest.raises(Timeout):
+        ch.recv(timeout=0.02)
+    assert not ch.closed
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -math.inf])
+def test_no_time_at_all(seconds: float) -> None:
+    assert after(seconds).recv(timeout=PATIENCE) > 0
+    assert Timer(seconds).c.recv_nowait() > 0
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e300])
+def test_never(seconds: float) -> None:
+    timer = Timer(seconds)
+    with pytest.raises(Timeout):
+        timer.c.recv(timeout=0.01)
+    assert timer.stop()
+
+
+def test_what_waits_for_a_timer_is_a_receiver(spawn: Spawn) -> None:
+    """recv_nowait and a select with default see a fired timer as well."""
+    timer = Timer(0.01)
+    with pytest.raises(WouldBlock):
+        Timer(PATIENCE).c.recv_nowait()
+    eventually(lambda: select(timer.c, default=True).index == 0)
+    timer.reset(0.01)
+    assert spawn(timer.c.recv).result(PATIENCE) > 0
+
+
+def test_a_timer_channel_looks_unbuffered() -> None:
+    timer = Timer(0)
+    assert (timer.c.capacity, len(timer.c)) == (0, 0)
+
+
+def test_in_select(where: Where) -> None:
+    def body() -> None:
+        ch: Chan[int] = Chan()
+        assert select(ch, after(0.01)).index == 1
+        first = select(after(PATIENCE), after(0.03), after(0.01), ch)
+        assert first.index == 2
+        with pytest.raises(Timeout):
+            select(ch, after(PATIENCE), timeout=0.01)
+
+    where(body)
+
+
+def test_stop_before_it_fires() -> None:
+    timer = Timer(0.02)
+    assert timer.stop()
+    assert not timer.stop(), "already stopped"
+    with pytest.raises(Timeout):
+        timer.c.recv(timeout=0.05)
+
+
+def test_no_stale_value_after_stop() -> None:
+    timer = Timer(0)
+    sleep(0.002)
+    assert timer.stop(), "fired, but nobody has received it"
+    with pytest.raises(WouldBlock):
+        timer.c.recv_nowait()
+    assert not timer.stop()
+
+
+def test_no_stale_value_after_reset() -> None:
+    timer = Timer(0)
+    sleep(0.002)
+    begun = time.monotonic()
+    assert timer.reset(0.03)
+    timer.c.recv(timeout=PATIENCE)
+    assert time.monotonic() - begun >= 0.03
+    assert not timer.reset(0), "its value was received"
+    timer.c.recv(timeout=PATIENCE)
+
+
+def test_reset_moves_those_who_wait(spawn: Spawn) -> None:
+    timer = Timer(PATIENCE * 100)
+    t = spawn(timer.c.recv)
+    eventually(lambda: timer._chan.statistics().waiting_receivers == 1)
+    assert timer.reset(0.01)
+    assert t.result(PATIENCE) > 0
+    timer.reset(0.01)
+    later = gmprt.go(timer.c.recv)
+    parked(later, "chan receive")
+    timer.reset(PATIENCE * 100)
+    assert not later.join(0.05), "the earlier time no longer counts"
+    timer.stop()
+    assert not later.join(0.02)
+    timer.reset(0)
+    assert later.result(PATIENCE) > 0
+
+
+def test_reset_moves_a_select() -> None:
+    timer = Timer(PATIENCE * 100)
+    g = gmprt.go(lambda: select(Chan(), timer.c))
+    parked(g, "select")
+    timer.reset(0.01)
+    assert g.result(PATIENCE).index == 1
+
+
+def test_stop_and_receive_race(procs: int) -> None:
+    """Either stop() says it was in time and nothing arrives, or the value is there."""
+    for _ in range(300):
+        timer = Timer(0.0002)
+        g = gmprt.go(timer.c.recv)
+        sleep(0.0002)
+        if timer.stop():
+            assert not g.join(0)
+            g.cancel()
+            assert isinstance(g.exception(PATIENCE), gmprt.GoroutineCancelled)
+        else:
+            assert g.result(PATIENCE) > 0
+
+
+def test_bad_times() -> None:
+    timer = Timer(PATIENCE)
+    ticker = Ticker(PATIENCE)
+    makers: list[Callable[[Any], Any]] = [
+        after,
+        Timer,
+        timer.reset,
+        tick,
+        Ticker,
+        ticker.reset,
+        lambda s: after_func(s, print),
+    ]
+    for make in makers:
+        with pytest.raises(ValueError):
+            make(math.nan)
+        for garbage in ("1", None, [], 1j):
+            with pytest.raises(TypeError):
+                make(garbage)
+    assert timer.stop(), "still armed"
+    for make in (tick, Ticker, ticker.reset):
+        for seconds in (0, -1, -math.inf):
+            with pytest.raises(ValueError):
+                make(seconds)
+
+
+def test_unreferenced_timers_are_collected() -> None:
+    timers: list[Any] = [Timer(1000), Ticker(1000), Timer(0)]
+    refs = [weakref.ref(t) for t in timers]
+    pending = gmprt.stats().timers
+    del timers
+    gc.collect()
+    assert [r() for r in refs] == [None] * 3
+    assert gmprt.stats().timers <= pending
+
+
+# ---- Ticker ----------------------------------------------------------------------------------------
+
+
+def test_ticks(where: Where) -> None:
+    def body() -> None:
+        begun = time.monotonic()
+        ticker = Ticker(0.01)
+        times = [ticker.c.recv(timeout=PATIENCE) for _ in range(5)]
+        assert time.monotonic() - begun >= 0.05
+        assert times == sorted(times)
+        ticker.stop()
+
+    where(body)
+
+
+def test_tick() -> None:
+    ch = tick(0.005)
+    for _ in range(3):
+        assert ch.recv(timeout=PATIENCE) > 0
+
+
+def test_a_slow_receiver_misses_ticks() -> None:
+    ticker = Ticker(0.002)
+    sleep(0.05)
+    assert ticker.c.recv_nowait() > 0
+    late = 0
+    for _ in range(3):
+        try:
+            ticker.c.recv_nowait()
+            late += 1
+        except WouldBlock:
+            pass
+    assert late < 3, "ticks were queued"
+    ticker.stop()
+
+
+def test_a_stopped_ticker_is_silent_and_open() -> None:
+    ticker = Ticker(0.002)
+    sleep(0.005)
+    ticker.stop()
+    ticker.stop()
+    with pytest.raises(Timeout):
+        ticker.c.recv(timeout=0.02)
+    assert not ticker.c.closed
+
+
+def test_ticker_reset() -> None:
+    ticker = Ticker(1000)
+    ticker.reset(0.01)
+    begun = time.monotonic()
+    for _ in range(3):
+        ticker.c.recv(timeout=PATIENCE)
+    assert time.monotonic() - begun >= 0.02
+    ticker.stop()
+    ticker.reset(0.005)
+    assert ticker.c.recv(timeout=PATIENCE) > 0
+
+
+# ---- after_func ------------------------------------------------------------------------------------
+
+
+def test_after_func_calls_in_a_goroutine_of_its_own(where: Where) -> None:
+    def body() -> None:
+        ch: Chan[Any] = Chan(1)
+        me = gmprt.current()
+        begun = time.monotonic()
+
+        def call(value: int, *, word: str) -> None:
+            ch.send((value, word, gmprt.current()))
+
+        timer = after_func(0.02, call, 7, word="w")
+        value, word, g = ch.recv(timeout=PATIENCE)
+        assert time.monotonic() - begun >= 0.02
+        assert (value, word) == (7, "w")
+        assert g is not None
+        assert g is not me
+        assert not timer.stop()
+        assert g.join(PATIENCE)
+
+    where(body)
+
+
+def test_after_func_stopped() -> None:
+    calls: list[int] = []
+    timer = after_func(0.02, calls.append, 1)
+    before = gmprt.num_goroutine()
+    assert timer.stop()
+    assert not timer.stop()
+    eventually(lambda: gmprt.num_goroutine() < before, "its goroutine ends")
+    sleep(0.04)
+    assert calls == []
+
+
+def test_after_func_reset() -> None:
+    ch: Chan[int] = Chan(2)
+    timer = after_func(1000, ch.send, 1)
+    assert timer.reset(0.005)
+    assert ch.recv(timeout=PATIENCE) == 1
+    assert not timer.reset(0.005), "once more"
+    assert ch.recv(timeout=PATIENCE) == 1
+    with pytest.raises(ValueError):
+        timer.reset(math.nan)
+
+
+def test_after_func_reports_its_failure() -> None:
+    reported: Chan[gmprt.ExceptHookArgs] = Chan(1)
+    gmprt.excepthook = reported.send
+
+    def fail() -> None:
+        raise LookupError("late")
+
+    after_func(0.001, fail)
+    args = reported.recv(timeout=PATIENCE)
+    assert args.exc_type is LookupError
+
+
+def test_after_func_of_garbage() -> None:
+    before = gmprt.num_goroutine()
+    for fn in (None, 1, "f"):
+        with pytest.raises(TypeError):
+            after_func(0, fn)  # type: ignore[arg-type]
+    assert gmprt.num_goroutine() == before
+
+
+def test_timers_while_others_work(procs: int) -> None:
+    """A timer is not forgotten while goroutines keep every processor busy."""
+    stop = False
+
+    def spin() -> None:
+        while not stop:
+            gmprt.gosched()
+
+    spinners = [gmprt.go(spin) for _ in range(10)]
+    try:
+        g = gmprt.go(lambda: [after(0.005).recv() for _ in range(10)])
+        assert len(g.result(PATIENCE)) == 10
+        t = gmprt.go(lambda: [sleep(0.005) for _ in range(10)])
+        assert len(t.result(PATIENCE)) == 10
+        waits = gmprt.go(lambda: [Chan[int]().recv_ok(timeout=0.005)])
+        assert isinstance(waits.exception(PATIENCE), Timeout)
+    finally:
+        stop = True
+        for s in spinners:
+            s.join(PATIENCE)
+
+
+def test_waiting_on_a_channel_ends_in_time_while_it_is_used(procs: int) -> None:
+    """A timeout and a value race: exactly one of them counts."""
+    ch: Chan[int] = Chan()
+    received = sent = 0
+    for _ in range(300):
+        g = gmprt.go(ch.recv, timeout=0.0003)
+        try:
+            ch.send(1, timeout=0.0003)
+            sent += 1
+        except Timeout:
+            pass
+        received += g.exception(PATIENCE) is None
+        waiting(ch)
+    assert received == sent
