@@ -179,6 +179,11 @@ G *gfget_host(void) {
     if (!stack_promise(GK_HOST)) return NULL;
     l->npromised++;
   }
+  if (unlikely(!l->gshell && load_rlx(&l->trimmed)))
+    for (G *list = xchg(&l->trimmed, NULL), *link; list; list = link) {
+      link = list->schedlink;
+      gpush(&l->gshell, &l->ngshell, list);
+    }
   G *gp = gpop(&l->gshell, &l->ngshell);
   if (!gp) gp = gpop(&l->gfree, &l->ngfree);
   if (!gp) {
@@ -238,4 +243,34 @@ void gpass(G *from, G *to) {
   exchange(from, to);
   sched.l.nlive--;
   gpush(&sched.l.gshell, &sched.l.ngshell, from);
+}
+
+/* ---- giving memory back ---------------------------------------------------------------------------
+ *
+ * After a burst most stacks lie idle.  When the process has been idle for a while sysmon asks for them
+ * (L.trim): the driver takes them out of the pool with the host lock held, and drops their pages
+ * without it, for that costs microseconds each. */
+
+G *gtrim_take(void) {
+  L *l = &sched.l;
+  G *list = NULL;
+  while (l->ngfree > GFREE_KEEP) {
+    G *gp = gpop(&l->gfree, &l->ngfree);
+    l->nunits--;
+    gp->schedlink = list;
+    list = gp;
+  }
+  return list;
+}
+
+void gtrim_drop(G *list) {
+  for (G *link; list; list = link) {
+    link = list->schedlink;
+    goroutine_unframe(list);
+    stack_drop(&list->stk, GK_HOST);
+    list->stk = (stack){NULL, NULL};
+    G *top = load_rlx(&sched.l.trimmed);
+    do list->schedlink = top;
+    while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, list));
+  }
 }

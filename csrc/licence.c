@@ -58,7 +58,7 @@ void lput(G *gp, bool next) {
 /* Is anything runnable in L?  After a fence: see the head of the file. */
 bool lwaiting(void) {
   L *l = lpp();
-  return load_rlx(&l->nqueued) != 0 || load_rlx(&l->inbox) != NULL;
+  return load_rlx(&l->nqueued) != 0 || load_rlx(&l->inbox) != NULL || load_rlx(&l->trim);
 }
 
 /* Host lock held; the wait of gp has been claimed by the caller. */
@@ -174,10 +174,14 @@ G *lget(M *m) {
 
 /* The end of a drive: the host lock is held, the base state current. */
 static void lrelease(M *m) {
+  L *l = lpp();
+  G *trimmed = load_rlx(&l->trim) && xchg(&l->trim, false) ? gtrim_take() : NULL;
+  store_rlx(&l->idle_units, l->ngfree);
   host->detach(m); /* may wait until a thread that asked for the lock has it: HOST, licence still ours */
-  cas(&lpp()->holder, m, (M *)NULL);
+  cas(&l->holder, m, (M *)NULL);
   m->hostmode = false;
   fence();
+  gtrim_drop(trimmed);
   if (pin(m)) {
     m->p->hostfirst = false; /* the look that follows is findrunnable's */
     m->p->turnstart = nanotime();

@@ -31,9 +31,11 @@
 
 #ifdef GM_TSAN
 void *__tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void *fiber);
 void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
 #ifdef GM_ASAN
+void __asan_unpoison_memory_region(void const volatile *at, size_t size);
 void __sanitizer_start_switch_fiber(void **save, const void *bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void *fake, const void **bottom, size_t *size);
 #endif
@@ -61,11 +63,17 @@ void land(M *m) {
   m->commit(m, prev);
 }
 
-/* Leaves gp's stack for next's, or for g0. The caller lands when it comes back. */
-static inline void leave(M *m, G *gp, G *next) {
-  uint64_t now = cputicks();
+/* Time is kept for hosted goroutines only: reading the clock is a fifth of a native switch. */
+static inline void account(G *gp, uint64_t now) {
   gp->runticks += now - load_rlx(&gp->since);
   store_rlx(&gp->since, now);
+}
+
+/* Leaves gp's stack for next's, or for g0. The caller lands when it comes back. */
+static inline void leave(M *m, G *gp, G *next) {
+  bool hosted = gp->kind == GK_HOST;
+  uint64_t now = hosted ? cputicks() : 0;
+  if (hosted) account(gp, now);
   m->prev = gp;
   inc_rlx(&m->switches);
   bool toG0 = next == &m->g0;
@@ -75,7 +83,7 @@ static inline void leave(M *m, G *gp, G *next) {
     store_rlx(&next->since, now);
     casgstatus(next, Grunnable, Grunning);
   }
-  if (gp->kind == GK_HOST) host->swap(m, gp, toG0 ? NULL : next);
+  if (hosted) host->swap(m, gp, toG0 ? NULL : next);
   store_rlx(&m->curg, toG0 ? NULL : next);
   stackswitch(gp, next);
 }
@@ -90,7 +98,7 @@ static inline void switchto(M *m, G *gp, G *next) {
 void execute(M *m, G *gp) {
   if (!gp->sp) gbind(gp);
   gp->m = m;
-  store_rlx(&gp->since, cputicks());
+  if (gp->kind == GK_HOST) store_rlx(&gp->since, cputicks());
   inc_rlx(&m->switches);
   casgstatus(gp, Grunnable, Grunning);
   if (gp->kind == GK_HOST) host->swap(m, NULL, gp);
@@ -361,6 +369,19 @@ void goroutine_main(G *gp) {
     goexit0(gp, after);
     gp = load_rlx(&getm()->curg);
   }
+}
+
+/* The stack of a dead G is given up. */
+void goroutine_unframe(G *gp) {
+  gp->sp = NULL;
+#ifdef GM_TSAN
+  __tsan_destroy_fiber(gp->fiber);
+  gp->fiber = NULL;
+#endif
+#ifdef GM_ASAN
+  __asan_unpoison_memory_region(gp->stk.lo, (size_t)(gp->stk.hi - gp->stk.lo));
+  gp->fake_stack = NULL;
+#endif
 }
 
 /* Lays the first frame of a new stack. */

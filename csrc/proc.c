@@ -759,6 +759,8 @@ void sched_afterfork(M *keep) {
   store_rlx(&l->holder, (M *)NULL);
   store_rlx(&l->nqueued, 0);
   store_rlx(&l->inbox, (G *)NULL);
+  store_rlx(&l->trimmed, (G *)NULL);
+  store_rlx(&l->trim, false);
   memset(&l->timers, 0, sizeof l->timers);
   if (keep) {
     keep->p = NULL;
@@ -784,8 +786,6 @@ G *newproc_native(void (*fn)(void *), void *arg) {
     goid_assign(gp, &cache, &end);
   gp->fn = fn;
   gp->arg = arg;
-  gp->runticks = 0;
-  store_rlx(&gp->since, cputicks());
   xadd(&counts.started, 1);
   casgstatus(gp, Gdead, Grunnable);
   if (local) {

@@ -284,6 +284,9 @@ typedef struct L {
   _Atomic uint32_t schedtick;
   _Atomic uint32_t nqueued; /* runnable in ring, runnext and overflow: written under the host lock */
   _Atomic bool expired;
+  _Atomic uint32_t idle_units; /* ngfree when L was last released */
+  _Atomic bool trim;           /* sysmon: give most of them back */
+  _Atomic(G *) trimmed;        /* their Gs, shells now: stack by schedlink */
   _Atomic(G *) inbox __attribute__((aligned(64))); /* pushed without the host lock: stack by schedlink */
   timers timers;
 
@@ -361,6 +364,9 @@ G *gmake_big(size_t stack);
 void gfput_host(G *gp);
 void gbind(G *gp);
 void gpass(G *from, G *to);
+G *gtrim_take(void);
+void gtrim_drop(G *list);
+void goroutine_unframe(G *gp);
 void gfree_flush(P *pp);
 G *allg_next(uint32_t *cursor);
 void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
@@ -369,6 +375,7 @@ void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
 bool stack_promise(gkind kind);
 bool stack_alloc(gkind kind, bool promised, stack *out);
 void stack_free(gkind kind, stack *s);
+void stack_drop(stack *s, gkind kind);
 bool stack_alloc_big(size_t size, stack *out);
 void stack_free_big(stack *s);
 size_t stack_host_size(void);

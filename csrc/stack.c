@@ -228,6 +228,17 @@ void stack_free(gkind kind, stack *s) {
   unlock(&depot.lock);
 }
 
+/* Back to the depot, its pages to the kernel. The guard stays. */
+void stack_drop(stack *s, gkind kind) {
+  char *slot = s->lo - PAGE;
+  size_t size = 0;
+  uint32_t n = load_acq(&depot.nchunks);
+  for (uint32_t i = 0; i < n && !size; i++)
+    if (slot >= depot.chunk[i].lo && slot < depot.chunk[i].hi) size = depot.chunk[i].slot;
+  if (size) madvise(slot, size, MADV_DONTNEED);
+  stack_free(kind, s);
+}
+
 /* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */
 bool stack_alloc_big(size_t size, stack *out) {
   char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,

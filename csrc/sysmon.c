@@ -149,7 +149,11 @@ static void deep_sleep(void) {
   fence();
   if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) &&
       !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
-    notetsleep(&sched.sysmonnote, (int64_t)M_IDLE_REAP_S * 1000000000);
+    if (!notetsleep(&sched.sysmonnote, (int64_t)M_IDLE_REAP_S * 1000000000) &&
+        load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
+      store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
+      wakep();
+    }
   store_rlx(&sched.sysmonwait, false);
 }
 

@@ -10,7 +10,6 @@ from typing import (
     Literal,
     Never,
     ParamSpec,
-    Protocol,
     TypeAlias,
     TypeVar,
     final,
@@ -128,6 +127,7 @@ class SendView(Generic[_T_contra]):
     @property
     def name(self) -> str | None: ...
     def __len__(self) -> int: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
 class RecvView(Generic[_T_co]):
@@ -145,27 +145,22 @@ class RecvView(Generic[_T_co]):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[_T_co]: ...
     def __next__(self) -> _T_co: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 # A case of select: a channel or Recv(ch) gives T, Send(ch, v) gives None; None is Go's nil channel.
 @type_check_only
-class _Gives(Protocol[_T_co]):
-    @property
-    def _gives(self) -> _T_co: ...
+class _Gives(Generic[_T_co]): ...
 
 _Case: TypeAlias = RecvChan[_T] | _Gives[_T] | None
 
 @final
-class Recv(Generic[_T_co]):
+class Recv(_Gives[_T_co]):
     def __new__(cls, ch: RecvChan[_T_co] | None) -> Recv[_T_co]: ...
-    @property
-    def _gives(self) -> _T_co: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
-class Send:
+class Send(_Gives[None]):
     def __new__(cls, ch: SendChan[_T] | None, value: _T) -> Send: ...
-    @property
-    def _gives(self) -> None: ...
 
 @final
 class Selected(tuple[int, _T_co, bool]):
@@ -177,6 +172,8 @@ class Selected(tuple[int, _T_co, bool]):
     def value(self) -> _T_co: ...  # what was received; None after a send, or if not ok
     @property
     def ok(self) -> bool: ...  # False: the channel is closed and drained, or none was ready
+    @property
+    def channel(self) -> Chan[Any] | None: ...  # of the case that took effect
     def get(self, ch: RecvChan[_T], /) -> _T: ...  # ValueError: another case; EndOfChannel: not ok
 
 @overload

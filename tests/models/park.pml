@@ -21,7 +21,9 @@
  *   BROKEN_NO_SEQ                  the claim does not compare seq
  *   BROKEN_CANCEL_TWO_WORDS        cancel looks at S and sets C in two steps
  *   BROKEN_NO_UNLINK               G leaves the rest of its wait in the queue
- *   BROKEN_DISARM_DOES_NOT_WAIT    G stops its timer without regard to a lander that is about to arm it
+ *   BROKEN_DISARM_DOES_NOT_WAIT    G stops its timer without regard to a lander that is about to arm it: cancel
+ *                                  needs no lock, so G may be there first.  (A Python goroutine cannot: its
+ *                                  lander has the GIL.)
  *
  * Abstracted
  *   Memory is sequentially consistent.  The lander is on g0; landing on another goroutine's stack does the
@@ -30,8 +32,9 @@
  *
  * Invariants
  *   1. A stack is entered only after its leaver has left it (switch_in).
- *   2. Each wait is claimed once, and by a party of this wait; each claim is one push, one resume (claimed).
- *   3. A timer is armed at most once at a time, for the wait that G is in (land).
+ *   2. Each wait is claimed once, and by a party of this wait; each claim is one push, one resume (won,
+ *      ready).
+ *   3. A timer is armed at most once at a time, for the wait that G is in (arm).
  *   4. At rest: G has had all its waits; cancel was delivered once or is still pending; no value is lost; queue
  *      and timer are empty (check). */
 

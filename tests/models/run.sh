@@ -13,7 +13,8 @@ table() {
   cat <<'END'
 # The base case, a second call, two Ps, a P retaken without the licence, three Ms.
 large licence -DMS=2 -DPS=1 -DCALLS=1
-large licence -DMS=2 -DPS=1 -DCALLS=2
+pass  licence -DMS=2 -DPS=1 -DCALLS=2 -DINBOX=1
+full  licence -DMS=2 -DPS=1 -DCALLS=2
 pass  licence -DMS=2 -DPS=2 -DCALLS=1 -DINBOX=1
 full  licence -DMS=2 -DPS=2 -DCALLS=1
 pass  licence -DMS=2 -DPS=1 -DCALLS=1 -DINBOX=1 -DPALONE

@@ -29,7 +29,8 @@
  *   Wake-ups of sleeping Ms are conditions to wait for (licence.pml has their protocol).
  *
  * Invariants
- *   1. While the world is stopped no P runs native work, is pinned, or changes hands (quiet).
+ *   1. While the world is stopped no P runs native work, is pinned, or changes hands (asserts on
+ *      `stopped`).
  *   2. While it is stopped with the GIL, the stopper has the GIL.
  *   3. At rest: everybody done, GIL and worldsema free, no P STOPPED or in transit (check). */
 

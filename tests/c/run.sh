@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# run.sh - builds the C tests of the runtime and runs them.
+#
+#   tests/c/run.sh [-k] [plain|debug|asan|tsan|all] [word ...]
+#
+#   plain   gcc -O2, as it is shipped
+#   debug   gcc -O1 -DGM_DEBUG: lock ranks and the table of status transitions are checked
+#   asan    clang, address and undefined-behaviour sanitizers, -DGM_DEBUG
+#   tsan    clang, thread sanitizer
+#   word    only tests whose name contains it
+#   -k      keep the build directory, and print its name
+#
+# $CC and $CLANG name the compilers, $JOBS how many run at a time (default: the number of CPUs),
+# $BUILD the directory to build in (default: a temporary one).
+# Each build ends with a summary; the last line is "N passed, N failed" over all of them.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+jobs=${JOBS:-$(nproc)}
+keep=
+[ "${1:-}" = -k ] && keep=1 && shift
+what=${1:-plain}
+[ $# -gt 0 ] && shift
+[ "$what" = all ] && what="plain debug asan tsan"
+
+case $(uname -m) in
+  x86_64) cpu=amd64 ;;
+  aarch64) cpu=arm64 ;;
+  *) echo "run.sh: no switch code for $(uname -m)" >&2; exit 2 ;;
+esac
+
+build=${BUILD:-}
+if [ -z "$build" ]; then
+  build=$(mktemp -d)
+  [ -n "$keep" ] || trap 'rm -rf "$build"' EXIT
+fi
+[ -z "$keep" ] || echo "build directory: $build"
+
+flags=(-std=gnu11 -g -fno-strict-aliasing -Wall -Wextra -Werror
+  -I"$root/csrc" -I"$root/gmprt/include" -I"$here")
+
+# Compiler and flags of a build.
+configure() {
+  case $1 in
+    plain) cc=${CC:-gcc} own=(-O2) ;;
+    debug) cc=${CC:-gcc} own=(-O1 -DGM_DEBUG) ;;
+    asan) cc=${CLANG:-clang} own=(-O1 -DGM_DEBUG -fno-omit-frame-pointer -fsanitize=address,undefined
+      -fno-sanitize-recover=undefined) ;;
+    tsan) cc=${CLANG:-clang} own=(-O1 -fno-omit-frame-pointer -fsanitize=thread) ;;
+    *) echo "run.sh: unknown build $1" >&2; exit 2 ;;
+  esac
+}
+
+# Compiles everything once, then links one program for each test file.
+compile() {
+  local dir=$build/$1 src
+  configure "$1"
+  mkdir -p "$dir"
+  for src in "$root"/csrc/*.c "$root/csrc/arch/$cpu/switch.S" "$here"/*.c; do
+    echo "$src"
+  done | xargs -P "$jobs" -I{} sh -c \
+    'dir=$1 src=$2; shift 2; exec "$@" -c "$src" -o "$dir/$(basename "$src").o"' \
+    sh "$dir" {} "$cc" "${flags[@]}" "${own[@]}"
+  local common=()
+  for src in "$dir"/*.o; do
+    case $src in *_test.c.o | */budget_main.c.o) ;; *) common+=("$src") ;; esac
+  done
+  for src in "$here"/*_test.c; do
+    src=$(basename "$src" .c)
+    "$cc" "${own[@]}" "$dir/$src.c.o" "${common[@]}" -o "$dir/$src" -pthread
+  done
+}
+
+# Goroutine stacks are no roots for the leak checker, and what lives on them is not found.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}
+export UBSAN_OPTIONS=print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}
+# The fork test needs die_after_fork=0; second_deadlock_stack costs nothing and says more.
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0${TSAN_OPTIONS:+:$TSAN_OPTIONS}
+
+total_passed=0 total_failed=0
+for name in $what; do
+  start=$SECONDS
+  compile "$name"
+  compiled=$((SECONDS - start))
+  # One log for each program: they run side by side.
+  for prog in "$build/$name"/*_test; do echo "$prog"; done | xargs -P "$jobs" -I{} sh -c \
+    'prog=$1; shift; "$prog" "$@" >"$prog.log" 2>&1 || true' sh {} "$@"
+  passed=0 failed=0
+  for log in "$build/$name"/*_test.log; do
+    line=$(tail -n 1 "$log")
+    if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+      passed=$((passed + BASH_REMATCH[1]))
+      failed=$((failed + BASH_REMATCH[2]))
+      [ "${BASH_REMATCH[2]}" = 0 ] && continue
+    else
+      failed=$((failed + 1))
+    fi
+    echo "--- $name: $(basename "$log" .log)"
+    cat "$log"
+  done
+  echo "$name: $passed passed, $failed failed (compiled in $compiled s, ran $((SECONDS - start - compiled)) s)"
+  total_passed=$((total_passed + passed))
+  total_failed=$((total_failed + failed))
+done
+echo "$total_passed passed, $total_failed failed"
+[ "$total_failed" = 0 ]

@@ -1,0 +1,216 @@
+"""What type checkers must infer for the public API.  Checked by mypy and pyright; never run."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Literal, assert_type
+
+import gmprt
+from gmprt import (
+    AfterFunc,
+    Chan,
+    ChanStatistics,
+    CreatedBy,
+    ExceptHookArgs,
+    Goroutine,
+    Mutex,
+    Once,
+    Recv,
+    RecvChan,
+    Select,
+    Selected,
+    Semaphore,
+    Send,
+    SendChan,
+    Stats,
+    Ticker,
+    Timer,
+    WaitGroup,
+    after,
+    after_func,
+    go,
+    once_value,
+    run,
+    select,
+    stats,
+    tick,
+)
+
+
+def length(text: str, *, scale: int = 1) -> int:
+    return len(text) * scale
+
+
+class Animal: ...
+
+
+class Cat(Animal): ...
+
+
+def starting() -> None:
+    assert_type(go(length, "a", scale=2), Goroutine[int])
+    assert_type(run(length, "a"), int)
+    assert_type(go(lambda: "x").result(timeout=1), str)
+    go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    go(length, "a", size=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    run(length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def handle(g: Goroutine[int]) -> None:
+    assert_type(g.id, int)
+    assert_type(g.name, str)
+    g.name = "worker"
+    assert_type(g.join(timeout=1.5), bool)
+    assert_type(g.result(), int)
+    assert_type(g.exception(), BaseException | None)
+    assert_type(g.cancel("why"), bool)
+    assert_type(g.state, Literal["runnable", "running", "syscall", "waiting", "dead"])
+    assert_type(g.wait_reason, str)
+    assert_type(g.stack(), traceback.StackSummary)
+    assert_type(g.created_by, CreatedBy | None)
+    assert_type(g.context, Context | None)
+    assert_type(g.cpu_time, float)
+    assert_type(gmprt.current(), Goroutine[Any] | None)
+    # A handle only gives: one of a Cat is one of an Animal.
+    cat: Goroutine[Cat] = go(Cat)
+    animal: Goroutine[Animal] = cat
+    animal.detach()
+
+
+async def awaiting(g: Goroutine[int]) -> None:
+    assert_type(await g.aresult(), int)
+
+
+def channels() -> None:
+    ch: Chan[int] = Chan(3, name="numbers")
+    assert_type(Chan[str](), Chan[str])
+    ch.send(1, timeout=0.5)
+    ch.send("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(ch.recv(timeout=1), int)
+    assert_type(ch.recv_nowait(), int)
+    assert_type(ch.statistics(), ChanStatistics)
+    assert_type(len(ch) + ch.capacity, int)
+    assert_type(ch.recv_ok(), tuple[int, Literal[True]] | tuple[None, Literal[False]])
+    value, _ = ch.recv_ok()
+    assert_type(value, int | None)
+    for item in ch:
+        assert_type(item, int)
+    with ch as same:
+        assert_type(same, Chan[int])
+
+
+def feed(animals: RecvChan[Animal]) -> None:
+    assert_type(animals.recv(), Animal)
+
+
+def directions(ch: Chan[Cat]) -> None:
+    receiver: RecvChan[Cat] = ch
+    sender: SendChan[Cat] = ch
+    assert_type(ch.receiver.recv(), Cat)
+    assert_type(receiver.recv(), Cat)
+    feed(ch)  # covariant: what comes out is an Animal
+    receiver = ch.receiver
+    sender = ch.sender
+    sender.send(Cat())
+    # Contravariant: who takes any Animal takes a Cat.
+    animals: Chan[Animal] = Chan()
+    sender = animals
+    wrong: SendChan[Animal] = ch  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    no_recv: RecvChan[Cat] = ch.sender  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    no_send: SendChan[Cat] = ch.receiver  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    del wrong, no_recv, no_send
+
+
+def pipeline(words: RecvChan[str], out: SendChan[int]) -> None:
+    for word in words:
+        out.send(len(word))
+    out.close()
+
+
+def selecting(a: Chan[int], b: Chan[str], c: RecvChan[bytes], maybe: Chan[int] | None) -> None:
+    assert_type(select(a), Selected[int])
+    assert_type(select(a, b), Selected[int | str])
+    assert_type(select(a, b, c, timeout=1), Selected[int | str | bytes])
+    assert_type(select(Recv(a), b.receiver), Selected[int | str])
+    assert_type(select(Send(a, 1)), Selected[None])
+    assert_type(select(Recv(a), Send(b, "x")), Selected[int | None])
+    assert_type(select(maybe, b), Selected[int | str])
+    assert_type(select(Recv(maybe), after(1)), Selected[int | float])
+    assert_type(select(a, a, a, a, a, b), Selected[int | str])
+    chans: list[Chan[int]] = [a]
+    assert_type(select(*chans, timeout=0), Selected[int])
+    Send(b, 1)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
+    chosen = select(a, b, default=True)
+    index, value, ok = chosen
+    assert_type(index, int)
+    assert_type(value, int | str)
+    assert_type(ok, bool)
+    assert_type(chosen.index, int)
+    assert_type(chosen.value, int | str)
+    assert_type(chosen.get(a), int)
+    assert_type(chosen.get(b.receiver), str)
+
+
+def selecting_again(a: Chan[int], b: Chan[str]) -> None:
+    again = Select(a, b)
+    assert_type(again, Select[int | str])
+    assert_type(again(timeout=1), Selected[int | str])
+    assert_type(Select(Recv(a), Send(b, "x"))(), Selected[int | None])
+
+
+def blocking_for_ever() -> int:
+    select()
+
+
+def clocks() -> None:
+    assert_type(after(1), RecvChan[float])
+    assert_type(tick(0.1), RecvChan[float])
+    timer, ticker = Timer(1), Ticker(0.5)
+    assert_type(timer.c.recv(), float)
+    assert_type(timer.stop(), bool)
+    assert_type(timer.reset(2), bool)
+    assert_type(ticker.c, RecvChan[float])
+    later = after_func(1, length, "a", scale=2)
+    assert_type(later, AfterFunc)
+    assert_type(later.stop(), bool)
+    after_func(1, length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def locks() -> None:
+    mutex = Mutex()
+    with mutex, Semaphore(3):
+        assert_type(mutex.locked(), bool)
+    assert_type(mutex.lock(timeout=1), bool)
+    group = WaitGroup()
+    assert_type(group.go(length, "a"), Goroutine[int])
+    assert_type(group.wait(), bool)
+    Once().do(clocks)
+
+
+@once_value
+def settings() -> dict[str, int]:
+    return {}
+
+
+def helpers() -> None:
+    assert_type(settings(), dict[str, int])
+    assert_type(settings, Callable[[], dict[str, int]])
+    assert_type(stats(), Stats)
+    assert_type(stats().parks, int)
+    assert_type(gmprt.gomaxprocs(), int)
+    assert_type(gmprt.debug.dump_string(), str)
+    assert_type(gmprt.debug.goroutines(), list[Goroutine[Any]])
+    assert_type(gmprt.native.include_dir(), str)
+    assert_type(gmprt.__version__, str)
+
+
+def hooks() -> None:
+    def hook(args: ExceptHookArgs) -> None:
+        assert_type(args.exc_value, BaseException)
+        assert_type(args.goroutine, Goroutine[Any])
+
+    gmprt.excepthook = hook
+    gmprt.excepthook = length  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
