@@ -194,14 +194,11 @@ static void park_commit(M *m, G *gp) {
   int64_t deadline = m->deadline;
   casgstatus(gp, Grunning, Gwaiting);
   if (likely(wait_try_open(gp))) {
-    if (deadline) {
-      gp->timer.seq = load_rlx(&gp->wait) & WAIT_SEQMASK;
-      timer_add(gp->timer.ts, &gp->timer, deadline);
-    }
+    if (deadline) timer_add(gp->timer.ts, &gp->timer, deadline);
     if (unlockf) unlockf(unlockarg);
     return;
   }
-  if (deadline) timers_unreserve(gp->timer.ts);
+  if (deadline) timer_disarm(&gp->timer);
   if (unlockf) unlockf(unlockarg);
   if (gp->kind == GK_HOST)
     goready_hosted(gp); /* landing from a hosted goroutine: the host lock is held */
@@ -230,7 +227,7 @@ wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t 
       gp->param = NULL;
       return WAKE_NOMEM;
     }
-    gp->timer.ts = ts;
+    timer_announce(ts, &gp->timer, wait_next(gp));
   }
   store_rlx(&gp->reason, why);
   gp->param = NULL;

@@ -112,7 +112,7 @@ typedef struct timer {
   uint64_t seq;  /* handed to f: what the timer was armed for */
   void (*f)(struct timer *t, uint64_t seq); /* finds what t is part of; runs without the lock */
   _Atomic(timers *) ts; /* the heap it was put in */
-  _Atomic int32_t index; /* in that heap, -1: not in it */
+  _Atomic int32_t index; /* in that heap, -1: not in it, -2: announced, will be added */
 } timer;
 
 struct timers {
@@ -479,6 +479,8 @@ int64_t ticks_to_ns(uint64_t ticks);
 void time_init(void);
 bool timers_reserve(timers *ts);
 void timers_unreserve(timers *ts);
+void timer_announce(timers *ts, timer *t, uint64_t seq);
+void timer_disarm(timer *t);
 void timer_add(timers *ts, timer *t, int64_t when);
 bool timer_del(timer *t);
 int64_t timers_run(timers *ts, int64_t now);

@@ -7,6 +7,7 @@
  *     only if the lock was free in both looks, or after 10 ms of the same detachment;
  *   - Ps whose driver has been in one stretch of host code for a slice while native work waits and no P
  *     idles: it loses the P, not the licence;
+ *   - the driver, if it has no P any more: it may block all the same;
  *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
  *     gives way;
  *   - timers and the poller, when every M is busy;
@@ -57,9 +58,21 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
   return true;
 }
 
-/* Returns how many Ps were taken. */
+/* A driver that has lost its P alone, and then blocks, stands in no P's word: it loses the licence.
+ * (Without this look all hosted goroutines would wait for its call: models/licence.pml,
+ * BROKEN_LICENCE_NEEDS_P.) */
+static uint32_t retake_licence(M *m, int64_t now, bool *first) {
+  if (!blocked(m, now, first) || !cas(&sched.l.holder, m, (M *)NULL)) return 0;
+  xadd(&counts.handoffs, 1);
+  m->seen_out = false;
+  wake_for_rest();
+  return 1;
+}
+
+/* Returns how many Ps, or the licence alone, were taken. */
 static uint32_t retake(int64_t now, bool *first) {
   uint32_t n = 0;
+  M *driver = load_rlx(&sched.l.holder);
   for (int32_t i = 0; i < sched.gomaxprocs; i++) {
     P *pp = sched.allp[i];
     uint64_t w = load_acq(&pp->status);
@@ -76,6 +89,7 @@ static uint32_t retake(int64_t now, bool *first) {
     }
     if (PSTATE(w) != Phost) continue;
     M *m = sched.allm[PMID(w)];
+    if (m == driver) driver = NULL; /* looked at here */
     uint32_t switches = load_rlx(&m->switches);
     if (blocked(m, now, first)) {
       n += retakep(pp, w, m, true);
@@ -86,6 +100,7 @@ static uint32_t retake(int64_t now, bool *first) {
       n += retakep(pp, w, m, false);
     }
   }
+  if (driver) n += retake_licence(driver, now, first);
   return n;
 }
 

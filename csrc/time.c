@@ -18,7 +18,6 @@
 
 #include "runtime2.h"
 
-static double ns_per_tick = 1.0;
 static uint64_t tick0;
 static int64_t time0;
 
@@ -33,12 +32,18 @@ void time_init(void) {
   time0 = nanotime();
 }
 
-/* The rate of cputicks() is measured over all the time since the start: exact when it is asked for. */
+/* The rate of cputicks() is measured from the start to the first question that comes 50 ms later or more,
+ * and stays: a time that stands still is then reported as standing still. */
 int64_t ticks_to_ns(uint64_t ticks) {
-  uint64_t dt = cputicks() - tick0;
-  int64_t dn = nanotime() - time0;
-  if (dt > 1000000) ns_per_tick = (double)dn / (double)dt;
-  return (int64_t)((double)ticks * ns_per_tick);
+  static _Atomic double rate; /* ns per tick; several threads may find the same */
+  double r = load_rlx(&rate);
+  if (r == 0) {
+    uint64_t dt = cputicks() - tick0;
+    int64_t dn = nanotime() - time0;
+    r = dt ? (double)dn / (double)dt : 1;
+    if (dn > 50000000) store_rlx(&rate, r);
+  }
+  return (int64_t)((double)ticks * r);
 }
 
 /* ---- the heap: ts->lock held ---------------------------------------------------------------------- */
@@ -120,6 +125,21 @@ void timers_unreserve(timers *ts) {
   spin_unlock(&ts->lock);
 }
 
+/* A goroutine is about to park with a deadline, room is reserved: the lander adds t, after it has opened the
+ * wait.  Whoever claims the wait in between lets the owner run before t is added; its timer_del waits for
+ * that, or a stale entry would stay behind. */
+void timer_announce(timers *ts, timer *t, uint64_t seq) {
+  store_rlx(&t->ts, ts);
+  t->seq = seq;
+  store_rlx(&t->index, -2);
+}
+
+/* The lander does not add it after all. */
+void timer_disarm(timer *t) {
+  timers_unreserve(load_rlx(&t->ts));
+  store_rel(&t->index, -1);
+}
+
 /* t is in no heap; room was reserved. */
 void timer_add(timers *ts, timer *t, int64_t when) {
   spin_lock(&ts->lock);
@@ -143,7 +163,12 @@ void timer_add(timers *ts, timer *t, int64_t when) {
 /* true: it was waiting, and will not fire.  false: it has fired, is firing, or was in no heap. */
 bool timer_del(timer *t) {
   for (;;) {
-    if (load_rlx(&t->index) < 0) return false;
+    int32_t at = load_acq(&t->index);
+    if (at == -2) {
+      cpu_relax();
+      continue;
+    }
+    if (at < 0) return false;
     timers *ts = load_rlx(&t->ts);
     spin_lock(&ts->lock);
     if (load_rlx(&t->ts) != ts) { /* its P died and the heap moved */

@@ -111,7 +111,8 @@ def _drop_own_path() -> None:
 
 
 def _info(_: argparse.Namespace) -> int:
-    rows = list(_facts())
+    # In a goroutine: how stacks are guarded is known once there is one.
+    rows = gmprt.go(lambda: list(_facts())).result()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")

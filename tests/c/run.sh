@@ -11,7 +11,7 @@
 #   -k      keep the build directory, and print its name
 #
 # $CC and $CLANG name the compilers, $JOBS how many run at a time (default: the number of CPUs),
-# $BUILD the directory to build in (default: a temporary one).
+# $BUILD the directory to build in (default: a temporary one), $CFLAGS more flags.
 # Each build ends with a summary; the last line is "N passed, N failed" over all of them.
 set -euo pipefail
 
@@ -38,7 +38,7 @@ fi
 [ -z "$keep" ] || echo "build directory: $build"
 
 flags=(-std=gnu11 -g -fno-strict-aliasing -Wall -Wextra -Werror
-  -I"$root/csrc" -I"$root/gmprt/include" -I"$here")
+  -I"$root/csrc" -I"$root/gmprt/include" -I"$here" ${CFLAGS:-})
 
 # Compiler and flags of a build.
 configure() {
@@ -68,7 +68,7 @@ compile() {
   done
   for src in "$here"/*_test.c; do
     src=$(basename "$src" .c)
-    "$cc" "${own[@]}" "$dir/$src.c.o" "${common[@]}" -o "$dir/$src" -pthread
+    "$cc" "${own[@]}" "$dir/$src.c.o" "${common[@]}" -o "$dir/$src" -pthread -lm
   done
 }
 

@@ -6,7 +6,7 @@
 
 static P ps[4];
 static G gs[4 * RUNQ_SIZE];
-static bool inherit;
+static __thread bool inherit;
 
 static void setup(int procs) {
   for (int i = 0; i < procs; i++) {

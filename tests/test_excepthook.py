@@ -1,0 +1,261 @@
+"""Failures that nobody collects: reported once, by an ordinary goroutine, never lost."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import PATIENCE, ended, eventually, mixed, parked, run_child
+
+import gmprt
+from gmprt import Chan, ExceptHookArgs, go
+
+Where = Callable[[Callable[[], Any]], Any]
+
+
+def fail(what: str = "reason") -> None:
+    raise LookupError(what)
+
+
+@pytest.fixture
+def reports() -> Iterator[list[ExceptHookArgs]]:
+    """What gmprt.excepthook is called with; the test must take everything out."""
+    got: list[ExceptHookArgs] = []
+    gmprt.excepthook = got.append
+    yield got
+    assert got == []
+
+
+def one(reports: list[ExceptHookArgs]) -> ExceptHookArgs:
+    eventually(lambda: reports, "a report")
+    gmprt.sleep(0.005)
+    assert len(reports) == 1, "reported more than once"
+    return reports.pop()
+
+
+def test_dropped_at_once(where: Where, reports: list[ExceptHookArgs]) -> None:
+    def body() -> None:
+        go(fail)
+        args = one(reports)
+        assert args.exc_type is LookupError
+        assert str(args.exc_value) == "reason"
+        assert args.exc_traceback is args.exc_value.__traceback__
+        assert args.goroutine.done()
+        assert args.goroutine.exception(0) is args.exc_value
+
+    where(body)
+
+
+def test_dropped_after_its_end(where: Where, reports: list[ExceptHookArgs]) -> None:
+    def body() -> None:
+        g: Any = go(fail)
+        eventually(g.done)
+        assert not reports, "somebody may still collect it"
+        number = g.id
+        del g
+        assert one(reports).goroutine.id == number
+
+    where(body)
+
+
+def test_dropped_in_a_cycle(reports: list[ExceptHookArgs]) -> None:
+    class Holder:
+        pass
+
+    holder = Holder()
+    holder.me = holder  # type: ignore[attr-defined]
+    holder.g = go(fail)  # type: ignore[attr-defined]
+    eventually(holder.g.done)  # type: ignore[attr-defined]
+    del holder
+    gc.collect()
+    assert one(reports).exc_type is LookupError
+
+
+def test_whoever_asked_has_collected(reports: list[ExceptHookArgs]) -> None:
+    for ask in ("join", "result", "exception"):
+        g: Any = go(fail)
+        try:
+            getattr(g, ask)(PATIENCE)
+        except LookupError:
+            pass
+        del g
+    gc.collect()
+    gmprt.sleep(0.01)
+    assert reports == []
+
+
+def test_not_for_everybody(reports: list[ExceptHookArgs]) -> None:
+    """Cancelled and, as in threads, SystemExit are no failures."""
+
+    def leave(error: type[BaseException]) -> None:
+        raise error
+
+    gate: Chan[int] = Chan()
+    g: Any = go(gate.recv)
+    parked(g)
+    g.cancel()
+    del g
+    go(leave, SystemExit)
+    go(leave, gmprt.Cancelled)
+    go(gmprt.goexit)
+    eventually(lambda: gmprt.num_goroutine() == 0)
+    gmprt.sleep(0.01)
+    assert reports == []
+    go(leave, KeyboardInterrupt)
+    assert one(reports).exc_type is KeyboardInterrupt
+
+
+def test_called_in_an_ordinary_goroutine(reports: list[ExceptHookArgs]) -> None:
+    """The hook may do anything, parking included, and takes no lock of whoever dropped the handle."""
+    lock = threading.Lock()
+    seen: Chan[tuple[Any, str]] = Chan()
+
+    def hook(args: ExceptHookArgs) -> None:
+        with lock:
+            gmprt.sleep(0.001)
+            seen.send((gmprt.current(), str(args.exc_value)))
+
+    gmprt.excepthook = hook
+    g: Any = go(fail, "x")
+    eventually(g.done)
+    with lock:
+        del g
+        gc.collect()
+    reporter, text = seen.recv(timeout=PATIENCE)
+    assert reporter is not None
+    assert text == "x"
+    ended(reporter)
+
+
+def test_every_one_of_many(procs: int, reports: list[ExceptHookArgs]) -> None:
+    def start(first: int) -> None:
+        for i in range(first, first + 100):
+            go(fail, str(i))
+
+    ended(*[mixed(i, start, 100 * i) for i in range(4)])
+    eventually(lambda: len(reports) == 400)
+    assert sorted(int(str(a.exc_value)) for a in reports) == list(range(400))
+    reports.clear()
+
+
+def test_reported_at_the_end_of_run(reports: list[ExceptHookArgs]) -> None:
+    def main() -> None:
+        go(fail)
+
+    gmprt.run(main)
+    assert [a.exc_type for a in reports] == [LookupError], "before run() returns"
+    reports.clear()
+
+
+def test_the_main_goroutines_error_is_runs(reports: list[ExceptHookArgs]) -> None:
+    with pytest.raises(LookupError):
+        gmprt.run(fail)
+    gc.collect()
+    gmprt.sleep(0.005)
+    assert reports == []
+
+
+# ---- what is printed -------------------------------------------------------------------------------
+
+
+def test_printed_once_with_its_origin() -> None:
+    code = """
+        import gmprt
+        def fail():
+            raise LookupError("the reason")
+        def start():
+            gmprt.go(fail)
+        def main():
+            start()
+            gmprt.sleep(0.01)
+        gmprt.run(main)
+        print("went on")
+    """
+    done = run_child(code)
+    assert done.stdout == "went on\n"
+    err = done.stderr
+    assert err.count("LookupError: the reason") == 1
+    assert err.startswith("Exception in goroutine ")
+    assert "Traceback (most recent call last):" in err
+    assert ", in fail\n" in err
+    assert "created by start in goroutine 1 at <string>:6\n" in err
+
+
+def test_printed_at_the_end_of_the_process() -> None:
+    code = """
+        import gmprt
+        def fail(text):
+            raise LookupError(text)
+        kept = gmprt.go(fail, "kept until the end")
+        gmprt.go(fail, "dropped at once")
+        collected = gmprt.go(fail, "collected")
+        assert kept.id and collected.join(20)
+        while not kept.done():
+            gmprt.sleep(0.001)
+    """
+    err = run_child(code).stderr
+    assert err.count("LookupError: kept until the end") == 1
+    assert err.count("LookupError: dropped at once") == 1
+    assert "collected" not in err
+
+
+def test_kept_handles_of_a_failed_run() -> None:
+    """Kept in a global, never asked: reported when the process ends."""
+    code = """
+        import gmprt
+        kept = []
+        def fail():
+            raise LookupError("never asked")
+        def main():
+            kept.append(gmprt.go(fail))
+            gmprt.sleep(0.01)
+        gmprt.run(main)
+    """
+    assert run_child(code).stderr.count("LookupError: never asked") == 1
+
+
+def test_a_hook_that_fails_hides_nothing() -> None:
+    code = """
+        import gmprt
+        def hook(args):
+            raise ValueError("hook")
+        gmprt.excepthook = hook
+        def main():
+            gmprt.go(lambda: {}["lost"])
+            gmprt.sleep(0.01)
+        gmprt.run(main)
+        print("went on")
+    """
+    done = run_child(code)
+    assert done.stdout == "went on\n"
+    assert done.stderr.count("ValueError: hook") == 1
+    assert done.stderr.count("KeyError: 'lost'") == 1
+
+
+def test_no_stderr() -> None:
+    code = """
+        import sys, gmprt
+        sys.stderr = None
+        def main():
+            gmprt.go(lambda: 1 / 0)
+            gmprt.sleep(0.01)
+        gmprt.run(main)
+        print("went on")
+    """
+    assert run_child(code).stdout == "went on\n"
+
+
+def test_the_name_is_printed() -> None:
+    code = """
+        import gmprt
+        def main():
+            g = gmprt.go(lambda: 1 / 0)
+            g.name = "divider"
+            del g
+            gmprt.sleep(0.01)
+        gmprt.run(main)
+    """
+    assert "(divider)" in run_child(code).stderr

@@ -1,0 +1,766 @@
+"""run(): the main goroutine, what it leaves behind, and signals."""
+
+from __future__ import annotations
+
+import contextvars
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import PATIENCE, Child, Thread, ended, eventually, parked, run_child
+
+import gmprt
+from gmprt import Chan, GoroutineCancelled, go, run
+
+# ---- result ----------------------------------------------------------------------------------------
+
+
+def test_result_and_arguments() -> None:
+    def main(*args: int, **kwargs: int) -> Any:
+        gmprt.sleep(0.001)
+        return args, kwargs
+
+    assert run(main, 1, 2, x=3) == ((1, 2), {"x": 3})
+    assert run(int) == 0
+    assert run(main, main=1, fn=2) == ((), {"main": 1, "fn": 2})
+
+
+@pytest.mark.parametrize("error", [LookupError("e"), SystemExit(3), KeyboardInterrupt()])
+def test_exception(error: BaseException) -> None:
+    def main() -> None:
+        gmprt.gosched()
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(main)
+    assert caught.value is error
+
+
+def test_in_a_traceback_the_way_leads_from_run_to_the_error() -> None:
+    def main() -> None:
+        inner()
+
+    def inner() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        run(main)
+    names = [entry.name for entry in caught.traceback]
+    assert names[-2:] == ["main", "inner"]
+    assert names.index("run") < names.index("main")
+
+
+@pytest.mark.parametrize("garbage", [None, 1, "main", []])
+def test_garbage(garbage: Any) -> None:
+    with pytest.raises(TypeError):
+        run(garbage)
+    with pytest.raises(TypeError):
+        run()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        go(run, garbage).result(PATIENCE)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(TypeError):
+        run(lambda: 1, 2)  # type: ignore[call-arg]
+
+
+def test_nested_it_is_a_call() -> None:
+    def main() -> Any:
+        me = gmprt.current()
+        return me is run(gmprt.current), go(lambda: run(gmprt.current)).result() is me
+
+    assert run(main) == (True, False)
+
+
+def test_many_in_sequence() -> None:
+    def main(i: int) -> int:
+        ch: Chan[int] = Chan()
+        go(ch.send, i)
+        return ch.recv()
+
+    threads = threading.active_count()
+    assert [run(main, i) for i in range(50)] == list(range(50))
+    assert threading.active_count() == threads
+
+
+def test_from_another_thread() -> None:
+    def main() -> tuple[int, str]:
+        gmprt.sleep(0.002)
+        return threading.get_ident(), threading.current_thread().name
+
+    t = Thread(run, main)
+    assert t.result() == (t.thread.ident, t.thread.name)
+
+
+def test_several_at_once(procs: int) -> None:
+    """Each thread has a main goroutine of its own; they can talk to each other."""
+    size = 6
+    ring: list[Chan[int]] = [Chan() for _ in range(size)]
+
+    def main(i: int) -> int:
+        got = 0
+        for _ in range(50):
+            if i == 0:
+                ring[1].send(got)
+                got = ring[0].recv()
+            else:
+                ring[(i + 1) % size].send(ring[i].recv() + 1)
+        return got
+
+    tasks = [Thread(run, main, i) for i in range(size)]
+    assert tasks[0].result() == 50 * (size - 1)
+    ended(*tasks)
+
+
+# ---- the identity of the caller --------------------------------------------------------------------
+
+
+def test_it_is_the_calling_thread() -> None:
+    local = threading.local()
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
+    local.x = "before"
+    var.set("before")
+    ident, native, thread = (
+        threading.get_ident(),
+        threading.get_native_id(),
+        threading.current_thread(),
+    )
+
+    def main() -> None:
+        for _ in range(5):
+            assert threading.get_ident() == ident
+            assert threading.get_native_id() == native
+            assert threading.current_thread() is thread
+            assert threading.main_thread() is thread
+            assert local.x == "before"
+            assert var.get() == "before"
+            gmprt.sleep(0.001)
+        local.x = "inside"
+        var.set("inside")
+
+    run(main)
+    assert (local.x, var.get()) == ("inside", "inside")
+    assert threading.get_ident() == ident
+
+
+def test_it_is_the_calling_thread_wherever_it_runs(procs: int) -> None:
+    """Also when it goes on, after a blocking call, on another OS thread."""
+    ident = threading.get_ident()
+    busy = True
+
+    def spin() -> None:
+        while busy:
+            gmprt.gosched()
+
+    def main() -> None:
+        nonlocal busy
+        spinners = [go(spin) for _ in range(3)]
+        for _ in range(5):
+            time.sleep(0.005)
+            assert threading.get_ident() == ident
+            gmprt.gosched()
+        busy = False
+        ended(*spinners)
+
+    run(main)
+    assert threading.get_ident() == ident
+
+
+def test_an_rlock_taken_before_is_ours_inside() -> None:
+    lock = threading.RLock()
+    with lock:
+
+        def main() -> bool:
+            gmprt.sleep(0.001)
+            with lock:
+                return go(lock.acquire, blocking=False).result()
+
+        assert run(main) is False
+
+
+def test_lock_os_thread() -> None:
+    """Locked, the main goroutine is on the thread that called run(), natively too."""
+    import ctypes
+    import os
+
+    gettid = ctypes.CDLL(None).gettid
+
+    def main() -> list[int]:
+        gmprt.lock_os_thread()
+        seen = []
+        for _ in range(5):
+            seen.append(gettid())
+            gmprt.sleep(0.001)
+        gmprt.lock_os_thread()
+        gmprt.unlock_os_thread()
+        seen.append(gettid())
+        gmprt.unlock_os_thread()
+        gmprt.sleep(0.001)
+        gmprt.unlock_os_thread()  # once too often: no harm
+        return seen
+
+    assert set(run(main)) == {os.getpid()}
+    here: set[int] = set(Thread(lambda: run(main)).result())
+    assert len(here) == 1
+
+
+def test_lock_os_thread_in_a_goroutine(procs: int) -> None:
+    import ctypes
+
+    gettid = ctypes.CDLL(None).gettid
+
+    def work() -> set[int]:
+        gmprt.lock_os_thread()
+        seen = set()
+        for _ in range(20):
+            seen.add(gettid())
+            gmprt.sleep(0.0005)
+        me = gmprt.current()
+        assert me is not None
+        assert me.locked_to_thread
+        return seen  # ends locked
+
+    others = [go(lambda: [gmprt.sleep(0.0005) for _ in range(20)]) for _ in range(10)]
+    locked = [go(work) for _ in range(4)]
+    tids = [g.result(PATIENCE) for g in locked]
+    assert [len(s) for s in tids] == [1] * 4
+    assert len(set.union(*tids)) == 4, "each on a thread of its own"
+    ended(*others)
+    gmprt.lock_os_thread()  # an ordinary thread is always so
+    gmprt.unlock_os_thread()
+
+
+# ---- what it leaves --------------------------------------------------------------------------------
+
+
+def test_leftovers_are_cancelled_and_waited_for() -> None:
+    log: list[str] = []
+
+    def child() -> None:
+        try:
+            go(grandchild)
+            Chan().recv()
+        except gmprt.Cancelled as error:
+            log.append(str(error.reason))
+            raise
+        finally:
+            gmprt.sleep(0.01)
+            log.append("child")
+
+    def grandchild() -> None:
+        try:
+            gmprt.sleep(1000)
+        finally:
+            gmprt.sleep(0.02)
+            log.append("grandchild")
+
+    def main() -> str:
+        go(child)
+        gmprt.sleep(0.005)
+        return "result"
+
+    assert run(main) == "result"
+    assert log == ["the main goroutine has ended", "child", "grandchild"]
+    assert gmprt.num_goroutine() == 0
+
+
+def test_leftovers_that_did_not_start_yet() -> None:
+    started: list[int] = []
+
+    def child(i: int) -> None:
+        started.append(i)
+        gmprt.sleep(1000)
+
+    def main() -> None:
+        for i in range(10):
+            go(child, i)
+
+    run(main)
+    assert gmprt.num_goroutine() == 0
+    assert sorted(started) in ([], list(range(10)))
+
+
+def test_leftovers_of_a_failed_main() -> None:
+    log: list[str] = []
+
+    def child() -> None:
+        try:
+            Chan().recv()
+        finally:
+            log.append("cleaned up")
+
+    def main() -> None:
+        go(child)
+        gmprt.sleep(0.002)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run(main)
+    assert log == ["cleaned up"]
+
+
+def test_leftovers_started_while_it_ends() -> None:
+    log: list[str] = []
+
+    def last() -> None:
+        try:
+            gmprt.sleep(1000)
+        finally:
+            log.append("last")
+
+    def child() -> None:
+        try:
+            Chan().recv()
+        finally:
+            go(last)
+
+    def main() -> None:
+        go(child)
+        gmprt.sleep(0.002)
+
+    run(main)
+    assert log == ["last"]
+
+
+def test_others_goroutines_are_left_alone() -> None:
+    gate: Chan[int] = Chan()
+    mine = go(gate.recv)
+    nested: list[gmprt.Goroutine[int]] = []
+
+    def outside() -> None:
+        nested.append(go(gate.recv))
+        gmprt.sleep(1000)
+
+    def main() -> gmprt.Goroutine[int]:
+        g = go(gate.recv)
+        g.detach()
+        assert g.detached
+        return g
+
+    parent = go(outside)
+    parked(parent)
+    detached = run(main)
+    gmprt.sleep(0.005)
+    assert not mine.done()
+    assert not detached.done()
+    assert not nested[0].done()
+    parent.cancel()
+    for i in range(3):
+        gate.send(i)
+    assert sorted(g.result(PATIENCE) for g in (mine, detached, nested[0])) == [0, 1, 2]
+    ended(parent)
+
+
+def test_cancelled_from_outside() -> None:
+    handle: Chan[Any] = Chan(1)
+
+    def main() -> None:
+        handle.send(gmprt.current())
+        try:
+            Chan().recv()
+        finally:
+            gmprt.sleep(0.001)
+
+    t = Thread(run, main)
+    g = handle.recv(timeout=PATIENCE)
+    parked(g)
+    g.cancel("enough")
+    error = t.exception()
+    assert isinstance(error, GoroutineCancelled)
+    assert error.reason == "enough"
+
+
+def test_warning_names_those_who_stay() -> None:
+    """After five seconds a message says who keeps run() waiting, and it goes on waiting."""
+    code = """
+        import gmprt, time
+        def stays():
+            end = time.monotonic() + 5.6
+            while time.monotonic() < end:
+                try:
+                    gmprt.sleep(end - time.monotonic())
+                except gmprt.Cancelled:
+                    pass
+            print("ended by itself")
+        def main():
+            g = gmprt.go(stays)
+            g.name = "stubborn"
+            gmprt.gosched()
+            print("main ends")
+        gmprt.run(main)
+        print("run returned")
+    """
+    done = run_child(code)
+    assert done.stdout == "main ends\nended by itself\nrun returned\n"
+    assert "waits for 1 cancelled goroutine(s)" in done.stderr
+    assert '"stubborn" [sleep' in done.stderr
+    assert "created by main" in done.stderr
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------
+
+PARKED = {
+    "recv": "gmprt.Chan().recv()",
+    "recv with timeout": "gmprt.Chan().recv(timeout=1000)",
+    "send": "gmprt.Chan().send(1)",
+    "select": "gmprt.select(gmprt.Chan(), gmprt.Chan())",
+    "gmprt.sleep": "gmprt.sleep(1000)",
+    "join": "gmprt.go(gmprt.sleep, 1000).join()",
+    "result": "gmprt.go(time.sleep, 2).result()",
+    "mutex": "m = gmprt.Mutex(); m.lock(); m.lock()",
+    "semaphore": "gmprt.Semaphore(0).acquire()",
+    "waitgroup": "w = gmprt.WaitGroup(); w.add(); w.wait()",
+    "timer": "gmprt.after(1000).recv()",
+    "time.sleep": "time.sleep(1000)",
+    "a lock": "l = threading.Lock(); l.acquire(); l.acquire()",
+    "an event": "threading.Event().wait()",
+    "a queue": "queue.Queue().get()",
+    "a pipe": "os.read(os.pipe()[0], 1)",
+    "a socket": "ends = socket.socketpair(); ends[0].recv(1)",
+    "select.select": "select.select([], [], [], 1000)",
+    "a loop": "while True: pass",
+    "a loop of gosched": "while True: gmprt.gosched()",
+    "a loop of channel operations": "c = gmprt.Chan(1)\n    while True: c.send(1); c.recv()",
+    "subprocess": "subprocess.run(['sleep', '1000'])",
+}
+
+
+def interruptible(body: str, *, before: str = "") -> str:
+    return f"""
+import gmprt, os, queue, select, signal, socket, subprocess, sys, threading, time
+{before}
+def body():
+    {body}
+def main():
+    # Keeps "all goroutines are asleep" from being true, and works meanwhile.
+    def others():
+        while True:
+            gmprt.sleep(0.01)
+    gmprt.go(others)
+    print("ready")
+    try:
+        body()
+    except KeyboardInterrupt:
+        print("interrupted")
+        raise
+    print("ended")
+try:
+    gmprt.run(main)
+except KeyboardInterrupt:
+    print("out of run")
+"""
+
+
+@pytest.mark.parametrize("where", list(PARKED))
+def test_ctrl_c(where: str) -> None:
+    with Child(interruptible(PARKED[where])) as child:
+        child.expect("ready")
+        time.sleep(0.05)  # any moment will do; most are in the wait
+        child.interrupt()
+        done = child.finish()
+    assert done.stdout == "ready\ninterrupted\nout of run\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("where", ["recv", "time.sleep", "a loop"])
+@pytest.mark.parametrize("procs", ["1", "2"])
+def test_ctrl_c_at_any_moment(where: str, procs: str) -> None:
+    with Child(interruptible(PARKED[where]), env={"GOMAXPROCS": procs}) as child:
+        child.expect("ready")
+        child.interrupt()
+        done = child.finish()
+    assert done.stdout == "ready\ninterrupted\nout of run\n"
+
+
+def test_ctrl_c_uncaught() -> None:
+    """The process dies as Python does of an uncaught KeyboardInterrupt."""
+    code = "import gmprt\ndef main():\n  print('ready')\n  gmprt.sleep(1000)\ngmprt.run(main)"
+    with Child(code) as child:
+        child.expect("ready")
+        child.interrupt()
+        done = child.finish()
+    assert done.returncode in (-signal.SIGINT, 130)
+    assert "KeyboardInterrupt" in done.stderr
+
+
+def test_ctrl_c_is_for_main_alone() -> None:
+    code = """
+        import gmprt
+        log = []
+        def child(i):
+            try:
+                gmprt.sleep(1000)
+            except BaseException as error:
+                log.append(type(error).__name__)
+                raise
+        def main():
+            for i in range(5):
+                gmprt.go(child, i)
+            gmprt.sleep(0.01)
+            print("ready")
+            gmprt.Chan().recv()
+        try:
+            gmprt.run(main)
+        except KeyboardInterrupt:
+            print(log)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        child.interrupt()
+        done = child.finish()
+    assert done.stdout == "ready\n" + str(["Cancelled"] * 5) + "\n"
+
+
+def test_ctrl_c_again_and_again() -> None:
+    code = """
+        import gmprt
+        def main():
+            for i in range(5):
+                try:
+                    print("ready", i)
+                    gmprt.Chan().recv(timeout=1000)
+                except KeyboardInterrupt:
+                    print("interrupted", i)
+            return "done"
+        print(gmprt.run(main))
+    """
+    with Child(code) as child:
+        for i in range(5):
+            child.expect(f"ready {i}")
+            child.interrupt()
+            child.expect(f"interrupted {i}")
+        assert child.finish().stdout.endswith("done\n")
+
+
+def test_ctrl_c_while_it_waits_for_leftovers() -> None:
+    """It dumps all goroutines and ends the process."""
+    code = """
+        import gmprt
+        def stays():
+            while True:
+                try:
+                    gmprt.sleep(1000)
+                except gmprt.Cancelled:
+                    print("not yet")
+        def main():
+            g = gmprt.go(stays)
+            g.name = "stubborn"
+            gmprt.gosched()
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("not yet")
+        child.interrupt()
+        done = child.finish()
+    assert done.returncode == 130
+    assert '"stubborn" [sleep' in done.stderr
+    assert ".stays(...)" in done.stderr
+
+
+def test_second_ctrl_c() -> None:
+    """The first is main's, the second is for those that do not end."""
+    code = """
+        import gmprt
+        def stays():
+            while True:
+                try:
+                    gmprt.sleep(1000)
+                except gmprt.Cancelled:
+                    print("not yet")
+        def main():
+            gmprt.go(stays)
+            print("ready")
+            gmprt.Chan().recv()
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        child.interrupt()
+        child.expect("not yet")
+        child.interrupt()
+        done = child.finish()
+    assert done.returncode == 130
+    assert ".stays(...)" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["recv", "gmprt.sleep", "time.sleep", "a loop", "select", "join"])
+def test_signal_handlers_run_in_main(where: str) -> None:
+    """A handler of signal.signal runs in the main goroutine, and the wait goes on after it."""
+    code = f"""
+import gmprt, os, signal, sys, threading, time
+def handler(number, frame):
+    assert threading.current_thread() is threading.main_thread()
+    assert gmprt.current() is main_g
+    print("handled", number == signal.SIGUSR1)
+    handled.append(1)
+    if len(handled) == 3:
+        raise LookupError("out of the handler")
+handled = []
+main_g = None
+def body():
+    {PARKED[where]}
+def main():
+    global main_g
+    main_g = gmprt.current()
+    signal.signal(signal.SIGUSR1, handler)
+    print("ready")
+    body()
+try:
+    gmprt.run(main)
+except LookupError as error:
+    print(error)
+"""
+    with Child(code) as child:
+        child.expect("ready")
+        for i in range(3):
+            time.sleep(0.02)
+            child.signal(signal.SIGUSR1)
+            eventually(lambda n=i: child.stdout.count("handled True") == n + 1)  # type: ignore[misc]
+        done = child.finish()
+    assert done.stdout == "ready\n" + "handled True\n" * 3 + "out of the handler\n"
+    assert done.returncode == 0
+
+
+def test_signals_before_and_after_run() -> None:
+    """The mask and the handlers of the thread are as they were."""
+    code = """
+        import gmprt, os, signal
+        got = []
+        signal.signal(signal.SIGUSR1, lambda n, f: got.append(gmprt.current() is not None))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        def main():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            gmprt.sleep(0.01)
+        for _ in range(5):
+            gmprt.run(main)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.pthread_sigmask(signal.SIG_SETMASK, before) == {signal.SIGUSR2}
+        print(got)
+    """
+    assert run_child(code).stdout == str([True, False] * 5) + "\n"
+
+
+def test_interval_timers() -> None:
+    """setitimer's signals arrive however main waits, none is lost for good."""
+    code = """
+        import gmprt, signal, time
+        ticks = 0
+        def tick(number, frame):
+            global ticks
+            ticks += 1
+        def main():
+            signal.signal(signal.SIGALRM, tick)
+            signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+            ch = gmprt.Chan()
+            while ticks < 200:
+                for wait in (lambda: ch.recv(timeout=0.01), lambda: time.sleep(0.01)):
+                    try:
+                        wait()
+                    except TimeoutError:
+                        pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        gmprt.run(main)
+        print("done")
+    """
+    assert run_child(code).stdout == "done\n"
+
+
+def test_signals_in_the_main_thread_without_run() -> None:
+    """The main thread waiting as an ordinary thread is interrupted too."""
+    code = """
+        import gmprt
+        print("ready")
+        try:
+            gmprt.Chan().recv()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        time.sleep(0.02)
+        child.interrupt()
+        assert child.finish().stdout == "ready\ninterrupted\n"
+
+
+def test_asyncio_signals_inside() -> None:
+    code = """
+        import asyncio, gmprt, os, signal
+        async def amain():
+            loop = asyncio.get_running_loop()
+            got = asyncio.Event()
+            loop.add_signal_handler(signal.SIGUSR1, got.set)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.wait_for(got.wait(), 20)
+            return "got it"
+        print(gmprt.run(asyncio.run, amain()))
+    """
+    assert run_child(code).stdout == "got it\n"
+
+
+def test_in_a_thread_ctrl_c_is_the_main_threads() -> None:
+    code = """
+        import gmprt, threading
+        def main():
+            print("ready")
+            gmprt.Chan().recv(timeout=1000)
+        t = threading.Thread(target=gmprt.run, args=(main,), daemon=True)
+        t.start()
+        try:
+            t.join()
+        except KeyboardInterrupt:
+            print("main thread interrupted", t.is_alive())
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        time.sleep(0.02)
+        child.interrupt()
+        done = child.finish()
+    assert done.stdout == "ready\nmain thread interrupted True\n"
+
+
+# ---- leaving ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+def test_sys_exit_in_main(code: int) -> None:
+    run_child(f"import gmprt, sys\ngmprt.run(sys.exit, {code})", status=code)
+
+
+def test_sys_exit_with_a_message() -> None:
+    done = run_child("import gmprt, sys\ngmprt.run(sys.exit, 'that is why')", status=1)
+    assert done.stderr == "that is why\n"
+
+
+def test_sys_exit_in_another_goroutine_ends_only_that() -> None:
+    code = """
+        import gmprt, sys
+        def main():
+            gmprt.go(sys.exit, 3).join()
+            print("main goes on")
+        gmprt.run(main)
+    """
+    done = run_child(code)
+    assert (done.stdout, done.stderr) == ("main goes on\n", "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with 3.12")
+def test_monitoring_sees_goroutines() -> None:
+    code = """
+        import gmprt, sys
+        mon = sys.monitoring
+        mon.use_tool_id(3, "test")
+        seen = set()
+        mon.register_callback(3, mon.events.PY_START, lambda code, off: seen.add(code.co_name))
+        mon.set_events(3, mon.events.PY_START)
+        def inside(): gmprt.sleep(0)
+        def main(): gmprt.go(inside).join()
+        gmprt.run(main)
+        mon.set_events(3, 0)
+        print({"inside", "main"} <= seen)
+    """
+    assert run_child(code).stdout == "True\n"
