@@ -34,6 +34,7 @@ gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout);
 gm_result gm_chan_close(gm_chan *c);
 size_t gm_chan_len(gm_chan *c);
 size_t gm_chan_cap(gm_chan *c);
+bool gm_chan_closed(gm_chan *c);
 const struct gm_api *gm_api_table(void);
 """
 

@@ -42,7 +42,7 @@
 #define xadd(p, v) atomic_fetch_add((p), (v))
 #define xchg(p, v) atomic_exchange((p), (v))
 #define cas(p, old, new) \
-  ({ __typeof__(old) old_ = (old); atomic_compare_exchange_strong((p), &old_, (new)); })
+  ({ __typeof__(load_rlx(p)) old_ = (old); atomic_compare_exchange_strong((p), &old_, (new)); })
 /* For counters of one writer that others read: no lock prefix. */
 #define inc_rlx(p) store_rlx((p), load_rlx(p) + 1)
 

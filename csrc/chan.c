@@ -107,7 +107,7 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline) {
     chanunlock(c);
     return WAKE_OK;
   }
-  G *gp = block ? getg() : NULL;
+  G *gp = block ? getg(c->hosted) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
@@ -156,7 +156,7 @@ wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline) {
     chanunlock(c);
     return WAKE_OK;
   }
-  G *gp = block ? getg() : NULL;
+  G *gp = block ? getg(c->hosted) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;

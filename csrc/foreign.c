@@ -58,11 +58,13 @@ G *foreign_g(void) {
   return tls_foreign = foreign_make();
 }
 
-/* Whoever calls: the running goroutine, or the foreign thread's record. */
-G *getg(void) {
+/* Who waits, for an object that is `hosted` or not: the running goroutine, or the thread's record.  A hosted
+ * goroutine that waits for a native object has dropped the host lock to call us: it blocks its thread like
+ * any C call does, and sysmon hands its P off. */
+G *getg(bool hosted) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  return likely(gp != NULL) ? gp : foreign_g();
+  return likely(gp && (gp->kind == GK_HOST) == hosted) ? gp : foreign_g();
 }
 
 void foreign_wake(G *gp) {

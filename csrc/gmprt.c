@@ -30,17 +30,22 @@ static inline int64_t deadline_of(int64_t timeout) {
   return timeout > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + timeout;
 }
 
+/* The running native goroutine; NULL in any other thread, a hosted goroutine's included. */
 static G *curg(void) {
   M *m = getm();
-  return m ? load_rlx(&m->curg) : NULL;
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  return gp && gp->kind == GK_NATIVE ? gp : NULL;
 }
 
-/* A foreign thread whose sleep was broken by a signal waits on: its handlers are not ours to run. */
+/* A wait was broken by a signal: shall the caller hear of it? */
+static bool interruptible(void) { return host->interruptible && host->interruptible(); }
+
+/* A thread without a host waits on when a signal breaks its sleep: there are no handlers to run. */
 #define RETRY(call) \
   ({ \
     wake_t r_; \
     do r_ = (call); \
-    while (r_ == WAKE_INTERRUPTED && !curg()); \
+    while (r_ == WAKE_INTERRUPTED && !interruptible()); \
     (gm_result) r_; \
   })
 
@@ -71,7 +76,8 @@ gm_result gm_sleep(int64_t ns) {
 }
 
 uint64_t gm_goid(void) {
-  G *gp = curg();
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
   return gp ? gp->goid : 0;
 }
 
@@ -104,6 +110,7 @@ gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout) {
 gm_result gm_chan_close(gm_chan *c) { return (gm_result)chanclose(&c->c); }
 size_t gm_chan_len(gm_chan *c) { return load_rlx(&c->c.qcount); }
 size_t gm_chan_cap(gm_chan *c) { return c->c.dataqsiz; }
+bool gm_chan_closed(gm_chan *c) { return load_acq(&c->c.closed); }
 
 int32_t gm_select(const gm_case *cases, int32_t n, int64_t timeout, gm_result *result) {
   scase few[16], *k = n <= 16 ? few : malloc((size_t)n * sizeof *k);
@@ -118,7 +125,7 @@ int32_t gm_select(const gm_case *cases, int32_t n, int64_t timeout, gm_result *r
   wake_t r;
   int32_t index;
   do index = selectgo(k, n, timeout != 0, deadline, false, &r);
-  while (r == WAKE_INTERRUPTED && !curg());
+  while (r == WAKE_INTERRUPTED && !interruptible());
   if (k != few) free(k);
   *result = (gm_result)r;
   return index;

@@ -134,15 +134,28 @@ static void gpush(G **list, uint32_t *n, G *gp) {
   ++*n;
 }
 
+/* sched.lock held. */
+static G *depot_pop(void) {
+  uint32_t n = load_rlx(&sched.ngfree);
+  G *gp = gpop(&sched.gfree, &n);
+  store_rlx(&sched.ngfree, n);
+  return gp;
+}
+static void depot_push(G *gp) {
+  uint32_t n = load_rlx(&sched.ngfree);
+  gpush(&sched.gfree, &n, gp);
+  store_rlx(&sched.ngfree, n);
+}
+
 /* pp NULL: the caller has no P (a foreign thread). */
 G *gfget_native(P *pp) {
   G *gp = pp ? gpop(&pp->gfree, &pp->ngfree) : NULL;
   if (gp) return gp;
-  if (sched.ngfree > 0) {
+  if (load_rlx(&sched.ngfree) > 0) {
     lock(&sched.lock);
-    gp = gpop(&sched.gfree, &sched.ngfree);
+    gp = depot_pop();
     while (pp && pp->ngfree < GFREE_LOCAL / 2 && sched.gfree)
-      gpush(&pp->gfree, &pp->ngfree, gpop(&sched.gfree, &sched.ngfree));
+      gpush(&pp->gfree, &pp->ngfree, depot_pop());
     unlock(&sched.lock);
   }
   return gp ? gp : gmake_native();
@@ -153,13 +166,13 @@ void gfput_native(P *pp, G *gp) {
   if (pp->ngfree < GFREE_LOCAL) return;
   lock(&sched.lock);
   while (pp->ngfree > GFREE_LOCAL / 2)
-    gpush(&sched.gfree, &sched.ngfree, gpop(&pp->gfree, &pp->ngfree));
+    depot_push(gpop(&pp->gfree, &pp->ngfree));
   unlock(&sched.lock);
 }
 
 /* A P dies: sched.lock held. */
 void gfree_flush(P *pp) {
-  while (pp->gfree) gpush(&sched.gfree, &sched.ngfree, gpop(&pp->gfree, &pp->ngfree));
+  while (pp->gfree) depot_push(gpop(&pp->gfree, &pp->ngfree));
 }
 
 /* ---- hosted: the host lock is held ----------------------------------------------------------------

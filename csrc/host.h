@@ -15,6 +15,7 @@
  *   locked      without any lock: does anybody hold the host lock?
  *   m_exit      on an M's thread, host lock not held: free the base state.
  *   leave/enter a foreign thread that holds the host lock is about to sleep: drop it; take it again.
+ *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
  *   all_asleep  the last M goes idle and nothing can wake anybody from inside; must not block.
  *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.
@@ -50,6 +51,7 @@ typedef struct host_t {
   void (*m_exit)(struct M *m);
   void *(*leave)(void);
   void (*enter)(void *state);
+  bool (*interruptible)(void);
   void (*wake_lender)(struct M *m);
   void (*all_asleep)(unsigned epoch);
   void (*dump)(void);

@@ -185,6 +185,9 @@ static void lrelease(M *m) {
   if (pin(m)) {
     m->p->hostfirst = false; /* the look that follows is findrunnable's */
     m->p->turnstart = nanotime();
+    /* The turn may have ended because no P was idle.  One that became idle meanwhile saw the licence taken
+     * and slept; this M may now find native work and keep it. */
+    if (lwaiting() && load_rlx(&sched.npidle) > 0) wakep();
     return;
   }
   m->p = NULL;

@@ -30,7 +30,7 @@ enum { READ = 0, WRITE = 1 };
 
 typedef struct pollDesc {
   spinlock lock; /* guards the rest */
-  bool registered, closing;
+  bool registered;
   struct {
     bool ready;
     sudog *sg; /* the one that waits */
@@ -145,7 +145,7 @@ static void pd_unlock(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
 static int poll_park(int fd, int side) {
   pollDesc *pd = poll_desc(fd);
   if (!pd) return EBADF;
-  G *gp = getg();
+  G *gp = getg(false);
   spin_lock(&pd->lock);
   if (!pd->registered) {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
@@ -155,7 +155,6 @@ static int poll_park(int fd, int side) {
       return errno;
     }
     pd->registered = true;
-    pd->closing = false;
   }
   if (pd->side[side].ready || pd->side[side].sg) {
     bool busy = !pd->side[side].ready; /* a second waiter on one side: Go's "double wait" */
@@ -166,8 +165,8 @@ static int poll_park(int fd, int side) {
   sudog_link(&gp->sg, gp, NULL);
   pd->side[side].sg = &gp->sg;
   xadd(&waiters, 1);
-  gopark(pd_unlock, pd, waitReasonIOWait, 0);
-  if (gp->param == &gp->sg) return pd->closing ? EBADF : 0;
+  wake_t r = gopark(pd_unlock, pd, waitReasonIOWait, 0);
+  if (gp->param == &gp->sg) return r == WAKE_CLOSED ? EBADF : 0;
   spin_lock(&pd->lock);
   if (pd->side[side].sg == &gp->sg) {
     pd->side[side].sg = NULL;
@@ -186,9 +185,9 @@ void gm_forget_fd(int fd) {
   if (pd->registered) {
     epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
     pd->registered = false;
-    pd->closing = true;
     for (int i = 0; i < 2; i++) {
       wake[i] = unblock(pd, i);
+      if (wake[i]) wake[i]->wakeres = WAKE_CLOSED;
       pd->side[i].ready = false;
     }
   }

@@ -113,11 +113,6 @@ int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg) {
 
 static struct sigaction old_segv, old_bus;
 
-static size_t signal_stack_size(void) {
-  size_t n = (size_t)getauxval(AT_MINSIGSTKSZ);
-  return n + (32 << 10);
-}
-
 static void say(const char *text) {
   if (write(2, text, strlen(text)) < 0) return;
 }
@@ -174,6 +169,13 @@ void os_init_signals(void) {
 }
 
 /* On a new M: a signal stack for the handler above, and timers without the kernel's 50 us of slack. */
+#if !defined(GM_ASAN) && !defined(GM_TSAN)
+static size_t signal_stack_size(void) {
+  size_t n = (size_t)getauxval(AT_MINSIGSTKSZ);
+  return n + (32 << 10);
+}
+#endif
+
 void os_minit(void) {
 #if !defined(GM_ASAN) && !defined(GM_TSAN)
   stack_t ss = {.ss_size = signal_stack_size()};

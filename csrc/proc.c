@@ -243,10 +243,14 @@ bool native_waiting(void) {
   return false;
 }
 
+/* Work that a P could do, L included if nobody drives it. */
+static bool work_in_sight(void) {
+  return native_waiting() || (lwaiting() && !load_rlx(&sched.l.holder));
+}
+
 /* The caller gives pp away: to an M if there is anything to do with it, else to the idle list. */
 void handoffp(P *pp) {
-  bool work = !runqempty(pp) || load_rlx(&sched.runqsize) > 0 ||
-              (lwaiting() && !load_rlx(&sched.l.holder));
+  bool work = !runqempty(pp) || work_in_sight();
   bool poll = (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
   if ((work || poll) && !load_rlx(&sched.gcwaiting)) {
     store_rel(&pp->status, PWORD(0, Pidle));
@@ -255,7 +259,7 @@ void handoffp(P *pp) {
   }
   releasep_idle(pp);
   fence();
-  if (native_waiting() || (lwaiting() && !load_rlx(&sched.l.holder))) wakep();
+  if (work_in_sight()) wakep();
 }
 
 /* ---- all asleep ------------------------------------------------------------------------------------ */
@@ -322,11 +326,13 @@ static bool lacquire(M *m) {
   return lwaiting() && !load_rlx(&sched.l.holder) && cas(&sched.l.holder, (M *)NULL, m);
 }
 
+/* Found work while spinning: the next wake-up is this M's duty.  Whoever pushed meanwhile, native or hosted,
+ * saw a spinning M and woke nobody. */
 static void resetspinning(M *m) {
   m->spinning = false;
   xadd(&sched.nmspinning, (uint32_t)-1);
   fence();
-  if (native_waiting()) wakep();
+  if (work_in_sight()) wakep();
 }
 
 /* Other Ps' rings, in random order.  calm: only rings whose head has not moved since `heads`. */
@@ -439,12 +445,15 @@ static bool sleep_in_poller(M *m) {
   xadd(&sched.nmspinning, 1);
   store_rlx(&sched.polluntil, 0);
   store_rel(&sched.lastpoll, nanotime());
-  if (retakep(m)) return true;
-  int64_t now = nanotime();
+  bool got = retakep(m);
+  int64_t now = nanotime(); /* all heaps: those of busy and of idle Ps too, nobody else sleeps for them */
   for (int32_t i = 0; i < sched.gomaxprocs; i++) timers_run(&sched.allp[i]->timers, now);
   timers_run(&sched.l.timers, now);
+  if (got) return true;
   m->spinning = false;
   xadd(&sched.nmspinning, (uint32_t)-1);
+  fence(); /* what the timers made ready saw a spinning M and woke nobody */
+  if (work_in_sight()) wakep();
   return false;
 }
 
@@ -456,7 +465,7 @@ static bool look_again(M *m) {
     xadd(&sched.nmspinning, (uint32_t)-1);
   }
   fence();
-  if (!(native_waiting() || (lwaiting() && !load_rlx(&sched.l.holder)))) return false;
+  if (!work_in_sight()) return false;
   return retakep(m);
 }
 
@@ -740,7 +749,7 @@ void sched_afterfork(M *keep) {
   sched.nmidle = sched.lockedwait = 0;
   sched.mcount = keep != NULL;
   sched.runqhead = sched.runqtail = sched.gfree = NULL;
-  sched.ngfree = 0;
+  store_rlx(&sched.ngfree, 0);
   store_rlx(&sched.runqsize, 0);
   store_rlx(&sched.npidle, 0);
   store_rlx(&sched.nmspinning, 0);

@@ -305,7 +305,7 @@ typedef struct sched_t {
   P *pidle;
   G *runqhead, *runqtail; /* global queue of native goroutines */
   G *gfree;               /* depot of dead native goroutines */
-  uint32_t ngfree;
+  _Atomic uint32_t ngfree; /* read without the lock */
   uint32_t lockedwait;    /* Ms asleep with a goroutine wired to them */
   int lockend;
 
@@ -421,7 +421,7 @@ _Noreturn void goroutine_main(G *gp);
 void goroutine_frame(G *gp);
 
 /* foreign.c */
-G *getg(void);
+G *getg(bool hosted);
 G *foreign_g(void);
 wake_t foreign_park(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
                     bool hosted);

@@ -153,7 +153,7 @@ static uint64_t *selrand(void) {
 /* Passes 2 and 3. */
 static int32_t selwait(scase *cases, const uint16_t *order, int32_t n, int64_t deadline, bool hosted,
                        wake_t *result) {
-  G *gp = getg();
+  G *gp = getg(hosted);
   sudog *sgs = gp ? selsudogs(gp, (uint32_t)n) : NULL;
   if (!sgs) {
     if (!hosted) selunlock(cases, order, n);
@@ -225,7 +225,7 @@ int32_t selectgo(scase *cases, int32_t ncases, bool block, int64_t deadline, boo
     if (wake && hosted) goready_hosted(wake);
     if (wake && !hosted) goready(wake);
   } else if (n == 0) { /* select{}: for ever, or until the deadline */
-    G *gp = getg();
+    G *gp = getg(hosted);
     *result = gp ? park_any(gp, NULL, NULL, waitReasonSelectNoCases, deadline, hosted) : WAKE_NOMEM;
   } else {
     index = selwait(cases, lockorder, n, deadline, hosted, result);

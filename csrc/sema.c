@@ -81,7 +81,7 @@ static void serve(sudog *sg, bool success, bool hosted) {
 /* ---- broadcast queues of the host (joiners, wait groups): host lock held ------------------------------ */
 
 wake_t waitq_wait(waitq *q, waitreason why, int64_t deadline) {
-  G *gp = getg();
+  G *gp = getg(true);
   if (!gp) return WAKE_NOMEM;
   sudog_link(&gp->sg, gp, NULL);
   enqueue(q, &gp->sg);
@@ -125,7 +125,7 @@ wake_t semacquire(sema *s, waitreason why, bool block, int64_t deadline) {
     qunlock(&s->lock, hosted);
     return WAKE_OK;
   }
-  G *gp = block ? getg() : NULL;
+  G *gp = block ? getg(hosted) : NULL;
   if (!gp) {
     qunlock(&s->lock, hosted);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
@@ -192,7 +192,7 @@ static wake_t mutex_lock_slow(gomutex *m, int64_t deadline) {
   bool hosted = m->hosted;
   for (;;) {
     spin_a_little(m);
-    G *gp = getg();
+    G *gp = getg(hosted);
     if (!gp) return WAKE_NOMEM;
     qlock(&m->lock, hosted);
     if (mutex_try_or_announce(m, awoke, starving)) {

@@ -66,7 +66,7 @@ static struct {
 } depot = {.lock = {.rank = rank_stack}, .native_size = STACK_NATIVE};
 
 static bool limited; /* address space is scarce: see address_space_limited */
-static int guard_mode = -1; /* 1: madvise, 0: mprotect */
+static _Atomic int guard_mode = -1; /* 1: madvise, 0: mprotect */
 static _Atomic uint64_t unguarded;
 
 /* Address space is limited (RLIMIT_AS) or reserved memory is counted (overcommit mode 2). */
@@ -95,18 +95,19 @@ void stack_init(void) {
 }
 
 const char *stack_guard_mode(void) {
-  return guard_mode == 1 ? "MADV_GUARD_INSTALL" : guard_mode == 0 ? "mprotect" : "none yet";
+  int mode = load_rlx(&guard_mode);
+  return mode == 1 ? "MADV_GUARD_INSTALL" : mode == 0 ? "mprotect" : "none yet";
 }
 
 /* Where the guard of a fresh slot stands. */
 static char *first_guard(char *slot, size_t size) { return size > ALIGN ? slot + size - ALIGN : slot; }
 
 static bool guard_install(char *page) {
-  if (guard_mode != 0 && madvise(page, PAGE, MADV_GUARD_INSTALL) == 0) {
-    guard_mode = 1;
+  if (load_rlx(&guard_mode) != 0 && madvise(page, PAGE, MADV_GUARD_INSTALL) == 0) {
+    store_rlx(&guard_mode, 1);
     return true;
   }
-  guard_mode = 0;
+  store_rlx(&guard_mode, 0);
   return mprotect(page, PAGE, PROT_NONE) == 0;
 }
 
@@ -213,9 +214,22 @@ bool stack_alloc(gkind kind, bool promised, stack *out) {
   return slot != NULL;
 }
 
+/* The size of the slot that s lies in; 0: not one of ours. */
+static size_t slot_size(const stack *s) {
+  uint32_t n = load_acq(&depot.nchunks);
+  for (uint32_t i = 0; i < n; i++)
+    if (s->lo > depot.chunk[i].lo && s->lo < depot.chunk[i].hi) return depot.chunk[i].slot;
+  return 0;
+}
+
 void stack_free(gkind kind, stack *s) {
   slotclass *c = &depot.cls[kind];
+  size_t size = slot_size(s);
   lock(&depot.lock);
+  if (size != c->size) { /* made before a resize: given up, its address space is all it costs */
+    unlock(&depot.lock);
+    return;
+  }
   if (c->nfreed == c->capfreed) {
     uint32_t cap = c->capfreed ? 2 * c->capfreed : 64;
     char **more = realloc(c->freed, cap * sizeof *more);
@@ -230,12 +244,8 @@ void stack_free(gkind kind, stack *s) {
 
 /* Back to the depot, its pages to the kernel. The guard stays. */
 void stack_drop(stack *s, gkind kind) {
-  char *slot = s->lo - PAGE;
-  size_t size = 0;
-  uint32_t n = load_acq(&depot.nchunks);
-  for (uint32_t i = 0; i < n && !size; i++)
-    if (slot >= depot.chunk[i].lo && slot < depot.chunk[i].hi) size = depot.chunk[i].slot;
-  if (size) madvise(slot, size, MADV_DONTNEED);
+  size_t size = slot_size(s);
+  if (size) madvise(s->lo - PAGE, size, MADV_DONTNEED);
   stack_free(kind, s);
 }
 
@@ -262,7 +272,7 @@ stack_verdict stack_fault(uintptr_t addr) {
     size_t size = depot.chunk[i].slot, offset = (addr - lo) % size;
     char *slot = (char *)(addr - offset), *soft = first_guard(slot, size);
     if (soft > slot && addr - (uintptr_t)soft < PAGE) {
-      if (guard_mode == 1)
+      if (load_rlx(&guard_mode) == 1)
         madvise(soft, PAGE, MADV_GUARD_REMOVE);
       else
         mprotect(soft, PAGE, PROT_READ | PROT_WRITE);

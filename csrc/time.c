@@ -90,7 +90,8 @@ static void publish_next(timers *ts) {
 }
 
 static void heap_remove(timers *ts, int32_t i) {
-  store_rlx(&ts->heap[i].t->index, -1);
+  /* Release: the owner that sees -1 may announce the timer anew, after what we have read of it. */
+  store_rel(&ts->heap[i].t->index, -1);
   int32_t last = --ts->len;
   if (i != last) {
     place(ts, i, ts->heap[last].when, ts->heap[last].t);

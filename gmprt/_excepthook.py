@@ -80,7 +80,7 @@ def _hook_failed(hook: object, args: ExceptHookArgs) -> None:
 
 def report_uncollected() -> None:
     """Report the failures that wait for it: at the end of run() and of the process."""
-    for goroutine in _core.failures():
+    for goroutine in _core.failures(held=True):
         report(goroutine)
 
 

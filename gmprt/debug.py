@@ -40,8 +40,8 @@ def dump(file: TextIO | None = None) -> None:
     if out is None:
         return
     separator = ""
-    for block in _blocks():
-        out.write(separator + block)
+    for text in _blocks():
+        out.write(separator + text)
         separator = "\n"
     out.flush()
 

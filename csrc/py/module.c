@@ -283,6 +283,7 @@ static int core_exec(PyObject *module) {
   if (load_errors() < 0 || !tstate_init()) return -1;
   identity_install();
   gm_start_hook = py_gm_start;
+  host = &python_host;
   struct {
     PyTypeObject **out;
     PyType_Spec *spec;

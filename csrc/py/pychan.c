@@ -329,23 +329,23 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 #define FN(f) ((PyCFunction)(void (*)(void))(f))
 #define SEND_METHODS \
   {"send", FN(py_send), KW, \
-   "send(value, *, timeout=None)\n--\n\nSend; waits until a receiver takes it or the buffer has room.\n" \
+   "send($self, value, /, *, timeout=None)\n--\n\nSend; waits until a receiver takes it or the buffer has room.\n" \
    "Raises ChannelClosed on a closed channel, Timeout after timeout seconds. Go's send."}, \
   {"send_nowait", py_send_nowait, METH_O, \
-   "send_nowait(value)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now."}
+   "send_nowait($self, value, /)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now."}
 #define CLOSE_METHOD \
   {"close", py_close, METH_NOARGS, \
-   "close()\n--\n\nWakes every waiter; buffered values are still delivered. Closing twice raises\n" \
+   "close($self, /)\n--\n\nWakes every waiter; buffered values are still delivered. Closing twice raises\n" \
    "ChannelClosed."}
 #define RECV_METHODS \
   {"recv", FN(py_recv), KW, \
-   "recv(*, timeout=None)\n--\n\nReceive; waits for a value. Raises EndOfChannel when closed and drained,\n" \
+   "recv($self, /, *, timeout=None)\n--\n\nReceive; waits for a value. Raises EndOfChannel when closed and drained,\n" \
    "Timeout after timeout seconds. Go's receive."}, \
   {"recv_ok", FN(py_recv_ok), KW, \
-   "recv_ok(*, timeout=None)\n--\n\nReceive with Go's comma-ok: (value, True), or (None, False) when the\n" \
+   "recv_ok($self, /, *, timeout=None)\n--\n\nReceive with Go's comma-ok: (value, True), or (None, False) when the\n" \
    "channel is closed and drained."}, \
   {"recv_nowait", py_recv_nowait, METH_NOARGS, \
-   "recv_nowait()\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now."}
+   "recv_nowait($self, /)\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now."}
 #define CLASS_GETITEM \
   {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Chan[T] for type checkers."}
 #define GETTERS \
@@ -357,8 +357,8 @@ static PyMethodDef chan_methods[] = {
     SEND_METHODS,
     CLOSE_METHOD,
     RECV_METHODS,
-    {"waiting", py_waiting, METH_NOARGS, "waiting()\n--\n\n(senders, receivers) parked now."},
-    {"statistics", py_statistics, METH_NOARGS, "statistics()\n--\n\nA snapshot, as a dataclass."},
+    {"waiting", py_waiting, METH_NOARGS, "waiting($self, /)\n--\n\n(senders, receivers) parked now."},
+    {"statistics", py_statistics, METH_NOARGS, "statistics($self, /)\n--\n\nA snapshot, as a dataclass."},
     {"__enter__", py_enter, METH_NOARGS, NULL},
     {"__exit__", FN(py_exit), METH_FASTCALL, NULL},
     CLASS_GETITEM,

@@ -17,6 +17,7 @@ PyTypeObject *Goroutine_Type;
 PyObject *reporter_hook;
 static PyObject *failed; /* list: handles that failed and were dropped */
 static bool report_scheduled;
+static Goroutine *held; /* handles that failed and live, and nobody has asked: through extras.fnext */
 
 G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
 
@@ -39,7 +40,6 @@ bool runtime_ensure(void) {
     PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
     return false;
   }
-  host = &python_host;
   if (schedinit()) return true;
   if (errno == EAGAIN)
     PyErr_SetString(errs.TooManyThreads, "can't start a new thread for the runtime");
@@ -186,9 +186,31 @@ static bool worth_reporting(Goroutine *self) {
          !PyErr_GivenExceptionMatches(self->outcome, PyExc_SystemExit);
 }
 
+static void failed_link(Goroutine *self) {
+  if (!more_of(self)) {
+    PyErr_Clear(); /* it will be reported if it is dropped, but not if it is kept to the end */
+    return;
+  }
+  self->more->fnext = held;
+  if (held) held->more->fprev = self;
+  held = self;
+}
+
+static void failed_unlink(Goroutine *self) {
+  extras *m = self->more;
+  if (!m || (held != self && !m->fprev)) return;
+  if (m->fprev)
+    m->fprev->more->fnext = m->fnext;
+  else
+    held = m->fnext;
+  if (m->fnext) m->fnext->more->fprev = m->fprev;
+  m->fprev = m->fnext = NULL;
+}
+
 /* Calls the hook for a failure that nobody collects; on an ordinary goroutine or thread. */
 static void report(Goroutine *self) {
   self->reported = true;
+  failed_unlink(self);
   PyObject *r = reporter_hook ? PyObject_CallOneArg(reporter_hook, (PyObject *)self) : NULL;
   if (!r && PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
   Py_XDECREF(r);
@@ -222,6 +244,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   if (gp->lockedm) unwire(gp);
   gp->locked = 0;
   if (unlikely(self->failed) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
+  if (unlikely(self->failed) && worth_reporting(self)) failed_link(self);
   if (!self->lent) state_clear(ts);
   self->done = true;
   self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
@@ -240,6 +263,7 @@ host_after goroutine_run(G *gp) {
   PyThreadState *ts = ts_of(gp);
   self->started = true;
   self->gilstate_base = ts->gilstate_counter;
+  if (!self->lent) tstate_fresh_depth(ts);
   if (self->context && !self->lent) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */
     Py_INCREF(ts->context);
@@ -256,16 +280,32 @@ host_after goroutine_run(G *gp) {
 
 /* ---- failures that nobody collected ------------------------------------------------------------------------ */
 
-static PyObject *py_failures(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  (void)module;
+static PyObject *take_failed(void) {
   PyObject *list = failed;
   failed = NULL;
   report_scheduled = false;
   return list ? list : PyList_New(0);
 }
 
+/* (held=False): those whose handle was dropped; held: also those whose handle lives, at the very end. */
+static PyObject *py_failures(PyObject *module, PyObject *args, PyObject *kwargs) {
+  (void)module;
+  static char *names[] = {"held", NULL};
+  int all = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:failures", names, &all)) return NULL;
+  PyObject *list = take_failed();
+  while (list && all && held) {
+    Goroutine *self = held;
+    failed_unlink(self);
+    self->reported = true;
+    if (PyList_Append(list, (PyObject *)self) < 0) Py_CLEAR(list);
+  }
+  return list;
+}
+
 static PyObject *report_all(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  PyObject *list = py_failures(module, NULL);
+  (void)module;
+  PyObject *list = take_failed();
   for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++)
     report((Goroutine *)PyList_GET_ITEM(list, i));
   Py_XDECREF(list);
@@ -291,6 +331,7 @@ void failures_push(Goroutine *self) {
 
 static void goroutine_finalize(PyObject *op) {
   Goroutine *self = (Goroutine *)op;
+  failed_unlink(self);
   if (!self->done || !worth_reporting(self)) return;
   self->reported = true;
 #ifdef HAVE_CURRENT_EXC_TRIPLE
@@ -352,6 +393,7 @@ static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
   self->collected = true;
+  failed_unlink(self);
   if (self->outcome) return 1; /* settled: its own reporter may ask before it is done */
   if (current_handle() == self) {
     PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
@@ -542,6 +584,10 @@ static PyObject *get_locked(PyObject *op, void *Py_UNUSED(c)) {
   G *gp = goroutine_g((Goroutine *)op);
   return PyBool_FromLong(gp && gp->lockedm);
 }
+static PyObject *get_reason(PyObject *op, void *Py_UNUSED(c)) {
+  extras *more = ((Goroutine *)op)->more;
+  return Py_NewRef(more && more->reason ? more->reason : Py_None);
+}
 static PyObject *get_function(PyObject *op, void *Py_UNUSED(c)) {
   PyObject *fn = ((Goroutine *)op)->fn;
   return Py_NewRef(fn ? fn : Py_None);
@@ -580,27 +626,27 @@ static PyObject *goroutine_repr(PyObject *op) {
 #define FN(f) ((PyCFunction)(void (*)(void))(f))
 static PyMethodDef goroutine_methods[] = {
     {"join", FN(py_join), KW,
-     "join(timeout=None)\n--\n\nWait until it has ended. False if timeout (seconds) passed first. Never\n"
+     "join($self, timeout=None)\n--\n\nWait until it has ended. False if timeout (seconds) passed first. Never\n"
      "raises its error. Joining oneself raises Deadlock."},
     {"result", FN(py_result), KW,
-     "result(timeout=None)\n--\n\nWait, then return its result or raise its exception;\n"
+     "result($self, timeout=None)\n--\n\nWait, then return its result or raise its exception;\n"
      "GoroutineCancelled if it was cancelled, Timeout after timeout seconds."},
     {"exception", FN(py_exception), KW,
-     "exception(timeout=None)\n--\n\nWait, then return its exception, or None."},
+     "exception($self, timeout=None)\n--\n\nWait, then return its exception, or None."},
     {"cancel", FN(py_cancel), METH_VARARGS | METH_KEYWORDS,
-     "cancel(reason=None)\n--\n\nIts current or next wait raises Cancelled, once. False: it has ended."},
+     "cancel($self, reason=None)\n--\n\nIts current or next wait raises Cancelled, once. False: it has ended."},
     {"detach", py_detach, METH_NOARGS,
-     "detach()\n--\n\nrun() neither cancels it nor waits for it when its main function ends."},
-    {"done", py_done, METH_NOARGS, "done()\n--\n\nWhether it has ended."},
-    {"cancelled", py_cancelled, METH_NOARGS, "cancelled()\n--\n\nWhether it ended by a cancel."},
+     "detach($self, /)\n--\n\nrun() neither cancels it nor waits for it when its main function ends."},
+    {"done", py_done, METH_NOARGS, "done($self, /)\n--\n\nWhether it has ended."},
+    {"cancelled", py_cancelled, METH_NOARGS, "cancelled($self, /)\n--\n\nWhether it ended by a cancel."},
     {"add_done_callback", py_add_done_callback, METH_O,
-     "add_done_callback(fn)\n--\n\nfn(goroutine) runs in the goroutine when it has ended; at once if it has."},
-    {"frame", py_frame, METH_NOARGS, "frame()\n--\n\nIts innermost Python frame, or None."},
-    {"creation", py_creation, METH_NOARGS, "creation()\n--\n\n(code, line) of the go() call, or None."},
+     "add_done_callback($self, fn, /)\n--\n\nfn(goroutine) runs in the goroutine when it has ended; at once if it has."},
+    {"frame", py_frame, METH_NOARGS, "frame($self, /)\n--\n\nIts innermost Python frame, or None."},
+    {"creation", py_creation, METH_NOARGS, "creation($self, /)\n--\n\n(code, line) of the go() call, or None."},
     {"stack", py_stack, METH_NOARGS,
-     "stack()\n--\n\nIts stack as a traceback.StackSummary, also while it is parked."},
+     "stack($self, /)\n--\n\nIts stack as a traceback.StackSummary, also while it is parked."},
     {"aresult", py_aresult, METH_NOARGS,
-     "aresult()\n--\n\nAwaitable result, for asyncio. Cancelling the waiting task leaves it alone."},
+     "aresult($self, /)\n--\n\nAwaitable result, for asyncio. Cancelling the waiting task leaves it alone."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Goroutine[R] for type checkers."},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef goroutine_getset[] = {
@@ -616,6 +662,7 @@ static PyGetSetDef goroutine_getset[] = {
     {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 when dead", NULL},
     {"detached", get_detached, NULL, "whether detach() was called", NULL},
     {"locked_to_thread", get_locked, NULL, "whether it is locked to an OS thread", NULL},
+    {"reason", get_reason, NULL, "reason of the last cancel(), or None", NULL},
     {"function", get_function, NULL, "what it runs, None when it has returned", NULL},
     {"created_by", get_created_by, NULL, "where go() was called", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -683,7 +730,7 @@ static PyObject *py_sleep(PyObject *module, PyObject *arg) {
   if (s == 0) return py_gosched(NULL, NULL);
   patience p;
   if (patience_parse(arg, &p) < 0) return NULL;
-  G *gp = getg();
+  G *gp = getg(true);
   if (!gp) return PyErr_NoMemory();
   for (;;) {
     wake_t r = park_any(gp, NULL, NULL, waitReasonSleep, p.deadline, true);
@@ -768,6 +815,6 @@ PyMethodDef goroutine_functions[] = {
      "num_goroutine()\n--\n\nHow many live, native ones included."},
     {"gomaxprocs", FN(py_gomaxprocs), METH_FASTCALL,
      "gomaxprocs(n=None, /)\n--\n\nReturns the number of Ps, and changes it to n."},
-    {"failures", py_failures, METH_NOARGS, NULL},
+    {"failures", FN(py_failures), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reporter", py_set_reporter, METH_O, NULL},
     {NULL, NULL, 0, NULL}};

@@ -55,6 +55,8 @@ static void host_m_exit(M *m) {
 static void *host_leave(void) { return PyEval_SaveThread(); }
 static void host_enter(void *state) { PyEval_RestoreThread(state); }
 
+static bool host_interruptible(void) { return PyGILState_GetThisThreadState() != NULL; }
+
 /* SIGQUIT, on a thread of its own. */
 static void host_dump(void) {
   PyGILState_STATE s = PyGILState_Ensure();
@@ -84,6 +86,7 @@ const host_t python_host = {
     .m_exit = host_m_exit,
     .leave = host_leave,
     .enter = host_enter,
+    .interruptible = host_interruptible,
     .wake_lender = lender_wake,
     .all_asleep = lender_all_asleep,
     .dump = host_dump,

@@ -14,6 +14,7 @@ typedef struct extras {
   PyObject *reason;    /* of the last cancel() */
   PyObject *callbacks; /* list */
   PyObject *kwnames;   /* until the function has returned */
+  struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
 } extras;
 
 /* A goroutine's handle. The G owns a reference to it while it lives. */

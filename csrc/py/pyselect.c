@@ -192,7 +192,7 @@ static PyObject *selected_repr(PyObject *op) {
 
 static PyMethodDef selected_methods[] = {
     {"get", selected_get, METH_O,
-     "get(ch)\n--\n\nThe value received from ch. ValueError if another case fired, EndOfChannel if ch\n"
+     "get($self, ch, /)\n--\n\nThe value received from ch. ValueError if another case fired, EndOfChannel if ch\n"
      "was closed."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "for type checkers."},
     {NULL, NULL, 0, NULL}};

@@ -89,11 +89,11 @@ static PyObject *mutex_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
 }
 static PyMethodDef mutex_methods[] = {
     {"lock", FN(mutex_lock), KW,
-     "lock(timeout=None)\n--\n\nWait until it is ours. False: timeout seconds have passed."},
-    {"try_lock", mutex_try_lock, METH_NOARGS, "try_lock()\n--\n\nLock it if it is free. Go's TryLock."},
+     "lock($self, timeout=None)\n--\n\nWait until it is ours. False: timeout seconds have passed."},
+    {"try_lock", mutex_try_lock, METH_NOARGS, "try_lock($self, /)\n--\n\nLock it if it is free. Go's TryLock."},
     {"unlock", mutex_unlock, METH_NOARGS,
-     "unlock()\n--\n\nAny goroutine or thread may. RuntimeError if it is not locked."},
-    {"locked", mutex_locked, METH_NOARGS, "locked()\n--\n\nWhether somebody holds it now."},
+     "unlock($self, /)\n--\n\nAny goroutine or thread may. RuntimeError if it is not locked."},
+    {"locked", mutex_locked, METH_NOARGS, "locked($self, /)\n--\n\nWhether somebody holds it now."},
     {"__enter__", mutex_enter, METH_NOARGS, NULL},
     {"__exit__", FN(mutex_exit), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
@@ -163,11 +163,11 @@ static PyObject *semaphore_value(PyObject *self, void *Py_UNUSED(c)) {
 }
 static PyMethodDef semaphore_methods[] = {
     {"acquire", FN(semaphore_acquire), KW,
-     "acquire(timeout=None)\n--\n\nTake one unit, waiting for it; first come, first served. False: timeout\n"
+     "acquire($self, timeout=None)\n--\n\nTake one unit, waiting for it; first come, first served. False: timeout\n"
      "seconds have passed."},
-    {"try_acquire", semaphore_try, METH_NOARGS, "try_acquire()\n--\n\nTake one unit if there is one now."},
+    {"try_acquire", semaphore_try, METH_NOARGS, "try_acquire($self, /)\n--\n\nTake one unit if there is one now."},
     {"release", FN(semaphore_release), METH_VARARGS | METH_KEYWORDS,
-     "release(n=1)\n--\n\nGive n units; waiters get them first."},
+     "release($self, n=1)\n--\n\nGive n units; waiters get them first."},
     {"__enter__", semaphore_enter, METH_NOARGS, NULL},
     {"__exit__", FN(semaphore_exit), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
@@ -263,12 +263,12 @@ static PyObject *waitgroup_count(PyObject *self, void *Py_UNUSED(c)) {
 }
 static PyMethodDef waitgroup_methods[] = {
     {"add", FN(waitgroup_add), METH_VARARGS | METH_KEYWORDS,
-     "add(n=1)\n--\n\nRaise the counter by n. ValueError if it would become negative."},
-    {"done", waitgroup_done, METH_NOARGS, "done()\n--\n\nadd(-1)."},
+     "add($self, n=1)\n--\n\nRaise the counter by n. ValueError if it would become negative."},
+    {"done", waitgroup_done, METH_NOARGS, "done($self, /)\n--\n\nadd(-1)."},
     {"wait", FN(waitgroup_wait), KW,
-     "wait(timeout=None)\n--\n\nWait until the counter is 0. False: timeout seconds have passed."},
+     "wait($self, timeout=None)\n--\n\nWait until the counter is 0. False: timeout seconds have passed."},
     {"go", FN(waitgroup_go), KW,
-     "go(fn, /, *args, **kwargs)\n--\n\nadd(1) and start a goroutine; done() when it has ended, however it ends."},
+     "go($self, fn, /, *args, **kwargs)\n--\n\nadd(1) and start a goroutine; done() when it has ended, however it ends."},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef waitgroup_getset[] = {{"count", waitgroup_count, NULL, "the counter", NULL},
                                          {NULL, NULL, NULL, NULL, NULL}};

@@ -116,16 +116,16 @@ void tstate_root_chunk(PyThreadState *ts, G *gp) {
   ts->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
 }
 
-static void fresh_depth(PyThreadState *ts) {
+/* At the start of a goroutine: the interpreter's limit may have changed since the state was used. */
+void tstate_fresh_depth(PyThreadState *ts) {
   ts->recursion_headroom = 0;
 #ifdef HAVE_JOINT_RECURSION
   /* One counter for C and Python recursion, limit 1000 by default; list.sort takes 4.9 KB per two units.
-   * A slot too small for that (limited address space) gets less; a limit that the user raised is obeyed,
-   * as on a thread: the guard page is behind it. */
+   * What the slot cannot hold is not allowed, whatever limit the user has set: an error, and no crash. */
   int limit = interp->ceval.recursion_limit;
   size_t units = (stack_host_size() - (96 << 10)) / 2450;
   ts->recursion_limit = limit;
-  ts->recursion_remaining = limit <= 1000 && units < (size_t)limit ? (int)units : limit;
+  ts->recursion_remaining = units < (size_t)limit ? (int)units : limit;
 #else
   ts->py_recursion_limit = interp->ceval.recursion_limit;
   ts->py_recursion_remaining = ts->py_recursion_limit;
@@ -133,7 +133,9 @@ static void fresh_depth(PyThreadState *ts) {
 #ifdef HAVE_C_RECURSION
   /* 1700 bytes a unit is what the hungriest pattern (sorted with a recursive key) was measured to need */
   size_t units = (stack_host_size() - (64 << 10)) / 1700;
-  ts->c_recursion_remaining = units < Py_C_RECURSION_LIMIT ? (int)units : Py_C_RECURSION_LIMIT;
+  bool enlarged = stack_host_size() > host->stack_size; /* set_max_stack: more than a thread may */
+  ts->c_recursion_remaining =
+      enlarged || units < Py_C_RECURSION_LIMIT ? (int)units : Py_C_RECURSION_LIMIT;
 #endif
 }
 
@@ -143,7 +145,6 @@ PyThreadState *tstate_new(void) {
   if (!ts) return NULL;
   ts->thread_id = identity_new();
   ts->id = next_id++;
-  fresh_depth(ts);
   return ts;
 }
 
@@ -175,7 +176,6 @@ void tstate_recycle(PyThreadState *ts) {
   _Py_atomic_and_uintptr(&ts->eval_breaker,
                          ~(uintptr_t)(_PY_ASYNC_EXCEPTION_BIT | _PY_SIGNALS_PENDING_BIT));
 #endif
-  fresh_depth(ts);
 }
 
 /* ---- the swap ------------------------------------------------------------------------------------------ */

@@ -21,6 +21,7 @@ const char *tstate_swap_mode(void);
 bool tstate_is_direct(void);
 PyThreadState *tstate_new(void);
 void tstate_root_chunk(PyThreadState *ts, G *gp);
+void tstate_fresh_depth(PyThreadState *ts);
 void tstate_recycle(PyThreadState *ts); /* after PyThreadState_Clear, before the next goroutine */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */

@@ -73,6 +73,7 @@ gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout);       /* (any) 
 gm_result gm_chan_close(gm_chan *c); /* (any) GM_CLOSED: it was closed already */
 size_t gm_chan_len(gm_chan *c);
 size_t gm_chan_cap(gm_chan *c);
+bool gm_chan_closed(gm_chan *c);
 /* Go's select: exactly one case takes effect, a random one among the ready. (any)
  * Returns its index and sets *result to GM_OK or GM_CLOSED; -1 with GM_WOULDBLOCK, GM_TIMEOUT, ... */
 int32_t gm_select(const gm_case *cases, int32_t n, int64_t timeout, gm_result *result);

@@ -8,8 +8,8 @@
 
 typedef struct state {
   _Atomic bool attached; /* current on some thread: what where() reads */
-  G *g;                  /* NULL: a base state */
-  int pins;
+  int pins;              /* C frames below the running goroutine */
+  bool bound;            /* has got a stack */
 } state;
 
 static noinline state **current_slot(void) {
@@ -92,14 +92,10 @@ static state *big_drop(void) {
 
 /* ---- the table -------------------------------------------------------------------------------------- */
 
-static state *state_new(G *gp) {
-  state *s = calloc(1, sizeof *s);
-  if (s) s->g = gp;
-  return s;
-}
+static state *state_new(void) { return calloc(1, sizeof(state)); }
 
 static bool stub_attach(M *m) {
-  if (!m->host) m->host = state_new(NULL);
+  if (!m->host) m->host = state_new();
   if (!m->host) return false;
   CHECK(getm() == m);
   big_take(m->host);
@@ -127,8 +123,16 @@ static bool stub_pinned(G *gp) { return ((state *)gp->host)->pins > 0; }
 bool stub_no_state;
 static bool stub_g_init(G *gp) {
   if (stub_no_state) return false;
-  gp->host = state_new(gp);
+  gp->host = state_new();
   return gp->host != NULL;
+}
+
+/* States move from goroutine to goroutine with their stacks: each is bound once. */
+static void stub_g_bind(G *gp) {
+  state *s = gp->host;
+  CHECK(s && !s->bound && load_rlx(&big.locked));
+  CHECK(gp->stk.lo < gp->stk.hi);
+  s->bound = true;
 }
 
 static host_where stub_where(G *gp) {
@@ -163,7 +167,7 @@ static host_after stub_lent(G *gp);
 
 static host_after stub_main(G *gp) {
   job *j = gp->handle;
-  CHECK(current() == gp->host);
+  CHECK(current() == gp->host && current()->bound && current()->pins == 0);
   hosted_check();
   j->fn(j->arg);
   hosted_check();
@@ -225,7 +229,7 @@ void hosted_pin(bool on) { current()->pins += on ? 1 : -1; }
 
 static state *thread_state(void) {
   static __thread state *mine;
-  if (!mine) mine = state_new(NULL);
+  if (!mine) mine = state_new();
   return mine;
 }
 
@@ -291,8 +295,9 @@ bool hosted_run(void (*fn)(void *), void *arg) {
   host_take();
   G *gp = lent.g = gmake_big(1 << 20);
   NEED(gp != NULL);
-  gp->host = state_new(gp);
-  m->host = state_new(NULL);
+  gp->host = state_new();
+  ((state *)gp->host)->bound = true;
+  m->host = state_new();
   store_rel(&lent.m, m);
   j->fn = fn;
   j->arg = arg;
@@ -345,6 +350,7 @@ static const host_t stub_host = {
     .pinned = stub_pinned,
     .main = stub_main,
     .g_init = stub_g_init,
+    .g_bind = stub_g_bind,
     .where = stub_where,
     .locked = stub_locked,
     .m_exit = stub_m_exit,

@@ -94,6 +94,7 @@ void group_wait(group *g);
 void in_goroutine(void (*fn)(void *), void *arg);
 
 void runtime_start(void); /* without a host */
+static inline G *self(void) { return load_rlx(&getm()->curg); }
 
 /* Runs a CRASH function; its standard error goes to out.  Returns the wait status. */
 int crash(const char *name, char *out, size_t size);

@@ -1,0 +1,217 @@
+/* stack_test.c - slots: apart from each other, guarded below, deep enough, and used again. */
+#include "stubhost.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+enum { N = 700, PAGE = 4096 };
+static stack slots[N];
+
+static int by_lo(const void *a, const void *b) {
+  const stack *x = a, *y = b;
+  return x->lo < y->lo ? -1 : x->lo > y->lo;
+}
+
+/* No two overlap, and between two lies a guard. */
+static void check_apart(int n) {
+  qsort(slots, (size_t)n, sizeof slots[0], by_lo);
+  for (int i = 0; i < n; i++) {
+    CHECK(slots[i].lo < slots[i].hi);
+    if (i > 0) CHECK(slots[i].lo - PAGE >= slots[i - 1].hi);
+  }
+}
+
+static void writable(stack *s) {
+  s->hi[-1] = 1;
+  s->hi[-8 * 1024] = 1;
+}
+
+TEST(native_slots_are_apart) {
+  stub_start();
+  for (int i = 0; i < N; i++) {
+    NEED(stack_alloc(GK_NATIVE, false, &slots[i]));
+    CHECK((size_t)(slots[i].hi - slots[i].lo) >= STACK_NATIVE - 2 * PAGE);
+    writable(&slots[i]);
+  }
+  check_apart(N);
+}
+
+TEST(hosted_slots_are_apart_coloured_and_leave_room_above) {
+  stub_start();
+  uint64_t colours[4] = {0};
+  for (int i = 0; i < N; i++) {
+    NEED(stack_alloc(GK_HOST, false, &slots[i]));
+    uintptr_t top = (uintptr_t)slots[i].hi;
+    colours[top / 512 % 4] |= (uint64_t)1 << (top / PAGE % 64);
+    writable(&slots[i]);
+    memset(slots[i].hi, 1, host->stack_top); /* the host's */
+    CHECK((size_t)(slots[i].hi - slots[i].lo) >= stack_host_size() - (1 << 20));
+  }
+  check_apart(N);
+  int pages = 0, lines = 0;
+  for (int i = 0; i < 4; i++) {
+    lines += colours[i] != 0;
+    pages += __builtin_popcountll(colours[i]);
+  }
+  CHECK_EQ(lines, 4);
+  CHECK(pages >= 4 * 32);
+}
+
+TEST(a_slot_given_back_is_used_again) {
+  stub_start();
+  stack a, b;
+  NEED(stack_alloc(GK_HOST, false, &a));
+  stack_free(GK_HOST, &a);
+  NEED(stack_alloc(GK_HOST, false, &b));
+  CHECK(a.lo == b.lo);
+  stack_drop(&b, GK_HOST);
+  NEED(stack_alloc(GK_HOST, false, &a));
+  CHECK(a.lo == b.lo);
+  CHECK_EQ(a.hi[-1], 0); /* its pages went to the kernel */
+}
+
+TEST(promised_slots_are_kept) {
+  stub_start();
+  for (int i = 0; i < N; i++) NEED(stack_promise(GK_HOST));
+  for (int i = 0; i < 100; i++) NEED(stack_alloc(GK_HOST, false, &slots[i]));
+  for (int i = 100; i < N; i++) NEED(stack_alloc(GK_HOST, true, &slots[i]));
+  check_apart(N);
+}
+
+TEST(a_resize_concerns_new_slots) {
+  stub_start();
+  for (int i = 0; i < 10; i++) NEED(stack_alloc(GK_HOST, false, &slots[i]));
+  size_t old = stack_host_resize(8 << 20);
+  CHECK_EQ(old, 4 << 20);
+  CHECK_EQ(stack_host_size(), 8 << 20);
+  for (int i = 10; i < 20; i++) {
+    NEED(stack_alloc(GK_HOST, false, &slots[i]));
+    CHECK((size_t)(slots[i].hi - slots[i].lo) > (7 << 20));
+  }
+  check_apart(20);
+  CHECK_EQ(stack_host_resize(300 << 10), 8 << 20);
+  CHECK_EQ(stack_host_size(), 512 << 10);
+}
+
+TEST(an_old_slot_given_back_after_a_resize_stays_its_size) {
+  stub_start();
+  for (int i = 0; i < 10; i++) NEED(stack_alloc(GK_HOST, false, &slots[i]));
+  stack old = slots[5];
+  stack_host_resize(16 << 20);
+  stack_free(GK_HOST, &old);
+  NEED(stack_alloc(GK_HOST, false, &slots[5]));
+  for (int i = 6; i < 10; i++) NEED(stack_alloc(GK_HOST, false, &slots[4 + i]));
+  CHECK((size_t)(slots[5].hi - slots[5].lo) > (15 << 20));
+  check_apart(10);
+}
+
+TEST(a_big_stack_is_one_mapping) {
+  stack s;
+  NEED(stack_alloc_big(16 << 20, &s));
+  CHECK_EQ(s.hi - s.lo, (16 << 20) - PAGE);
+  s.hi[-1] = s.lo[0] = 1;
+  stack_free_big(&s);
+}
+
+/* ---- depth ------------------------------------------------------------------------------------------------- */
+
+static noinline long recurse(long bytes) {
+  char frame[1000];
+  __asm__ volatile("" : : "r"(frame) : "memory");
+  long n = bytes > 0 ? recurse(bytes - (long)sizeof frame) + 1 : 1;
+  __asm__ volatile("" : : "r"(frame) : "memory"); /* or it would become a loop */
+  return n;
+}
+
+static void deep(void *arg) { CHECK(recurse(*(long *)arg) > 0); }
+
+TEST(a_native_goroutine_is_as_deep_as_its_slot) {
+  runtime_start();
+  long bytes = 45000;
+  group g = {0};
+  for (int i = 0; i < 100; i++) group_go(&g, deep, &bytes);
+  group_wait(&g);
+}
+
+#if !defined(GM_ASAN) && !defined(GM_TSAN) /* they have handlers of their own for a fault */
+
+static void hosted_deep(void *arg) {
+  deep(arg);
+  gosched();
+  deep(arg);
+}
+
+/* 3 MiB: past the soft guard at 2 MiB, which moves to the bottom. */
+TEST(a_large_slot_grows_past_its_soft_guard) {
+  stub_start();
+  long bytes = 2900000;
+  host_take();
+  job *j[10];
+  for (int i = 0; i < 10; i++) j[i] = hosted_go(hosted_deep, &bytes);
+  for (int i = 0; i < 10; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
+}
+
+CRASH(native_overflow) {
+  runtime_start();
+  long bytes = 1000000;
+  in_goroutine(deep, &bytes);
+}
+
+CRASH(hosted_overflow) {
+  stub_start();
+  long bytes = 100000000;
+  host_take();
+  hosted_join(hosted_go(hosted_deep, &bytes));
+}
+
+static void wild(void *arg) { *(volatile int *)arg = 1; }
+CRASH(wild_pointer) {
+  runtime_start();
+  in_goroutine(wild, (void *)8);
+}
+
+static volatile sig_atomic_t handled;
+static void own_handler(int sig) {
+  (void)sig;
+  if (write(2, "own handler\n", 12) > 0) handled = 1;
+  _exit(3);
+}
+CRASH(wild_pointer_with_a_handler) {
+  signal(SIGSEGV, own_handler);
+  runtime_start();
+  in_goroutine(wild, (void *)8);
+}
+
+TEST(overflow_of_a_stack_says_so) {
+  char out[4096];
+  int status = crash("native_overflow", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(strstr(out, "fatal: goroutine stack overflow\n\tgoroutine 1\n"));
+  status = crash("hosted_overflow", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(strstr(out, "fatal: goroutine stack overflow\n\tgoroutine 1\n"));
+}
+
+TEST(another_fault_goes_where_it_went_before) {
+  char out[4096];
+  int status = crash("wild_pointer", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(!strstr(out, "overflow"));
+  status = crash("wild_pointer_with_a_handler", out, sizeof out);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  CHECK(strstr(out, "own handler\n"));
+}
+
+TEST(a_fault_is_known_by_its_address) {
+  stub_start();
+  stack s;
+  NEED(stack_alloc(GK_NATIVE, false, &s));
+  CHECK_EQ(stack_fault((uintptr_t)s.lo - 1), STACK_OVERFLOW);
+  CHECK_EQ(stack_fault((uintptr_t)s.lo - PAGE), STACK_OVERFLOW);
+  CHECK_EQ(stack_fault((uintptr_t)s.lo), STACK_NOT);
+  CHECK_EQ(stack_fault((uintptr_t)&s), STACK_NOT);
+  CHECK_EQ(stack_fault(0), STACK_NOT);
+  CHECK(strcmp(stack_guard_mode(), "none yet") != 0);
+}
+#endif

@@ -1,0 +1,308 @@
+/* time_test.c - the heap of timers against a model, and sleeps and deadlines on the running runtime. */
+#include "test.h"
+
+#include <sys/resource.h>
+
+/* ---- the heap alone ------------------------------------------------------------------------------------ */
+
+enum { TIMERS = 300 };
+
+typedef struct alarm_clock {
+  timer t;
+  bool set;
+  int64_t when;
+  _Atomic long fired, sets, deleted;
+} alarm_clock;
+
+static timers heap = {.lock = {.rank = rank_timers}, .next = INT64_MAX};
+static alarm_clock clocks[TIMERS];
+static int64_t last_fired;
+static int due; /* how many the model says must fire in this run */
+
+static void rings(timer *t, uint64_t seq) {
+  alarm_clock *a = containerof(t, alarm_clock, t);
+  CHECK(a->set);
+  CHECK_EQ(seq, (uint64_t)a->when);
+  CHECK(a->when >= last_fired); /* in order */
+  last_fired = a->when;
+  a->set = false;
+  due--;
+}
+
+static void clocks_init(void (*f)(timer *, uint64_t)) {
+  for (int i = 0; i < TIMERS; i++) {
+    clocks[i].t.f = f;
+    store_rlx(&clocks[i].t.index, -1);
+  }
+}
+
+static void set(alarm_clock *a, int64_t when) {
+  NEED(timers_reserve(&heap));
+  a->when = when;
+  a->set = true;
+  a->t.seq = (uint64_t)when;
+  timer_add(&heap, &a->t, when);
+}
+
+static int64_t earliest(void) {
+  int64_t min = INT64_MAX;
+  for (int i = 0; i < TIMERS; i++)
+    if (clocks[i].set && clocks[i].when < min) min = clocks[i].when;
+  return min;
+}
+
+static void check_heap(void) {
+  int32_t n = 0;
+  for (int i = 0; i < TIMERS; i++) {
+    int32_t at = load_rlx(&clocks[i].t.index);
+    CHECK((at >= 0) == clocks[i].set);
+    if (at < 0) continue;
+    n++;
+    CHECK(heap.heap[at].t == &clocks[i].t && heap.heap[at].when == clocks[i].when);
+    if (at > 0) CHECK(heap.heap[(at - 1) / 4].when <= clocks[i].when);
+  }
+  CHECK_EQ(heap.len, n);
+  CHECK_EQ(heap.reserved, 0);
+  CHECK(heap.len <= heap.cap);
+  CHECK_EQ(load_rlx(&heap.next), earliest());
+}
+
+TEST(heap_agrees_with_a_model) {
+  clocks_init(rings);
+  rng r = rng_new();
+  int64_t now = 0;
+  for (int i = rounds(20000); i > 0; i--) {
+    alarm_clock *a = &clocks[below(&r, TIMERS)];
+    switch (below(&r, 4)) {
+      case 0:
+        if (a->set) break;
+        set(a, now + below(&r, 500)); /* many at the same moment */
+        break;
+      case 1:
+        CHECK_EQ(timer_del(&a->t), a->set);
+        a->set = false;
+        break;
+      case 2:
+        now += below(&r, 20);
+        last_fired = due = 0;
+        for (int k = 0; k < TIMERS; k++) due += clocks[k].set && clocks[k].when <= now;
+        CHECK_EQ(timers_run(&heap, now), earliest());
+        CHECK_EQ(due, 0);
+        break;
+      default:
+        if (below(&r, 50) == 0) check_heap();
+    }
+  }
+  check_heap();
+}
+
+TEST(a_promise_keeps_room) {
+  clocks_init(rings);
+  for (int i = 0; i < TIMERS; i++) NEED(timers_reserve(&heap));
+  for (int i = 0; i < TIMERS; i++) CHECK(heap.len + heap.reserved <= heap.cap);
+  for (int i = 0; i < TIMERS / 2; i++) timers_unreserve(&heap);
+  CHECK_EQ(heap.reserved, TIMERS - TIMERS / 2);
+}
+
+/* Owners set and delete their timers, two threads run the heap: each setting ends exactly once. */
+static _Atomic bool stop;
+
+static void rings_counted(timer *t, uint64_t seq) {
+  (void)seq;
+  xadd(&containerof(t, alarm_clock, t)->fired, 1);
+}
+
+static void set_and_delete(void *arg) {
+  alarm_clock *mine = arg;
+  rng r = rng_new();
+  for (int i = rounds(100000); i > 0; i--) {
+    alarm_clock *a = &mine[below(&r, 20)];
+    if (load_rlx(&a->fired) + load_rlx(&a->deleted) < load_rlx(&a->sets)) {
+      if (timer_del(&a->t)) inc_rlx(&a->deleted);
+      continue;
+    }
+    inc_rlx(&a->sets);
+    NEED(timers_reserve(&heap));
+    timer_add(&heap, &a->t, nanotime() + below(&r, 20000));
+  }
+  for (int i = 0; i < 20; i++)
+    if (timer_del(&mine[i].t)) inc_rlx(&mine[i].deleted);
+}
+
+static void run_heap(void *arg) {
+  (void)arg;
+  while (!load_rlx(&stop)) timers_run(&heap, nanotime());
+}
+
+TEST(every_setting_ends_once) {
+  clocks_init(rings_counted);
+  group owners = {0}, runners = {0};
+  for (int i = 0; i < 2; i++) group_thread(&owners, set_and_delete, &clocks[i * 20]);
+  for (int i = 0; i < 2; i++) group_thread(&runners, run_heap, NULL);
+  group_wait(&owners);
+  while (load_rlx(&heap.next) != INT64_MAX) os_usleep(100);
+  store_rlx(&stop, true);
+  group_wait(&runners);
+  long fired = 0;
+  for (int i = 0; i < 40; i++) {
+    CHECK_EQ(load_rlx(&clocks[i].fired) + load_rlx(&clocks[i].deleted), load_rlx(&clocks[i].sets));
+    fired += load_rlx(&clocks[i].fired);
+  }
+  CHECK(fired > 0);
+  CHECK_EQ(heap.len, 0);
+}
+
+/* ---- sleeping -------------------------------------------------------------------------------------------- */
+
+static _Atomic int order;
+typedef struct sleeper {
+  int64_t ns, late;
+  int place;
+} sleeper;
+
+static void sleeps(void *arg) {
+  sleeper *s = arg;
+  int64_t start = nanotime();
+  CHECK_EQ(gm_sleep(s->ns), GM_OK);
+  s->late = nanotime() - start - s->ns;
+  s->place = xadd(&order, 1);
+  CHECK(s->late >= 0);
+}
+
+TEST(sleepers_wake_in_order_and_not_early, .procs = "124", .chaos = true) {
+  runtime_start();
+  sleeper s[20];
+  group g = {0};
+  for (int i = 19; i >= 0; i--) {
+    s[i].ns = (i + 1) * 10 * MS;
+    group_go(&g, sleeps, &s[i]);
+  }
+  group_wait(&g);
+  for (int i = 0; i < 20; i++) {
+    CHECK_EQ(s[i].place, i);
+    CHECK(s[i].late < patient(500 * MS));
+  }
+}
+
+static int by_value(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+static void short_naps(void *arg) {
+  int64_t *late = arg;
+  for (int i = 0; i < 200; i++) {
+    sleeper s = {.ns = 50000};
+    sleeps(&s);
+    late[i] = s.late;
+  }
+}
+
+TEST(short_sleeps_are_exact, .procs = "124") {
+  runtime_start();
+  int64_t late[200];
+  in_goroutine(short_naps, late);
+  qsort(late, nelem(late), sizeof late[0], by_value);
+  CHECK(late[100] < patient(2 * MS)); /* 20 us on a quiet machine; Go's bound is 1 ms */
+}
+
+/* One long sleep must not cost processor time, whichever P its timer is in. */
+static int64_t cpu_ns(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * (int64_t)1000000000 +
+         (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
+}
+
+static void nap_after_work(void *arg) {
+  gm_chan *c = arg;
+  long v;
+  gm_chan_recv(c, &v, -1);
+  gm_sleep(100 * MS);
+}
+
+TEST(sleeping_costs_no_processor_time, .procs = "124") {
+  runtime_start();
+  gm_chan *c = gm_chan_make(8, 8);
+  group g = {0};
+  for (int i = 0; i < 8; i++) group_go(&g, nap_after_work, c);
+  for (long i = 0; i < 8; i++) gm_chan_send(c, &i, -1);
+  int64_t before = cpu_ns();
+  group_wait(&g);
+  CHECK(cpu_ns() - before < patient(50 * MS));
+}
+
+static void many_naps(void *arg) {
+  rng r = rng_new();
+  (void)arg;
+  for (int i = 0; i < 20; i++) CHECK_EQ(gm_sleep(below(&r, 2 * MS)), GM_OK);
+}
+
+TEST(many_sleepers_all_wake, .procs = "124", .chaos = true) {
+  runtime_start();
+  group g = {0};
+  for (int i = 0; i < MANY / 5; i++) group_go(&g, many_naps, NULL);
+  group_wait(&g);
+  for (int i = 0; i < sched.gomaxprocs; i++) CHECK_EQ(sched.allp[i]->timers.reserved, 0);
+  CHECK(!timers_any());
+}
+
+/* A timer that nobody but a busy P could serve: sysmon does. */
+static void hog(void *arg) {
+  (void)arg;
+  while (!load_rlx(&stop)) cpu_relax();
+}
+static void nap_beside_hog(void *arg) {
+  gm_sleep(10 * MS);
+  store_rlx(&stop, true); /* ends the hog: it never yields, so only another P lets this happen */
+  (void)arg;
+}
+
+TEST(a_deadline_is_served_while_its_p_is_busy, .procs = "24") {
+  runtime_start();
+  group g = {0};
+  group_go(&g, nap_beside_hog, NULL);
+  os_usleep(2000);
+  group_go(&g, hog, NULL);
+  group_wait(&g);
+}
+
+/* ---- edges ------------------------------------------------------------------------------------------------ */
+
+static void odd_times(void *arg) {
+  (void)arg;
+  CHECK_EQ(gm_sleep(0), GM_OK);
+  CHECK_EQ(gm_sleep(-5), GM_OK);
+  CHECK_EQ(gm_sleep(INT64_MIN), GM_OK);
+  gm_chan *c = gm_chan_make(1, 0);
+  CHECK_EQ(gm_chan_recv(c, NULL, 1), GM_TIMEOUT);
+  CHECK_EQ(gm_chan_recv(c, NULL, 0), GM_WOULDBLOCK);
+  gm_chan_free(c);
+}
+
+static void sleeps_for_ever(void *arg) {
+  (void)arg;
+  CHECK_EQ(gm_sleep(INT64_MAX), GM_CANCELLED);
+}
+
+TEST(odd_times_are_understood, .procs = "12") {
+  runtime_start();
+  in_goroutine(odd_times, NULL);
+  group g = {0};
+  group_go(&g, sleeps_for_ever, NULL);
+  os_usleep(5000);
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;)
+    if (load_acq(&gp->status) == Gwaiting) gocancel(gp, false);
+  group_wait(&g);
+}
+
+TEST(ticks_are_nanoseconds) {
+  time_init();
+  uint64_t t = cputicks();
+  int64_t n = nanotime();
+  os_usleep(60000);
+  int64_t ticks = ticks_to_ns(cputicks() - t), ns = nanotime() - n;
+  CHECK(ticks > ns * 9 / 10 && ticks < ns * 11 / 10);
+  CHECK_EQ(ticks_to_ns(0), 0);
+}

@@ -1,0 +1,355 @@
+"""The end of the process: goroutines in any situation neither crash it, hold it, nor change its
+status."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from support import Child, run_child
+
+# ---- parked ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 1, 7])
+def test_parked_goroutines_are_cancelled(status: int) -> None:
+    """Their finally blocks run, and the status is what it was."""
+    code = f"""
+        import gmprt, sys
+        def child(i):
+            try:
+                gmprt.Chan().recv()
+            except gmprt.Cancelled as error:
+                print(i, error.reason)
+                raise
+        for i in range(3):
+            gmprt.go(child, i)
+        gmprt.sleep(0.01)
+        sys.exit({status})
+    """
+    begun = time.monotonic()
+    done = run_child(code, status=status)
+    assert sorted(done.stdout.splitlines()) == [f"{i} the process is exiting" for i in range(3)]
+    assert done.stderr == ""
+    assert time.monotonic() - begun < 3, "waited for the deadline, not for the goroutines"
+
+
+def test_after_an_uncaught_exception() -> None:
+    code = """
+        import gmprt
+        g = gmprt.go(gmprt.Chan().recv)
+        gmprt.sleep(0.01)
+        raise LookupError("the end")
+    """
+    done = run_child(code, status=1)
+    assert done.stderr.count("LookupError: the end") == 1
+    assert "gmprt: abandoned" not in done.stderr
+
+
+def test_with_goroutines_that_have_not_started() -> None:
+    code = """
+        import gmprt
+        for i in range(1000):
+            gmprt.go(gmprt.Chan().recv)
+    """
+    done = run_child(code)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_with_a_crowd_in_every_wait() -> None:
+    code = """
+        import gmprt
+        m = gmprt.Mutex(); m.lock()
+        w = gmprt.WaitGroup(); w.add()
+        waits = [gmprt.Chan().recv, lambda: gmprt.Chan().send(1), lambda: gmprt.sleep(1000),
+                 gmprt.select, lambda: gmprt.select(gmprt.Chan(), gmprt.Chan(), timeout=1000),
+                 m.lock, gmprt.Semaphore(0).acquire, w.wait, lambda: gmprt.after(1000).recv(),
+                 lambda: gmprt.go(gmprt.Chan().recv).join()]
+        kept = [gmprt.go(waits[i % len(waits)]) for i in range(500)]
+        gmprt.sleep(0.05)
+    """
+    done = run_child(code)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_finally_that_parks_is_waited_for() -> None:
+    code = """
+        import gmprt
+        def child():
+            try:
+                gmprt.Chan().recv()
+            finally:
+                gmprt.sleep(0.3)
+                print("cleaned up")
+        gmprt.go(child)
+        gmprt.sleep(0.01)
+    """
+    done = run_child(code)
+    assert (done.stdout, done.stderr) == ("cleaned up\n", "")
+
+
+def test_detached_goroutines_of_run() -> None:
+    code = """
+        import gmprt
+        def child():
+            try:
+                gmprt.Chan().recv()
+            finally:
+                print("cleaned up")
+        def main():
+            gmprt.go(child).detach()
+            gmprt.gosched()
+        gmprt.run(main)
+        print("run has returned")
+    """
+    assert run_child(code).stdout == "run has returned\ncleaned up\n"
+
+
+# ---- not to be stopped -----------------------------------------------------------------------------
+
+STUBBORN = {
+    "a loop": "while True: pass",
+    "a loop with locks": "while True: lock.acquire(); lock.release()",
+    "a blocking call": "time.sleep(1000)",
+    "a lock": "lock.acquire(); lock.acquire()",
+    "a finally that parks": """
+    try:
+        gmprt.Chan().recv()
+    finally:
+        gmprt.Chan().recv()""",
+    "one that swallows Cancelled": """
+    while True:
+        try:
+            gmprt.sleep(1000)
+        except gmprt.Cancelled:
+            pass""",
+    "a loop of gosched": "while True: gmprt.gosched()",
+}
+
+
+@pytest.mark.parametrize("kind", list(STUBBORN))
+def test_those_who_do_not_end_are_abandoned(kind: str) -> None:
+    """After three seconds, with a message that says who and where; the status is kept."""
+    code = f"""
+import gmprt, sys, threading, time
+lock = threading.Lock()
+def stubborn():
+    {STUBBORN[kind]}
+def polite():
+    try:
+        gmprt.sleep(1000)
+    finally:
+        print("polite")
+polite_one = gmprt.go(polite)
+while polite_one.state != "waiting":
+    gmprt.sleep(0.001)
+g = gmprt.go(stubborn)
+while g.state not in ("waiting", "syscall") and g.cpu_time < 0.01:
+    gmprt.sleep(0.001)
+print("exits")
+sys.exit(7)
+"""
+    done = run_child(code, status=7)
+    assert "exits\n" in done.stdout
+    assert "gmprt: abandoned at exit" in done.stderr
+    assert "__main__.stubborn(...)" in done.stderr
+    assert "created by <module>" in done.stderr
+    if kind not in ("a loop", "a loop with locks"):  # those are not preempted yet
+        assert "polite\n" in done.stdout
+
+
+def test_abandoned_in_run_with_ctrl_c() -> None:
+    """A main in C code that holds out, a hog beside it: two Ctrl-C end it all the same."""
+    code = """
+        import gmprt
+        def hog():
+            print("ready")
+            while True:
+                pass
+        def main():
+            gmprt.go(hog)
+            gmprt.Chan().recv(timeout=1000)
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        child.interrupt()
+        time.sleep(0.3)
+        child.interrupt()
+        time.sleep(0.3)
+        if child.process.poll() is None:
+            child.interrupt()
+        done = child.finish()
+    assert done.returncode == 130
+    assert "hog(...)" in done.stderr
+
+
+# ---- other ways to end -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["main", "goroutine", "run"])
+def test_os_exit(where: str) -> None:
+    call = {
+        "main": "os._exit(5)",
+        "goroutine": "gmprt.go(os._exit, 5).join()",
+        "run": "gmprt.run(os._exit, 5)",
+    }[where]
+    code = f"""
+        import gmprt, os
+        for i in range(100):
+            gmprt.go(gmprt.Chan().recv)
+        gmprt.sleep(0.01)
+        {call}
+    """
+    assert run_child(code, status=5).stderr == ""
+
+
+def test_a_signal_that_kills() -> None:
+    with Child("import gmprt\ndef main():\n  print('ready')\n  gmprt.sleep(9)\ngmprt.run(main)") as c:
+        c.expect("ready")
+        c.process.terminate()
+        assert c.finish().returncode == -15
+
+
+def test_go_during_exit() -> None:
+    """Handlers of atexit that run before ours may use goroutines; after ours, an exception says no."""
+    code = """
+        import atexit
+        def last():
+            for use in (lambda: gmprt.go(int), lambda: gmprt.run(int)):
+                try:
+                    use()
+                except gmprt.RuntimeNotRunning as error:
+                    print("refused:", error)
+            print(gmprt.Chan(1).send_nowait(1), gmprt.current(), gmprt.num_goroutine())
+        atexit.register(last)
+        import gmprt
+        atexit.register(lambda: print("first:", gmprt.go(int, "7").result(20)))
+        gmprt.go(int).join()
+    """
+    done = run_child(code)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "first: 7"
+    assert [line.startswith("refused: ") for line in lines[1:3]] == [True, True]
+    assert lines[3] == "None None 0"
+    assert done.stderr == ""
+
+
+def test_destructors_during_exit() -> None:
+    """Objects in channels, in frames and in results go with the interpreter, whatever they do."""
+    code = """
+        import gmprt
+        class Noisy:
+            def __init__(self, name): self.name = name
+            def __del__(self):
+                try:
+                    ch.send_nowait(1)
+                    gmprt.go(int)
+                except Exception:
+                    pass
+                print(self.name)
+        ch = gmprt.Chan(10)
+        ch.send(Noisy("in a channel"))
+        def child(noisy):
+            gmprt.Chan().recv()
+        gmprt.go(child, Noisy("in a frame"))
+        g = gmprt.go(Noisy, "a result")
+        gmprt.sleep(0.01)
+    """
+    done = run_child(code)
+    assert sorted(done.stdout.splitlines()) == ["a result", "in a channel", "in a frame"]
+
+
+def test_threads_are_waited_for_first() -> None:
+    """A thread that is no daemon goes on using goroutines when the main module has ended."""
+    code = """
+        import gmprt, threading
+        def thread():
+            ch = gmprt.Chan()
+            threading.main_thread().join()
+            gmprt.go(lambda: (gmprt.sleep(0.05), ch.send("from a goroutine")))
+            print(ch.recv())
+        threading.Thread(target=thread).start()
+    """
+    done = run_child(code)
+    assert (done.stdout, done.stderr) == ("from a goroutine\n", "")
+
+
+def test_daemon_threads_in_our_waits() -> None:
+    code = """
+        import gmprt, threading
+        ch = gmprt.Chan()
+        def forever():
+            while True:
+                try:
+                    ch.recv(timeout=0.0001)
+                except TimeoutError:
+                    pass
+        for wait in (ch.recv, gmprt.select, lambda: gmprt.sleep(1000), forever, forever,
+                     lambda: gmprt.run(ch.recv), lambda: gmprt.run(forever)):
+            threading.Thread(target=wait, daemon=True).start()
+        gmprt.sleep(0.05)
+        print("exits")
+    """
+    done = run_child(code)
+    assert done.stdout == "exits\n"
+
+
+def test_imported_and_never_used() -> None:
+    done = run_child("import gmprt; print(gmprt.stats().threads, gmprt.num_goroutine())")
+    assert (done.stdout, done.stderr) == ("0 0\n", "")
+
+
+def test_what_was_printed_is_flushed() -> None:
+    code = """
+        import gmprt, sys
+        sys.stdout.reconfigure(line_buffering=False, write_through=False)
+        def child():
+            try:
+                gmprt.Chan().recv()
+            finally:
+                print("finally")
+        gmprt.go(child)
+        gmprt.sleep(0.01)
+        print("main")
+    """
+    assert run_child(code, env={"PYTHONUNBUFFERED": ""}).stdout == "main\nfinally\n"
+
+
+@pytest.mark.parametrize("procs", ["1", "4"])
+def test_exit_in_the_middle_of_everything(procs: str) -> None:
+    code = """
+        import gmprt, hashlib, threading, time, zlib
+        ch = gmprt.Chan(3)
+        data = bytes(1 << 20)
+        def talk():
+            while True:
+                ch.send(ch.recv())
+        def select():
+            while True:
+                gmprt.select(ch, gmprt.Send(ch, 1), timeout=0.001)
+        def compress():
+            while True:
+                zlib.compress(data), hashlib.sha256(data)
+                gmprt.gosched()
+        def churn():
+            while True:
+                [g.join() for g in [gmprt.go(time.sleep, 0.001) for _ in range(10)]]
+        for fn in (talk, talk, select, select, compress, churn, churn):
+            gmprt.go(fn)
+        ch.send(1)
+        ch.send(2)
+        gmprt.sleep(0.2)
+        print("exits")
+    """
+    done = run_child(code, env={"GOMAXPROCS": procs})
+    assert done.stdout == "exits\n"
+    assert "Fatal" not in done.stderr
+
+
+def test_again_and_again() -> None:
+    """Starting and ending is a race against the runtime's threads; many short lives."""
+    code = "import gmprt\ndef main():\n  for i in range(3): gmprt.go(gmprt.sleep, i)\ngmprt.run(main)"
+    for _ in range(15):
+        done = run_child(code)
+        assert (done.stdout, done.stderr) == ("", "")

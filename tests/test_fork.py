@@ -1,0 +1,233 @@
+"""fork: the child has the forking goroutine and a fresh runtime, the parent notices nothing."""
+
+from __future__ import annotations
+
+import pytest
+from support import run_child
+
+PRELUDE = """
+import gmprt, multiprocessing, os, subprocess, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+
+def pipeline(n):
+    ch = gmprt.Chan()
+    def produce():
+        with ch:
+            for i in range(n):
+                ch.send(i)
+    gmprt.go(produce)
+    return sum(ch)
+
+def fork(child):
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            child()
+            status = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def forked(body: str, **options: object) -> str:
+    return run_child(PRELUDE + body, **options).stdout  # type: ignore[arg-type]
+
+
+def test_before_anything_was_started() -> None:
+    assert forked("""
+def child():
+    assert pipeline(10) == 45
+    assert gmprt.run(pipeline, 10) == 45
+print(fork(child))
+assert pipeline(10) == 45
+""") == "0\n"
+
+
+@pytest.mark.parametrize("procs", ["1", "4"])
+def test_from_the_main_thread_with_goroutines(procs: str) -> None:
+    assert forked("""
+gate = gmprt.Chan()
+parked = [gmprt.go(gate.recv) for _ in range(10)]
+blocked = gmprt.go(time.sleep, 0.2)
+done = gmprt.go(int, "7")
+gmprt.sleep(0.02)
+
+def child():
+    assert gmprt.num_goroutine() == 0
+    assert gmprt.debug.goroutines() == []
+    for g in [*parked, blocked]:
+        assert g.done() and g.join(0)
+        error = g.exception()
+        assert isinstance(error, gmprt.Error), error
+        assert "fork" in str(error)
+        assert g.cancel() is False
+    assert done.result() == 7
+    assert pipeline(100) == 4950
+    assert gmprt.run(pipeline, 100) == 4950
+    # The parent's waiters are gone from the child's copy of the channel.
+    assert gate.statistics().waiting_receivers == 0, gate.statistics()
+    try:
+        gate.send_nowait(1)
+    except gmprt.WouldBlock:
+        pass
+    else:
+        raise AssertionError("sent to somebody who does not exist")
+    for g in [gmprt.go(time.sleep, 0.02) for _ in range(5)]:
+        assert g.join(20)
+
+print(fork(child))
+for i in range(10):
+    gate.send(i)
+assert sorted(g.result() for g in parked) == list(range(10))
+blocked.join()
+""", env={"GOMAXPROCS": procs}) == "0\n"
+
+
+def test_from_the_main_goroutine() -> None:
+    """Daemons and pre-forking servers do that: the child goes on in its main goroutine."""
+    assert forked("""
+def main():
+    gmprt.go(gmprt.Chan().recv)
+    gmprt.gosched()
+    def child():
+        assert gmprt.current() is not None
+        assert threading.current_thread() is threading.main_thread()
+        gmprt.sleep(0.001)
+        assert pipeline(100) == 4950
+        time.sleep(0.001)
+        assert pipeline(100) == 4950
+    print(fork(child))
+    assert pipeline(100) == 4950
+gmprt.run(main)
+print("parent")
+""") == "0\nparent\n"
+
+
+def test_the_child_of_a_main_goroutine_returns_from_run() -> None:
+    assert forked("""
+def main():
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert pipeline(10) == 45
+    return "child"
+result = gmprt.run(main)
+if result == "child":
+    t = threading.Thread(target=pipeline, args=(10,))
+    t.start()
+    t.join()
+    sys.exit(5)
+print(result)
+""") == "5\n"
+
+
+def test_from_a_goroutine(procs: int | None = None) -> None:
+    assert forked("""
+def child():
+    assert gmprt.current() is not None
+    gmprt.sleep(0.001)
+    assert pipeline(100) == 4950
+def work():
+    return fork(child)
+goroutines = [gmprt.go(work) for _ in range(5)]
+print([g.result(20) for g in goroutines])
+def main():
+    return gmprt.go(work).result()
+print(gmprt.run(main))
+""") == "[0, 0, 0, 0, 0]\n0\n"
+
+
+def test_from_a_thread() -> None:
+    assert forked("""
+statuses = []
+gate = gmprt.Chan()
+g = gmprt.go(gate.recv)
+def child():
+    assert pipeline(100) == 4950
+t = threading.Thread(target=lambda: statuses.append(fork(child)))
+t.start()
+t.join()
+gate.send(1)
+g.join()
+print(statuses)
+""") == "[0]\n"
+
+
+def test_grandchildren() -> None:
+    assert forked("""
+def grandchild():
+    assert pipeline(10) == 45
+def child():
+    assert pipeline(10) == 45
+    assert fork(grandchild) == 0
+    assert pipeline(10) == 45
+pipeline(10)
+print(fork(child))
+""") == "0\n"
+
+
+def test_while_everybody_works() -> None:
+    """Forks at any moment of a busy runtime."""
+    assert forked("""
+stop = False
+def talk(ch):
+    while not stop:
+        ch.send(1)
+        ch.recv()
+def blocks():
+    while not stop:
+        time.sleep(0.0005)
+gmprt.gomaxprocs(4)
+ch = gmprt.Chan(2)
+goroutines = [gmprt.go(talk, ch) for _ in range(4)] + [gmprt.go(blocks) for _ in range(4)]
+def child():
+    assert pipeline(50) == 1225
+print({fork(child) for _ in range(20)})
+stop = True
+for g in goroutines:
+    assert g.join(20)
+""", timeout=50) == "{0}\n"
+
+
+def test_multiprocessing() -> None:
+    assert forked("""
+def target(conn, n):
+    conn.send(pipeline(n))
+def work(n):
+    ctx = multiprocessing.get_context("fork")
+    ours, theirs = ctx.Pipe()
+    p = ctx.Process(target=target, args=(theirs, n))
+    p.start()
+    got = ours.recv()
+    p.join()
+    return got, p.exitcode
+print(work(10), gmprt.go(work, 10).result(20), gmprt.run(work, 10))
+""") == "(45, 0) (45, 0) (45, 0)\n"
+
+
+def test_subprocesses() -> None:
+    assert forked("""
+def work(i):
+    return subprocess.run(["echo", str(i)], capture_output=True, text=True).stdout
+def main():
+    goroutines = [gmprt.go(work, i) for i in range(20)]
+    return [g.result().strip() for g in goroutines]
+print(gmprt.run(main) == [str(i) for i in range(20)])
+""") == "True\n"
+
+
+def test_signal_mask_of_subprocesses() -> None:
+    """A child does not inherit what the runtime blocks for itself."""
+    assert forked("""
+def main():
+    code = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    run = lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    return {run(), gmprt.go(run).result()}
+print(gmprt.run(main) == {"set()\\n"})
+""") == "True\n"
