@@ -227,6 +227,8 @@ struct M {
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
+  uint32_t hog_switches; /* of the last look at how long it has not switched */
+  int64_t hog_since;
 };
 
 /* ---- P ------------------------------------------------------------------------------------------ */

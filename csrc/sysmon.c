@@ -5,8 +5,9 @@
  *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  Whether a
  *     detached thread blocks or merely waits for the host lock cannot be seen from outside: it counts
  *     only if the lock was free in both looks, or after 10 ms of the same detachment;
- *   - Ps whose driver has been in one stretch of host code for a slice while native work waits and no P
- *     idles: it loses the P, not the licence;
+ *   - Ps whose driver has been in one stretch of host code for a slice: if hosted goroutines wait it loses
+ *     P and licence, and shares the host lock with the next driver as two threads do; if only native
+ *     work waits and no P idles it loses the P;
  *   - the driver, if it has no P any more: it may block all the same;
  *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
  *     gives way;
@@ -58,11 +59,22 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
   return true;
 }
 
+/* Has m run one and the same goroutine for a slice? */
+static bool hogging(M *m, int64_t now) {
+  uint32_t switches = load_rlx(&m->switches);
+  if (switches != m->hog_switches) {
+    m->hog_switches = switches;
+    m->hog_since = now;
+  }
+  return now - m->hog_since >= SLICE_NS;
+}
+
 /* A driver that has lost its P alone, and then blocks, stands in no P's word: it loses the licence.
  * (Without this look all hosted goroutines would wait for its call: models/licence.pml,
  * BROKEN_LICENCE_NEEDS_P.) */
 static uint32_t retake_licence(M *m, int64_t now, bool *first) {
-  if (!blocked(m, now, first) || !cas(&sched.l.holder, m, (M *)NULL)) return 0;
+  bool take = blocked(m, now, first) || (lwaiting() && hogging(m, now));
+  if (!take || !cas(&sched.l.holder, m, (M *)NULL)) return 0;
   xadd(&counts.handoffs, 1);
   m->seen_out = false;
   wake_for_rest();
@@ -90,15 +102,11 @@ static uint32_t retake(int64_t now, bool *first) {
     if (PSTATE(w) != Phost) continue;
     M *m = sched.allm[PMID(w)];
     if (m == driver) driver = NULL; /* looked at here */
-    uint32_t switches = load_rlx(&m->switches);
-    if (blocked(m, now, first)) {
+    bool hog = hogging(m, now);
+    if (blocked(m, now, first) || (hog && lwaiting()))
       n += retakep(pp, w, m, true);
-    } else if (switches != pp->seen_tick) {
-      pp->seen_tick = switches;
-      pp->seen_when = now;
-    } else if (now - pp->seen_when >= SLICE_NS && native_waiting() && load_rlx(&sched.npidle) == 0) {
+    else if (hog && native_waiting() && load_rlx(&sched.npidle) == 0)
       n += retakep(pp, w, m, false);
-    }
   }
   if (driver) n += retake_licence(driver, now, first);
   return n;

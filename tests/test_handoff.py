@@ -1,0 +1,276 @@
+"""Blocking C code in a goroutine never stalls the others: it runs on while they go on."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import lzma
+import os
+import select as select_module
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PATIENCE, ended
+
+import gmprt
+from gmprt import Chan, go
+
+
+class Turns:
+    """Counts how often others get a turn meanwhile, on both sides of a channel."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.stop = False
+        there: Chan[int] = Chan()
+        self.goroutines = [go(self._ping, there), go(self._pong, there)]
+
+    def _ping(self, ch: Chan[int]) -> None:
+        with ch:
+            while not self.stop:
+                ch.send(1)
+
+    def _pong(self, ch: Chan[int]) -> None:
+        for _ in ch:
+            self.count += 1
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.stop = True
+        ended(*self.goroutines)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_fifty_sleepers_sleep_side_by_side(n: int) -> None:
+    """time.sleep as it is: fifty times 0.3 s take about 0.3 s, and the others go on."""
+    gmprt.gomaxprocs(n)
+
+    def main() -> tuple[float, int]:
+        with Turns() as turns:
+            begun = time.monotonic()
+            ended(*[go(time.sleep, 0.3) for _ in range(50)])
+            return time.monotonic() - begun, turns.count
+
+    before = gmprt.stats().handoffs
+    took, count = gmprt.run(main)
+    assert 0.3 <= took < 5
+    assert count > 1000
+    assert gmprt.stats().handoffs > before
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_sleepers_started_by_a_thread(n: int) -> None:
+    gmprt.gomaxprocs(n)
+    begun = time.monotonic()
+    ended(*[go(time.sleep, 0.3) for _ in range(50)])
+    assert time.monotonic() - begun < 5
+
+
+def _usleep() -> None:
+    ctypes.CDLL(None).usleep(100_000)
+
+
+def _lock() -> None:
+    lock = threading.Lock()
+    assert lock.acquire()
+    assert not lock.acquire(timeout=0.1)
+
+
+def _select() -> None:
+    assert select_module.select([], [], [], 0.1) == ([], [], [])
+
+
+def _socket() -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        b.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            b.recv(1)
+
+
+def _pipe() -> None:
+    r, w = os.pipe()
+    t = threading.Timer(0.1, os.write, (w, b"x"))
+    t.start()
+    assert os.read(r, 1) == b"x"
+    t.join()
+    os.close(r)
+    os.close(w)
+
+
+def _subprocess() -> None:
+    subprocess.run(["sleep", "0.1"], check=True)
+
+
+BLOCKERS: dict[str, Callable[[], Any]] = {
+    "time.sleep": lambda: time.sleep(0.1),
+    "ctypes usleep": _usleep,
+    "threading.Event": lambda: threading.Event().wait(0.1),
+    "threading.Lock": _lock,
+    "select.select": _select,
+    "socket with timeout": _socket,
+    "os.read of a pipe": _pipe,
+    "subprocess": _subprocess,
+}
+
+
+@pytest.mark.parametrize("kind", list(BLOCKERS))
+@pytest.mark.parametrize("n", [1, 2])
+def test_others_go_on_while_one_blocks(kind: str, n: int) -> None:
+    gmprt.gomaxprocs(n)
+    block = BLOCKERS[kind]
+
+    def main() -> int:
+        with Turns() as turns:
+            g = go(block)
+            assert g.join(PATIENCE)
+            assert g.exception() is None
+            return turns.count
+
+    assert gmprt.run(main) > 200
+
+
+@pytest.mark.parametrize("kind", list(BLOCKERS))
+def test_many_block_side_by_side(kind: str) -> None:
+    """Twenty times 0.1 s one after the other would be 2 s."""
+    begun = time.monotonic()
+    goroutines = [go(BLOCKERS[kind]) for _ in range(20)]
+    ended(*goroutines)
+    assert all(g.exception() is None for g in goroutines)
+    if kind != "subprocess":  # starting processes is work
+        assert time.monotonic() - begun < 1.5
+
+
+def test_main_blocks_and_the_others_go_on() -> None:
+    def main() -> int:
+        with Turns() as turns:
+            time.sleep(0.1)
+            before = turns.count
+            time.sleep(0.1)
+            return turns.count - before
+
+    for n in (1, 2):
+        gmprt.gomaxprocs(n)
+        assert gmprt.run(main) > 200
+
+
+def _zlib(data: bytes) -> Any:
+    return zlib.decompress(zlib.compress(data, 6)) == data
+
+
+def _hashlib(data: bytes) -> Any:
+    return hashlib.sha256(data * 20).hexdigest() == hashlib.sha256(data * 20).hexdigest()
+
+
+def _lzma(data: bytes) -> Any:
+    part = data[: 1 << 18]
+    return lzma.decompress(lzma.compress(part, preset=1)) == part
+
+
+def _file(data: bytes) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data")
+        for _ in range(5):
+            path.write_bytes(data)
+            if path.read_bytes() != data:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("work", [_zlib, _hashlib, _lzma, _file])
+def test_work_in_c_beside_others(work: Callable[[bytes], Any], procs: int) -> None:
+    """C code that computes without the GIL: right results from all, and turns for the others."""
+    data = os.urandom(1 << 12) * 256
+
+    def main() -> tuple[bool, int]:
+        with Turns() as turns:
+            goroutines = [go(work, data) for _ in range(6)]
+            return all(g.result(PATIENCE) for g in goroutines), turns.count
+
+    right, count = gmprt.run(main)
+    assert right
+    assert count > 20
+
+
+def test_a_blocked_goroutine_comes_back_to_its_waits(procs: int) -> None:
+    """Block, park, block, park: each rejoins at its next park."""
+    ch: Chan[int] = Chan()
+
+    def work(i: int) -> None:
+        for turn in range(5):
+            time.sleep(0.002)
+            ch.send(100 * i + turn)
+            gmprt.sleep(0.001)
+
+    goroutines = [go(work, i) for i in range(10)]
+    got = [ch.recv(timeout=PATIENCE) for _ in range(50)]
+    ended(*goroutines)
+    assert sorted(got) == [100 * i + t for i in range(10) for t in range(5)]
+
+
+def test_blocked_goroutines_do_not_count_as_procs() -> None:
+    """With all processors' worth of goroutines in blocking calls, others still run."""
+    gmprt.gomaxprocs(1)
+    release = threading.Event()
+    blocked = [go(release.wait) for _ in range(20)]
+    g = go(lambda: [gmprt.sleep(0.001) for _ in range(10)])
+    assert g.join(PATIENCE)
+    release.set()
+    ended(*blocked)
+
+
+def test_threads_are_reused() -> None:
+    """Blocking again and again does not start a thread each time."""
+
+    def main() -> int:
+        before = gmprt.stats().threads_started
+        for _ in range(100):
+            ended(*[go(time.sleep, 0.001) for _ in range(4)])
+        return gmprt.stats().threads_started - before
+
+    assert gmprt.run(main) < 30
+
+
+def test_short_calls_are_not_handed_off_needlessly() -> None:
+    """Thousands of calls that release the GIL for a moment only."""
+
+    def main() -> int:
+        before = gmprt.stats().handoffs
+        for _ in range(5000):
+            os.stat(".")
+        return gmprt.stats().handoffs - before
+
+    assert gmprt.run(main) < 500
+
+
+def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:
+    """Ordinary threads hog the GIL; goroutines still get their share of it."""
+    stop = False
+
+    def hog() -> None:
+        while not stop:
+            pass
+
+    hogs = [threading.Thread(target=hog) for _ in range(2)]
+    for t in hogs:
+        t.start()
+    try:
+        begun = time.monotonic()
+        g = go(lambda: [gmprt.gosched() or time.sleep(0.001) for _ in range(20)])
+        s = go(lambda: [gmprt.sleep(0.001) for _ in range(20)])
+        ended(g, s)
+        assert time.monotonic() - begun < 10
+    finally:
+        stop = True
+        for t in hogs:
+            t.join()
