@@ -137,6 +137,8 @@ void foreign_afterfork(void) {
   fthreads.free = NULL;
   for (uint32_t i = 0; i < fthreads.n; i++) {
     G *gp = fthreads.all[i];
-    if (gp != tls_foreign) store_rlx(&gp->status, Gdead);
+    if (gp == tls_foreign) continue;
+    store_rlx(&gp->status, Gdead);
+    wait_void(gp);
   }
 }

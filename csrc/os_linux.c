@@ -161,7 +161,13 @@ void os_check_signals(void) {
   take_fault(SIGBUS, &old_bus);
 }
 
+/* The signal mask of the thread that started the runtime: in a forked child the surviving thread, an M,
+ * stands for the program. */
+static sigset_t program_mask;
+void os_program_mask(void) { pthread_sigmask(SIG_SETMASK, &program_mask, NULL); }
+
 void os_init_signals(void) {
+  pthread_sigmask(SIG_SETMASK, NULL, &program_mask);
   struct sigaction kick = {.sa_handler = kicked}; /* no SA_RESTART */
   sigemptyset(&kick.sa_mask);
   sigaction(os_kick_signal(), &kick, NULL);

@@ -143,6 +143,9 @@ bool wait_claim_open(G *gp, wake_t result) {
   return false;
 }
 
+/* gp does not exist any more (fork): nobody claims its wait. */
+void wait_void(G *gp) { atomic_store(&gp->wait, wait_next(gp)); }
+
 /* Opens the next wait; false and nothing opened if a cancel or an interrupt is pending. */
 static bool wait_try_open(G *gp) {
   uint64_t w = load_rlx(&gp->wait);

@@ -416,7 +416,7 @@ void goready(G *gp);
 bool wait_claim(G *gp, uint64_t seq);
 bool wait_claim_open(G *gp, wake_t result);
 uint64_t wait_next(G *gp);
-void wait_open(G *gp);
+void wait_void(G *gp);
 void gocancel(G *gp, bool hosted);
 bool gointerrupt(G *gp, bool hosted);
 _Noreturn void goroutine_main(G *gp);
@@ -518,6 +518,7 @@ int os_ncpu(void);
 void os_init_signals(void);
 void os_check_signals(void);
 int os_kick_signal(void);
+void os_program_mask(void);
 void os_kick(M *m);
 
 /* chaos.c */

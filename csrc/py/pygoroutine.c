@@ -273,6 +273,7 @@ host_after goroutine_run(G *gp) {
   size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
   size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
   PyObject *result = PyObject_Vectorcall(self->fn, self->argv + 1, n, kwnames);
+  fork_child_end(gp, result);
   bool lent = self->lent;
   goroutine_finish(gp, self, result);
   return lent ? lender_main_left : NULL;

@@ -106,6 +106,7 @@ G *lent_main(PyThreadState *ts);
 
 /* fork.c */
 void after_fork_child(void);
+void fork_child_end(G *gp, PyObject *result);
 void lenders_afterfork(void); /* pyrun.c */
 
 /* pyhost.c */

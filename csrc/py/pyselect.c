@@ -17,6 +17,7 @@ typedef struct Case {
 
 typedef struct Select {
   PyObject_VAR_HEAD
+  vectorcallfunc call;
   PyObject *cases[1];
 } Select;
 
@@ -325,6 +326,18 @@ static PyObject *py_select(PyObject *module, PyObject *const *args, Py_ssize_t n
 
 /* ---- Select: cases checked once -------------------------------------------------------------------------------- */
 
+static PyObject *select_call(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+  Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+  if (nargs > 0) {
+    PyErr_SetString(PyExc_TypeError, "a Select takes timeout and default, by name");
+    return NULL;
+  }
+  patience p;
+  bool dflt;
+  if (parse_options(args, kwnames, &p, &dflt) < 0) return NULL;
+  return do_select(((Select *)op)->cases, Py_SIZE(op), p, dflt);
+}
+
 static PyObject *select_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   if (kwargs && PyDict_GET_SIZE(kwargs) > 0) {
     PyErr_SetString(PyExc_TypeError, "Select() takes cases only; timeout and default go to the call");
@@ -338,19 +351,9 @@ static PyObject *select_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     Py_XDECREF(value);
   }
   Select *self = (Select *)type->tp_alloc(type, n);
+  if (self) self->call = select_call;
   for (Py_ssize_t i = 0; self && i < n; i++) self->cases[i] = Py_NewRef(PyTuple_GET_ITEM(args, i));
   return (PyObject *)self;
-}
-
-static PyObject *select_call(PyObject *op, PyObject *args, PyObject *kwargs) {
-  static char *names[] = {"timeout", "default", NULL};
-  PyObject *timeout = NULL;
-  int dflt = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$Op:Select", names, &timeout, &dflt)) return NULL;
-  patience p;
-  if (patience_parse(timeout, &p) < 0) return NULL;
-  if (dflt) p = (patience){false, 0};
-  return do_select(((Select *)op)->cases, Py_SIZE(op), p, dflt);
 }
 
 static int select_traverse(PyObject *op, visitproc visit, void *arg) {
@@ -365,16 +368,20 @@ static void select_dealloc(PyObject *op) {
   type->tp_free(op);
   Py_DECREF(type);
 }
+static PyMemberDef select_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Select, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 static PyType_Slot select_slots[] = {
     {Py_tp_doc, "Select(*cases)\n--\n\nA select built once and called many times: s(timeout=None, default=False)."},
     {Py_tp_new, select_new},
     {Py_tp_methods, case_methods},
-    {Py_tp_call, select_call},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, select_members},
     {Py_tp_dealloc, select_dealloc},
     {Py_tp_traverse, select_traverse},
     {0, NULL}};
-PyType_Spec select_spec = {"gmprt.Select", offsetof(Select, cases), sizeof(PyObject *), CASE_FLAGS,
-                           select_slots};
+PyType_Spec select_spec = {"gmprt.Select", offsetof(Select, cases), sizeof(PyObject *),
+                           CASE_FLAGS | Py_TPFLAGS_HAVE_VECTORCALL, select_slots};
 
 PyMethodDef select_functions[] = {
     {"select", (PyCFunction)(void (*)(void))py_select, METH_FASTCALL | METH_KEYWORDS,

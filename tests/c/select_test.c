@@ -13,6 +13,7 @@ typedef enum { SELECT, SEND, RECV } op;
 
 typedef struct worker {
   _Atomic int phase;
+  sema commanded;
   _Atomic(G *) g;
   struct world *w;
   /* The command. */
@@ -185,12 +186,11 @@ static void work(void *arg) {
   if (w->w->hosted && !getm()) host_take();
   store_rel(&w->g, getg(w->w->hosted));
   for (;;) {
-    int phase = load_acq(&w->phase);
-    if (phase == QUIT) break;
-    if (phase != COMMANDED) {
-      pause_a_bit(w->w);
-      continue;
-    }
+    wake_t r;
+    do r = semacquire(&w->commanded, waitReasonSemacquire, true, 0);
+    while (r == WAKE_INTERRUPTED);
+    CHECK_EQ(r, WAKE_OK);
+    if (load_acq(&w->phase) == QUIT) break;
     store_rel(&w->phase, BUSY);
     do execute_command(w);
     while (w->result == WAKE_INTERRUPTED);
@@ -227,6 +227,7 @@ static void command(world *x, worker *w, rng *r) {
     w->value[i] = ++x->next_value;
   }
   store_rel(&w->phase, COMMANDED);
+  semrelease(&w->commanded, 1);
   settle(x);
   compare(x, w);
 }
@@ -318,6 +319,7 @@ static void play(world *x, int steps) {
     }
     settle(x);
     store_rel(&w->phase, QUIT);
+    semrelease(&w->commanded, 1);
   }
 }
 
@@ -329,7 +331,10 @@ static world *world_new(bool hosted, bool threads) {
   NEED(x != NULL);
   x->hosted = hosted;
   x->threads = threads;
-  for (int i = 0; i < WORKERS; i++) x->worker[i].w = x;
+  for (int i = 0; i < WORKERS; i++) {
+    x->worker[i].w = x;
+    x->worker[i].commanded.hosted = hosted;
+  }
   return x;
 }
 
@@ -346,7 +351,7 @@ TEST(goroutines_agree_with_the_model, .procs = "124", .chaos = true, .seconds = 
 TEST(threads_agree_with_the_model, .seconds = 60) {
   runtime_start();
   world *x = world_new(false, true);
-  steps = rounds(1000);
+  steps = rounds(4000);
   group g = {0};
   for (int i = 0; i < WORKERS; i++) group_thread(&g, work, &x->worker[i]);
   play(x, steps);
