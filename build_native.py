@@ -20,7 +20,8 @@ if ARCH is None or not sys.platform.startswith("linux"):
 CDEF = """
 typedef struct gm_chan gm_chan;
 typedef enum gm_result {
-  GM_OK, GM_CLOSED, GM_WOULDBLOCK, GM_TIMEOUT, GM_CANCELLED, GM_INTERRUPTED, GM_NOMEM, ...
+  GM_OK, GM_CLOSED, GM_WOULDBLOCK, GM_TIMEOUT, GM_CANCELLED, GM_INTERRUPTED, GM_NOMEM,
+  GM_INVALID, ...
 } gm_result;
 int gm_start(void);
 gm_result gm_go(void (*fn)(void *), void *arg);

@@ -20,6 +20,9 @@ class BuildExt(build_ext):
                 ext.extra_compile_args += LTO
                 ext.extra_link_args += [*LTO, "-O2"]
         super().build_extensions()
+        if not self.inplace:
+            # `pip install . && python -m gmprt` in the source tree imports ./gmprt: it needs one too.
+            self.copy_extensions_to_source()
 
     def can_lto(self) -> bool:
         with tempfile.TemporaryDirectory() as tmp:

@@ -24,8 +24,10 @@ static uint32_t chaos_rand(uint32_t n) {
 
 noinline bool chaos_flip(void) { return chaos_rand(2); }
 
-/* Before an operation that may park, no lock held: one time in four, let others run. */
-noinline void chaos_point_slow(void) {
+/* Before an operation that may park, no lock held: one time in four, let others run.  Not for a hosted
+ * goroutine in an operation of a native object: it has dropped the host lock. */
+noinline void chaos_point_slow(bool hosted) {
   M *m = getm();
-  if (m && load_rlx(&m->curg) && chaos_rand(4) == 0) gosched();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  if (gp && (gp->kind == GK_HOST) == hosted && chaos_rand(4) == 0) gosched();
 }

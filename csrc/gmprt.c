@@ -38,7 +38,7 @@ static G *curg(void) {
 }
 
 /* A wait was broken by a signal: shall the caller hear of it? */
-static bool interruptible(void) { return host->interruptible && host->interruptible(); }
+static bool interruptible(void) { return host && host->interruptible && host->interruptible(); }
 
 /* A thread without a host waits on when a signal breaks its sleep: there are no handlers to run. */
 #define RETRY(call) \
@@ -54,6 +54,7 @@ int (*gm_start_hook)(void) = start_none; /* a host starts the runtime its own wa
 int gm_start(void) { return gm_start_hook(); }
 
 gm_result gm_go(void (*fn)(void *), void *arg) {
+  if (!fn) return GM_INVALID;
   if (unlikely(!load_acq(&sched.started)) && gm_start() != 0) return GM_NOMEM;
   return newproc_native(fn, arg) ? GM_OK : GM_NOMEM;
 }

@@ -215,13 +215,13 @@ void gfput_host(G *gp) {
 }
 
 static void exchange(G *a, G *b) {
-  void *sp = a->sp, *state = a->host;
+  void *sp = a->sp, *state = load_rlx(&a->host);
   stack stk = a->stk;
   a->sp = b->sp;
-  a->host = b->host;
+  store_rel(&a->host, load_rlx(&b->host)); /* release: sysmon looks through it (host->where) */
   a->stk = b->stk;
   b->sp = sp;
-  b->host = state;
+  store_rel(&b->host, state);
   b->stk = stk;
 #ifdef GM_TSAN
   void *fiber = a->fiber;
@@ -287,3 +287,6 @@ void gtrim_drop(G *list) {
     while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, list));
   }
 }
+
+/* In a forked child nobody holds the lock any more. */
+void gstatus_afterfork(void) { store_rlx(&gtable.lock.word, 0); }

@@ -3,7 +3,7 @@
  * A note is a one-shot sleep of one thread: clear, set, sleep-until-set.  Setting is xchg and a futex
  * wake by address only; after the xchg the waker touches nothing, since the sleeper may reuse the note.
  *
- * Ms block every signal but the synchronous ones and SIGURG: Python's signal handlers belong on the
+ * Ms block every signal but the synchronous ones, SIGURG and one reserved real-time signal: Python's signal handlers belong on the
  * threads of the program. */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -6,13 +6,15 @@
  * `commit` and done by whoever lands: the next goroutine, on its own stack, before anything else.
  *
  * Invariants.
- *  1. A stack is entered only after its leaver has left it: every publication of a G is in a commit.
+ *  1. A stack is entered only after its leaver has left it: every publication of a G is in a commit.  (A
+ *     goroutine that ends may pass its stack to the next, new one, which then goes on with it: pass_on.)
  *  2. A wait is opened (S set) by the lander, claimed by exactly one CAS, and its winner alone makes the
  *     G runnable.  seq grows with each wait, so a waiter of an earlier wait claims nothing.
  *  3. The first publishing instruction of a commit is its last access to the G: arming the deadline or
  *     unlocking the object may let it run elsewhere.  Exception: a native select reads the waiters of
  *     channels it has not unlocked yet, and the woken G cannot pass those locks (select.c).
- *  4. A commit allocates nothing, calls no host code, and takes no lock but that of a timer heap.
+ *  4. A commit allocates nothing and runs no host code but the `after` of a main goroutine.  It takes the
+ *     lock of a timer heap or sched.lock, never an object's.
  *
  * Order: the lander's CAS that sets S comes after the save (same thread, and the CAS is a release); the
  * claimer's CAS is an acquire; the claimer's push (release) and the next owner's pop (acquire) carry the

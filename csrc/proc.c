@@ -775,6 +775,9 @@ void sched_afterfork(M *keep) {
     keep->p = NULL;
     keep->tid = os_gettid();
   }
+  gstatus_afterfork();
+  stack_afterfork();
+  stw_afterfork();
   netpoll_afterfork();
   foreign_afterfork();
   base = monitored = false;

@@ -161,7 +161,7 @@ struct G {
       void *arg;
     };
     struct { /* hosted */
-      void *host;   /* the host's state of this goroutine (a PyThreadState) */
+      _Atomic(void *) host; /* the host's state of this goroutine (a PyThreadState) */
       void *handle; /* the host's handle of it, owned while it lives (a Goroutine object) */
     };
   };
@@ -345,7 +345,7 @@ typedef struct sched_t {
 extern sched_t sched;
 extern const host_t *host;
 
-/* Counters: each is written relaxed by whoever does the thing; stats() adds nothing up. */
+/* Counters of things that are rare or cost more than the count. */
 typedef struct counters {
   _Atomic uint64_t steals, stolen, handoffs, wakes, started, overflows, netpolls, netready,
       timers_fired, stw, mspawned, mreaped, preempt_requests;
@@ -371,6 +371,7 @@ void gtrim_drop(G *list);
 void goroutine_unframe(G *gp);
 void gfree_flush(P *pp);
 G *allg_next(uint32_t *cursor);
+void gstatus_afterfork(void);
 void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
 
 /* stack.c */
@@ -384,6 +385,7 @@ size_t stack_host_size(void);
 typedef enum { STACK_NOT, STACK_GROWN, STACK_OVERFLOW } stack_verdict;
 stack_verdict stack_fault(uintptr_t addr);
 void stack_init(void);
+void stack_afterfork(void);
 size_t stack_host_resize(size_t size);
 const char *stack_guard_mode(void);
 
@@ -473,6 +475,7 @@ void starttheworld(void);
 void gcstopm(M *m);
 int32_t procresize(int32_t n);
 int32_t gomaxprocs_default(void);
+void stw_afterfork(void);
 int32_t gomaxprocs_set(int32_t n);
 
 /* time.c */
@@ -524,10 +527,10 @@ void os_kick(M *m);
 /* chaos.c */
 extern bool chaos_on;
 void chaos_init(void);
-void chaos_point_slow(void);
+void chaos_point_slow(bool hosted);
 bool chaos_flip(void);
-static inline void chaos_point(void) {
-  if (unlikely(chaos_on)) chaos_point_slow();
+static inline void chaos_point(bool hosted) {
+  if (unlikely(chaos_on)) chaos_point_slow(hosted);
 }
 
 #endif

@@ -13,12 +13,15 @@
  * 101 ns per hop uncoloured, 12 ns coloured.
  *
  * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no VMA is split.  Elsewhere mprotect, until
- * the kernel's limit of mappings refuses: then slots have no guard, and stats() counts them.
+ * the kernel's limit of mappings refuses: then slots have no guard.
  * A guard needs a page-table page, 4 KiB, and so does the stack; they share one as long as both lie in the
  * same 2 MiB.  A larger slot therefore starts with a soft guard at the bottom of its topmost 2 MiB; the
  * first fault there moves it to the bottom of the slot (stack_fault), and the goroutine goes on.
  *
- * Free slots are kept, hottest first, and never unmapped: a touched page costs 1.5 us to get again, and
+ * The stack of a native goroutine has its line coloured only: its slot is small.
+ *
+ * Free slots are kept, hottest first, and never unmapped; their pages are given back when the process has
+ * been idle for long (gtrim_drop): a touched page costs 1.5 us to get again, and
  * madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
@@ -67,7 +70,6 @@ static struct {
 
 static bool limited; /* address space is scarce: see address_space_limited */
 static _Atomic int guard_mode = -1; /* 1: madvise, 0: mprotect */
-static _Atomic uint64_t unguarded;
 
 /* Address space is limited (RLIMIT_AS) or reserved memory is counted (overcommit mode 2). */
 static bool address_space_limited(void) {
@@ -210,7 +212,7 @@ bool stack_alloc(gkind kind, bool promised, stack *out) {
     if (fresh) guard = first_guard(slot, c->size);
   }
   unlock(&depot.lock);
-  if (guard && !guard_install(guard)) xadd(&unguarded, 1);
+  if (guard) guard_install(guard); /* none to be had: see the head of the file */
   return slot != NULL;
 }
 
@@ -283,3 +285,6 @@ stack_verdict stack_fault(uintptr_t addr) {
   }
   return STACK_NOT;
 }
+
+/* In a forked child nobody holds the lock any more. */
+void stack_afterfork(void) { store_rlx(&depot.lock.word, 0); }

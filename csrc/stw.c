@@ -167,3 +167,6 @@ int32_t gomaxprocs_set(int32_t n) {
   starttheworld();
   return old;
 }
+
+/* In a forked child nobody stops the world any more. */
+void stw_afterfork(void) { store_rlx(&worldsema.word, 0); }

@@ -59,10 +59,12 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
   return true;
 }
 
-/* Has m run one and the same goroutine for a slice? */
+/* Has m run one and the same goroutine for a slice?  One that waits for the host lock, on g0 or in its
+ * goroutine, hogs nothing: giving its licence to the next would only make that one wait too. */
 static bool hogging(M *m, int64_t now) {
+  G *gp = load_rlx(&m->curg);
   uint32_t switches = load_rlx(&m->switches);
-  if (switches != m->hog_switches) {
+  if (switches != m->hog_switches || !gp || host->where(gp) == HOST_OUT) {
     m->hog_switches = switches;
     m->hog_since = now;
   }

@@ -23,7 +23,7 @@ enum {
   DETACHED_NS = 10000000,  /* a goroutine detached this long counts as blocked, whoever holds the GIL */
   M_IDLE_REAP_S = 10,      /* an M idle this long ends its thread (Go never does) */
 
-  STACK_NATIVE = 64 << 10,  /* slot of a native goroutine; gm_set_stack_size() changes it */
+  STACK_NATIVE = 64 << 10,  /* slot of a native goroutine */
   STACK_CHUNK_SLOTS = 256,  /* slots reserved by one mmap */
   STACK_COLOURS = 64,       /* page colours of the stack tops */
   GFREE_KEEP = 256,         /* hosted stacks kept when the process has been idle for long */

@@ -57,6 +57,8 @@ def go(cfunc: Any, arg: Any = None, /) -> None:
             f"a cffi function pointer 'void (*)(void *)' is wanted, not {_describe(cfunc)}; "
             "of a function in a cffi module, ffi.addressof(lib, 'name') gives it"
         )
+    if not cfunc:
+        raise ValueError("the function is NULL")
     if arg is None:
         arg = ffi.NULL
     elif not _is_cdata(arg) or ffi.typeof(arg).kind not in ("pointer", "array"):
@@ -160,8 +162,8 @@ class NativeChan:
 
     @property
     def closed(self) -> bool:
-        """Whether it is known here to be closed.  If C closed it, the next operation finds out."""
-        return self._closed
+        """Whether it is closed."""
+        return bool(lib.gm_chan_closed(self.ptr))
 
     def __len__(self) -> int:
         return int(lib.gm_chan_len(self.ptr))
@@ -187,10 +189,11 @@ class NativeChan:
         tb: TracebackType | None,
         /,
     ) -> None:
-        self.close()
+        if not self.closed:  # the block may have closed it itself
+            self.close()
 
     def __repr__(self) -> str:
-        closed = " closed" if self._closed else ""
+        closed = " closed" if self.closed else ""
         name = ffi.getctype(self.ctype)
         return f"<gmprt.native.NativeChan of {name!r} {len(self)}/{self.capacity}{closed}>"
 

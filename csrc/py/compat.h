@@ -1,5 +1,5 @@
 /* compat.h - the CPython version, told apart once: named flags and accessors, nothing else looks at
- * PY_VERSION_HEX.  The logic that depends on them is in tstate.c.
+ * PY_VERSION_HEX, but for the check at import.  The logic that depends on them is in tstate.c.
  *
  * Layouts were checked over all patch releases of a minor version; the module refuses to be loaded by
  * another minor version than the one it was compiled for (module.c). */

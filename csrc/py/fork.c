@@ -3,7 +3,7 @@
  * In the child only the forking thread exists, and the interpreter has freed every other thread state, so
  * all other goroutines are gone: their handles say so, their units are abandoned where they are (the Gs
  * stay in their slabs, never to be used again).  Ms, Ps, queues and the poller start anew at the next
- * use.  If the forking thread ran a goroutine, that one goes on, on an M without P and licence, like one
+ * use, at once if a goroutine forked.  If the forking thread ran a goroutine, that one goes on, on an M without P and licence, like one
  * whose blocking call has just returned, and with the signal mask that the program had: the Ms' own would
  * keep signals from the child.  When it ends the child ends: the thread that waits in run() stayed behind in the
  * parent, so what follows run() is not executed in the child. */

@@ -35,7 +35,7 @@ static void count_states(uint64_t by[8]) {
   uint32_t cursor = 0;
   for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
     uint32_t s = load_acq(&gp->status);
-    if (gp->kind == GK_HOST && s == Grunning && gp->host && !tstate_attached(ts_of(gp))) s = Gsyscall;
+    if (gp->kind == GK_HOST && s == Grunning && ts_of(gp) && !tstate_attached(ts_of(gp))) s = Gsyscall;
     if (s < 8 && gp->kind != GK_FOREIGN) by[s]++;
   }
 }

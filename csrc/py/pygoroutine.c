@@ -263,7 +263,7 @@ host_after goroutine_run(G *gp) {
   PyThreadState *ts = ts_of(gp);
   self->started = true;
   self->gilstate_base = ts->gilstate_counter;
-  if (!self->lent) tstate_fresh_depth(ts);
+  if (!self->lent) tstate_fresh_depth(ts, (size_t)(gp->stk.hi - gp->stk.lo));
   if (self->context && !self->lent) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */
     Py_INCREF(ts->context);
@@ -389,13 +389,20 @@ static void goroutine_dealloc(PyObject *op) {
   Py_DECREF(type);
 }
 
+/* Somebody has been told how it ended. */
+static void mark_collected(Goroutine *self) {
+  self->collected = true;
+  failed_unlink(self);
+}
+
 /* 1: it has ended. 0: timed out. -1: exception set. */
 static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
-  self->collected = true;
-  failed_unlink(self);
-  if (self->outcome) return 1; /* settled: its own reporter may ask before it is done */
+  if (self->outcome) { /* settled: its own reporter may ask before it is done */
+    mark_collected(self);
+    return 1;
+  }
   if (current_handle() == self) {
     PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
     if (exc) PyErr_SetObject(errs.Deadlock, exc);
@@ -405,9 +412,10 @@ static int join(Goroutine *self, PyObject *timeout) {
   while (!self->done) {
     if (!p.block) return 0;
     wake_t r = waitq_wait(&self->joiners, waitReasonJoin, p.deadline);
-    if (r == WAKE_TIMEOUT) return self->done ? 1 : 0;
-    if (r != WAKE_OK && wake_error(r) != 0) return -1;
+    if (r == WAKE_TIMEOUT && !self->done) return 0;
+    if (r != WAKE_OK && r != WAKE_TIMEOUT && wake_error(r) != 0) return -1;
   }
+  mark_collected(self);
   return 1;
 }
 
@@ -541,7 +549,7 @@ static PyObject *get_created_by(PyObject *op, void *Py_UNUSED(c)) {
 static const char *state_name(Goroutine *self) {
   if (self->done) return "dead";
   uint32_t s = self->deadlocked ? Gwaiting : load_acq(&self->g->status);
-  if (s == Grunning && load_rlx(&self->g->m) && !tstate_attached(ts_of(self->g))) s = Gsyscall;
+  if (s == Grunning && !tstate_attached(ts_of(self->g))) s = Gsyscall;
   return gstatus_name(s);
 }
 static PyObject *get_state(PyObject *op, void *Py_UNUSED(c)) {

@@ -33,14 +33,15 @@ static bool host_pinned(G *gp) {
 }
 
 static bool host_g_init(G *gp) {
-  gp->host = tstate_new();
-  return gp->host != NULL;
+  PyThreadState *ts = tstate_new();
+  store_rel(&gp->host, ts);
+  return ts != NULL;
 }
 
 static void host_g_bind(G *gp) { tstate_root_chunk(ts_of(gp), gp); }
 
 static host_where host_where_is(G *gp) {
-  PyThreadState *ts = ts_of(gp);
+  PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() */
   return ts && tstate_attached(ts) ? HOST_INSIDE : HOST_OUT;
 }
 

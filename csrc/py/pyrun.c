@@ -261,7 +261,7 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return NULL;
   }
   if (ts->thread_id == _PyRuntime.main_thread) main_tstate_set(ts);
-  l.g->host = ts;
+  store_rel(&l.g->host, ts);
   self->lent = true;
   self->collected = true;
   goroutine_start(self, l.g);

@@ -116,14 +116,15 @@ void tstate_root_chunk(PyThreadState *ts, G *gp) {
   ts->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
 }
 
-/* At the start of a goroutine: the interpreter's limit may have changed since the state was used. */
-void tstate_fresh_depth(PyThreadState *ts) {
+/* At the start of a goroutine on a stack of that many bytes: the interpreter's limit may have changed since the
+ * state was used, and set_max_stack() since the stack was made. */
+void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
   ts->recursion_headroom = 0;
 #ifdef HAVE_JOINT_RECURSION
   /* One counter for C and Python recursion, limit 1000 by default; list.sort takes 4.9 KB per two units.
    * What the slot cannot hold is not allowed, whatever limit the user has set: an error, and no crash. */
   int limit = interp->ceval.recursion_limit;
-  size_t units = (stack_host_size() - (96 << 10)) / 2450;
+  size_t units = (stack - (64 << 10)) / 2450;
   ts->recursion_limit = limit;
   ts->recursion_remaining = units < (size_t)limit ? (int)units : limit;
 #else
@@ -132,8 +133,8 @@ void tstate_fresh_depth(PyThreadState *ts) {
 #endif
 #ifdef HAVE_C_RECURSION
   /* 1700 bytes a unit is what the hungriest pattern (sorted with a recursive key) was measured to need */
-  size_t units = (stack_host_size() - (64 << 10)) / 1700;
-  bool enlarged = stack_host_size() > host->stack_size; /* set_max_stack: more than a thread may */
+  size_t units = (stack - (32 << 10)) / 1700;
+  bool enlarged = stack > host->stack_size; /* set_max_stack: more than a thread may */
   ts->c_recursion_remaining =
       enlarged || units < Py_C_RECURSION_LIMIT ? (int)units : Py_C_RECURSION_LIMIT;
 #endif

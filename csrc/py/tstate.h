@@ -14,14 +14,14 @@ typedef struct pym {
 } pym;
 
 /* The state that belongs to G: the one accessor.  (Free-threaded builds will answer: the M's.) */
-static inline PyThreadState *ts_of(G *gp) { return gp->host; }
+static inline PyThreadState *ts_of(G *gp) { return load_rlx(&gp->host); }
 
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
 const char *tstate_swap_mode(void);
 bool tstate_is_direct(void);
 PyThreadState *tstate_new(void);
 void tstate_root_chunk(PyThreadState *ts, G *gp);
-void tstate_fresh_depth(PyThreadState *ts);
+void tstate_fresh_depth(PyThreadState *ts, size_t stack);
 void tstate_recycle(PyThreadState *ts); /* after PyThreadState_Clear, before the next goroutine */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */

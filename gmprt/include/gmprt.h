@@ -31,8 +31,9 @@ typedef enum gm_result {
   GM_WOULDBLOCK = 2, /* timeout 0, and not ready */
   GM_TIMEOUT = 3,    /* the time is up */
   GM_CANCELLED = 4,  /* the waiting goroutine was cancelled (Python goroutines only) */
-  GM_INTERRUPTED = 5,/* a signal (Python threads only) */
-  GM_NOMEM = 7       /* no memory */
+  GM_INTERRUPTED = 5,/* a signal; only threads that run Python hear of it */
+  GM_NOMEM = 7,      /* no memory, no thread */
+  GM_INVALID = 8     /* gm_go: no function */
 } gm_result;
 
 typedef struct gm_case {

@@ -123,8 +123,9 @@ static bool stub_pinned(G *gp) { return ((state *)gp->host)->pins > 0; }
 bool stub_no_state;
 static bool stub_g_init(G *gp) {
   if (stub_no_state) return false;
-  gp->host = state_new();
-  return gp->host != NULL;
+  state *s = state_new();
+  store_rel(&gp->host, s); /* sysmon reads it through where() */
+  return s != NULL;
 }
 
 /* States move from goroutine to goroutine with their stacks: each is bound once. */
@@ -136,7 +137,7 @@ static void stub_g_bind(G *gp) {
 }
 
 static host_where stub_where(G *gp) {
-  state *s = gp->host;
+  state *s = load_acq(&gp->host);
   return s && load_rlx(&s->attached) ? HOST_INSIDE : HOST_OUT;
 }
 
@@ -208,10 +209,18 @@ wake_t hosted_join(job *j) {
   return WAKE_OK;
 }
 
+void hosted_outside(bool out) {
+  G *gp = load_rlx(&getm()->curg);
+  if (out)
+    big_drop();
+  else
+    big_take(gp->host);
+}
+
 void hosted_block(uint32_t us) {
-  state *s = big_drop();
+  hosted_outside(true);
   os_usleep(us);
-  big_take(s);
+  hosted_outside(false);
 }
 
 void hosted_call(uint32_t us) {

@@ -30,6 +30,7 @@ void host_drop(void);
 job *hosted_go(void (*fn)(void *), void *arg);
 wake_t hosted_join(job *j); /* frees it */
 void hosted_block(uint32_t us); /* a call that drops the host lock and blocks the thread */
+void hosted_outside(bool out);  /* drops the host lock; takes it again */
 void hosted_call(uint32_t us);  /* a call that keeps it */
 void hosted_tick(void);         /* what an interpreter does between two instructions: honours a drop request */
 void hosted_check(void);        /* the lock is ours, and so is the current state */
