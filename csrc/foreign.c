@@ -96,7 +96,7 @@ wake_t foreign_park(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason 
   store_rlx(&gp->since, cputicks());
   gp->param = NULL;
   gp->wakeres = WAKE_OK;
-  gp->timer.when = deadline;
+  store_rlx(&gp->timer.when, deadline);
   store_rlx(&gp->futex, 1);
   store_rel(&gp->status, Gwaiting);
   atomic_store(&gp->wait, seq | WAIT_S);
@@ -123,7 +123,7 @@ uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg) {
   lock(&fthreads.lock);
   for (uint32_t i = 0; i < fthreads.n; i++) {
     G *gp = fthreads.all[i];
-    if (load_acq(&gp->status) != Gwaiting || gp->timer.when) continue;
+    if (load_acq(&gp->status) != Gwaiting || load_rlx(&gp->timer.when)) continue;
     n++;
     if (each) each(gp, arg);
   }

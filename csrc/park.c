@@ -86,7 +86,7 @@ static inline void leave(M *m, G *gp, G *next) {
     casgstatus(next, Grunnable, Grunning);
   }
   if (hosted) host->swap(m, gp, toG0 ? NULL : next);
-  store_rlx(&m->curg, toG0 ? NULL : next);
+  store_rel(&m->curg, toG0 ? NULL : next); /* release: sysmon looks at a G that may be brand new */
   stackswitch(gp, next);
 }
 
@@ -104,7 +104,7 @@ void execute(M *m, G *gp) {
   inc_rlx(&m->switches);
   casgstatus(gp, Grunnable, Grunning);
   if (gp->kind == GK_HOST) host->swap(m, NULL, gp);
-  store_rlx(&m->curg, gp);
+  store_rel(&m->curg, gp);
   stackswitch(&m->g0, gp);
   land(m); /* g0 never changes its M */
 }
@@ -336,7 +336,7 @@ static void pass_on(M *m, G *gp, G *next) {
   store_rlx(&next->since, now);
   inc_rlx(&m->switches);
   casgstatus(next, Grunnable, Grunning);
-  store_rlx(&m->curg, next);
+  store_rel(&m->curg, next);
 }
 
 /* Ends the running goroutine.  Its unit goes to the pool once its stack is left, to the next goroutine

@@ -108,7 +108,7 @@ typedef struct waitq {
 
 /* time.c: one entry of a 4-ary heap. */
 typedef struct timer {
-  int64_t when;  /* CLOCK_MONOTONIC, ns */
+  _Atomic int64_t when; /* CLOCK_MONOTONIC, ns; foreign threads: the deadline, read by the judge */
   uint64_t seq;  /* handed to f: what the timer was armed for */
   void (*f)(struct timer *t, uint64_t seq); /* finds what t is part of; runs without the lock */
   _Atomic(timers *) ts; /* the heap it was put in */

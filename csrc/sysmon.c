@@ -25,7 +25,7 @@ static bool behind(void) { return lwaiting() || native_waiting(); }
 
 /* A look at the M that runs host code on pp.  True: blocked, for the second time. */
 static bool blocked(M *m, int64_t now, bool *first) {
-  G *gp = load_rlx(&m->curg);
+  G *gp = load_acq(&m->curg);
   uint32_t switches = load_rlx(&m->switches);
   if (!gp || gp->kind != GK_HOST || host->where(gp) == HOST_INSIDE) {
     m->seen_out = false;
@@ -62,7 +62,7 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
 /* Has m run one and the same goroutine for a slice?  One that waits for the host lock, on g0 or in its
  * goroutine, hogs nothing: giving its licence to the next would only make that one wait too. */
 static bool hogging(M *m, int64_t now) {
-  G *gp = load_rlx(&m->curg);
+  G *gp = load_acq(&m->curg);
   uint32_t switches = load_rlx(&m->switches);
   if (switches != m->hog_switches || !gp || host->where(gp) == HOST_OUT) {
     m->hog_switches = switches;

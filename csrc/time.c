@@ -145,7 +145,7 @@ void timer_disarm(timer *t) {
 void timer_add(timers *ts, timer *t, int64_t when) {
   spin_lock(&ts->lock);
   ts->reserved--;
-  t->when = when;
+  store_rlx(&t->when, when);
   store_rlx(&t->ts, ts);
   int32_t i = ts->len++;
   place(ts, i, when, t);

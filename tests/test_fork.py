@@ -109,24 +109,6 @@ print("parent")
 """) == "0\nparent\n"
 
 
-def test_the_child_of_a_main_goroutine_returns_from_run() -> None:
-    assert forked("""
-def main():
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert pipeline(10) == 45
-    return "child"
-result = gmprt.run(main)
-if result == "child":
-    t = threading.Thread(target=pipeline, args=(10,))
-    t.start()
-    t.join()
-    sys.exit(5)
-print(result)
-""", timeout=10) == "5\n"
-
-
 def test_from_a_goroutine() -> None:
     assert forked("""
 def child():
@@ -219,15 +201,4 @@ def main():
     goroutines = [gmprt.go(work, i) for i in range(20)]
     return [g.result().strip() for g in goroutines]
 print(gmprt.run(main) == [str(i) for i in range(20)])
-""") == "True\n"
-
-
-def test_signal_mask_of_subprocesses() -> None:
-    """A child does not inherit what the runtime blocks for itself."""
-    assert forked("""
-def main():
-    code = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    run = lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    return {run(), gmprt.go(run).result()}
-print(gmprt.run(main) == {"set()\\n"})
 """) == "True\n"

@@ -705,30 +705,6 @@ def test_a_generator_that_runs_elsewhere() -> None:
     assert g.result(PATIENCE) == 1
 
 
-def test_tracing_is_each_ones_own() -> None:
-    calls: dict[int, int] = {}
-
-    def traced(i: int) -> int:
-        def profile(frame: Any, event: str, arg: Any) -> None:
-            calls[i] = calls.get(i, 0) + 1
-
-        sys.setprofile(profile)
-        try:
-            for _ in range(10):
-                len("")
-                gmprt.gosched()
-        finally:
-            sys.setprofile(None)
-        return i
-
-    goroutines = [go(traced, i) for i in range(5)]
-    plain = go(lambda: sys.getprofile())
-    ended(*goroutines)
-    assert plain.result(PATIENCE) is None
-    assert set(calls) == set(range(5))
-    assert len(set(calls.values())) == 1, "each saw its own calls only"
-
-
 # ---- cancel ----------------------------------------------------------------------------------------
 
 

@@ -404,18 +404,3 @@ def test_async_exceptions_reach_a_goroutine_by_its_ident() -> None:
     assert g.result(PATIENCE) == "stopped"
 
 
-def test_subinterpreters_are_refused() -> None:
-    code = """
-        try:
-            import _interpreters as interpreters
-        except ImportError:
-            import _xxsubinterpreters as interpreters
-        import gmprt
-        i = interpreters.create()
-        script = "try: import gmprt\\nexcept ImportError as error: print('refused:', error)"
-        run = getattr(interpreters, "exec", None) or interpreters.run_string
-        run(i, script)
-        print(gmprt.go(int, "7").result(20))
-    """
-    lines = run_child(code, env={"PYTHONUNBUFFERED": ""}).stdout.splitlines()
-    assert sorted(line.split(":")[0] for line in lines) == ["7", "refused"]

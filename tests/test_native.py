@@ -392,32 +392,6 @@ def test_bad_timeouts(timeout: Any, error: type[Exception]) -> None:
     assert len(ch) == 1
 
 
-def test_cancel_in_a_native_wait() -> None:
-    ch = int_chan()
-    for wait in (ch.recv, lambda: ch.send(1)):
-        g = go(wait)
-        parked(g)
-        g.cancel("reason")
-        error = g.exception(PATIENCE)
-        assert isinstance(error, gmprt.GoroutineCancelled)
-        assert error.reason == "reason"
-    with pytest.raises(gmprt.WouldBlock):
-        ch.send_nowait(1)
-
-
-def test_a_native_wait_does_not_block_the_others() -> None:
-    gmprt.gomaxprocs(1)
-    ch = int_chan()
-    waiters = [go(ch.recv) for _ in range(50)]
-    for g in waiters:
-        parked(g)
-    before = gmprt.stats().threads
-    for i in range(50):
-        ch.send(i)
-    assert sorted(g.result(PATIENCE) for g in waiters) == list(range(50))
-    assert before < 20, "parked, not one thread each"
-
-
 def test_many_to_many(procs: int) -> None:
     ch = int_chan(3)
 
@@ -472,22 +446,6 @@ def test_the_header_and_the_table() -> None:
     version = native.ffi.cast("uint32_t *", native.api_pointer())[0]
     assert version == 1
     assert gmprt.native is native
-
-
-def test_deadlock_counts_native_ones() -> None:
-    """A native goroutine that sleeps may still wake main; one that is parked for ever may not."""
-    code = """
-        import gmprt
-        from gmprt import native
-        ch = native.chan("int", 0)
-        def main():
-            try:
-                ch.recv()
-            except gmprt.Deadlock as error:
-                print("deadlock")
-        gmprt.run(main)
-    """
-    assert run_child(code).stdout == "deadlock\n"
 
 
 def test_threads_run_native_goroutines(probe: Probe) -> None:

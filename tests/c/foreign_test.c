@@ -85,12 +85,13 @@ static void count_signal(int sig) {
 }
 
 static pthread_t victims[2];
+static long sums[2];
 static _Atomic int nvictims;
 static _Atomic bool stop;
 
 static void shooter(void *arg) {
   (void)arg;
-  while (load_rlx(&nvictims) < 2) sched_yield();
+  while (load_acq(&nvictims) < 2) sched_yield();
   while (!load_rlx(&stop)) {
     pthread_kill(victims[0], SIGUSR1);
     pthread_kill(victims[1], SIGUSR1);
@@ -100,7 +101,8 @@ static void shooter(void *arg) {
 
 static void shot_receiver(void *arg) {
   long *sum = arg;
-  victims[xadd(&nvictims, 1)] = pthread_self();
+  victims[sum - sums] = pthread_self();
+  xadd(&nvictims, 1);
   for (long v; gm_chan_recv(chan, &v, -1) == GM_OK;) *sum += v;
   gm_mutex m = {0};
   gm_sema s = {0};
@@ -126,14 +128,14 @@ static void under_fire(void (*start_sender)(group *, void (*)(void *), void *)) 
   sigaction(SIGUSR1, &sa, NULL);
   chan = gm_chan_make(8, 0);
   group g = {0}, victim = {0};
-  long sum[2] = {0}, n = rounds(5000);
-  for (int i = 0; i < 2; i++) group_thread(&victim, shot_receiver, &sum[i]);
+  long n = rounds(5000);
+  for (int i = 0; i < 2; i++) group_thread(&victim, shot_receiver, &sums[i]);
   group_thread(&g, shooter, NULL);
   start_sender(&g, slow_sender, &n);
   for (int i = 1; i >= 0; i--) pthread_join(victim.thread[i], NULL);
   store_rlx(&stop, true);
   group_wait(&g);
-  CHECK_EQ(sum[0] + sum[1], n * (n + 1) / 2);
+  CHECK_EQ(sums[0] + sums[1], n * (n + 1) / 2);
   CHECK(load_rlx(&signals) > 0);
 }
 
@@ -250,7 +252,7 @@ static void crosses_over(void *arg) {
 static _Atomic bool other_ran;
 static void sends_to_native(void *arg) {
   (void)arg;
-  CHECK_EQ(gm_sleep(3 * MS), GM_OK);
+  for (int i = 0; i < 1000 && !load_rlx(&other_ran); i++) CHECK_EQ(gm_sleep(3 * MS), GM_OK);
   CHECK(load_rlx(&other_ran));
   CHECK_EQ(gm_chan_send(chan, &(long){5}, -1), GM_OK);
 }

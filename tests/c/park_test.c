@@ -93,7 +93,7 @@ static void race(long n, int64_t timeout, int goroutines, int threads, void (*th
   for (int i = 0; i < threads; i++) group_thread(&g, waker, &p);
   if (third) group_thread(&g, third, &p);
   group_wait(&g);
-  if (timeout) CHECK(p.timeouts > 0);
+  if (timeout && n > 10000) CHECK(p.timeouts > 0);
   CHECK(p.ok > 0);
 }
 

@@ -371,6 +371,7 @@ static const host_t stub_host = {
 };
 
 void stub_start(void) {
+  if (load_acq(&sched.started)) return;
   host = &stub_host;
   runtime_start();
 }

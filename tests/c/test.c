@@ -56,7 +56,7 @@ void spin_ns(int64_t ns) {
 static const char *const pstates[] = {"idle", "running", "host", "stopped", "dead"};
 
 /* Reads without locks: for a process that is about to be killed. */
-void runtime_dump(void) {
+__attribute__((no_sanitize("thread"))) void runtime_dump(void) {
   fprintf(stderr,
           "runtime: gomaxprocs %d, Ms %u (idle %u, wired %u), idle Ps %u, spinning %u, global queue %u,\n"
           "  blocked %u, stopping %d, poller %s, poll waiters %u, L: queued %u, inbox %p, holder M %u,\n"

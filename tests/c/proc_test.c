@@ -1,0 +1,275 @@
+/* proc_test.c - Ms and Ps: every goroutine runs, wherever it was started, and idle threads wake for it. */
+#include "stubhost.h"
+
+#include <sys/wait.h>
+
+static _Atomic bool stop;
+static _Atomic long ran;
+static void runs(void *arg) {
+  (void)arg;
+  xadd(&ran, 1);
+}
+static void wait_for(long n) {
+  while (load_rlx(&ran) < n) os_usleep(50);
+  CHECK_EQ(load_rlx(&ran), n);
+}
+
+/* ---- starting ---------------------------------------------------------------------------------------------- */
+
+static void starts(void *arg) {
+  for (int i = *(int *)arg; i > 0; i--) {
+    CHECK_EQ(gm_go(runs, NULL), GM_OK);
+    if (i % 100 == 0) gm_yield();
+  }
+}
+
+TEST(every_goroutine_runs_once, .procs = "124", .chaos = true) {
+  runtime_start();
+  group g = {0};
+  int n = MANY / 2;
+  for (int i = 0; i < 3; i++) group_go(&g, starts, &n);
+  for (int i = 0; i < 2; i++) group_thread(&g, starts, &n);
+  group_wait(&g);
+  wait_for(5 * n);
+}
+
+static void branches(void *arg) {
+  intptr_t depth = (intptr_t)arg;
+  xadd(&ran, 1);
+  if (depth == 0) return;
+  CHECK_EQ(gm_go(branches, (void *)(depth - 1)), GM_OK);
+  CHECK_EQ(gm_go(branches, (void *)(depth - 1)), GM_OK);
+}
+
+TEST(goroutines_start_goroutines, .procs = "124", .chaos = true) {
+  runtime_start();
+#ifdef GM_TSAN
+  intptr_t depth = 9;
+#else
+  intptr_t depth = 15;
+#endif
+  CHECK_EQ(gm_go(branches, (void *)depth), GM_OK);
+  wait_for((2l << depth) - 1);
+}
+
+/* The runtime sleeps between two bursts: whoever pushes must wake it. */
+TEST(idle_threads_wake_for_work, .procs = "124") {
+  runtime_start();
+  int64_t worst = 0;
+  rng r = rng_new();
+  long n = 0;
+  for (int i = rounds(5000); i > 0; i--) {
+    int64_t start = nanotime();
+    CHECK_EQ(gm_go(runs, NULL), GM_OK);
+    n++;
+    while (load_rlx(&ran) < n) cpu_relax();
+    if (nanotime() - start > worst) worst = nanotime() - start;
+    if (below(&r, 3)) spin_ns(below(&r, 60000)); /* until they sleep, or just before */
+  }
+  CHECK(worst < patient(1000 * (int64_t)MS));
+}
+
+/* A goroutine that computes must not keep the others from running: they are stolen. */
+static void hog(void *arg) {
+  starts(arg);
+  while (!load_rlx(&stop)) cpu_relax();
+}
+
+TEST(work_behind_a_hog_is_stolen, .procs = "24", .chaos = true) {
+  runtime_start();
+  int n = 600; /* more than the ring */
+  group g = {0};
+  group_go(&g, hog, &n);
+  wait_for(n);
+  CHECK(load_rlx(&counts.stolen) > 0 || load_rlx(&counts.overflows) > 0);
+  store_rlx(&stop, true);
+  group_wait(&g);
+}
+
+/* One in runnext behind a hog: nobody is woken for it, sysmon has to see it. */
+TEST(runnext_behind_a_hog_is_not_forgotten, .procs = "2") {
+  runtime_start();
+  int n = 1;
+  for (int i = 0; i < 20; i++) {
+    group g = {0};
+    store_rlx(&stop, false);
+    store_rlx(&ran, 0);
+    int64_t start = nanotime();
+    group_go(&g, hog, &n);
+    wait_for(1);
+    CHECK(nanotime() - start < patient(200 * (int64_t)MS));
+    store_rlx(&stop, true);
+    group_wait(&g);
+  }
+}
+
+/* ---- calls that block ---------------------------------------------------------------------------------------- */
+
+static void blocks(void *arg) {
+  gm_enter_blocking();
+  os_usleep((uint32_t)(intptr_t)arg);
+  gm_exit_blocking();
+  xadd(&ran, 1);
+}
+
+TEST(blocked_goroutines_overlap, .procs = "124") {
+  runtime_start();
+  for (int n = 1; n <= 32; n *= 4) {
+    group g = {0};
+    int64_t start = nanotime();
+    for (int i = 0; i < n; i++) group_go(&g, blocks, (void *)(intptr_t)20000);
+    group_wait(&g);
+    CHECK(nanotime() - start < 20 * MS + patient(150 * MS));
+  }
+}
+
+static void mixes(void *arg) {
+  rng r = rng_new();
+  for (int i = *(int *)arg; i > 0; i--) {
+    if (below(&r, 4) == 0) blocks((void *)(intptr_t)below(&r, 200));
+    gosched();
+    if (below(&r, 20) == 0) gm_sleep(below(&r, 50000));
+    CHECK_EQ(load_rlx(&self()->status), Grunning);
+  }
+}
+
+TEST(calls_of_any_length, .procs = "124", .chaos = true) {
+  runtime_start();
+  int n = rounds(500);
+  group g = {0};
+  for (int i = 0; i < 16; i++) group_go(&g, mixes, &n);
+  group_wait(&g);
+  CHECK_EQ(load_rlx(&sched.nblocked), 0);
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------------------- */
+
+TEST(too_many_threads_are_not_started, .procs = "4") {
+  runtime_start();
+  lock(&sched.lock);
+  sched.maxm = 2;
+  unlock(&sched.lock);
+  group g = {0};
+  for (int i = 0; i < 10; i++) group_go(&g, blocks, (void *)(intptr_t)2000);
+  group_wait(&g); /* one after another, but all */
+  CHECK(sched.mcount <= 2);
+  lock(&sched.lock);
+  sched.maxm = MAX_MS;
+  unlock(&sched.lock);
+  for (int i = 0; i < 10; i++) group_go(&g, blocks, (void *)(intptr_t)2000);
+  group_wait(&g);
+}
+
+static uint32_t count_ms(void) {
+  lock(&sched.lock);
+  uint32_t n = sched.mcount;
+  unlock(&sched.lock);
+  return n;
+}
+
+TEST(idle_threads_end, .procs = "2") {
+  runtime_start();
+  for (int round = 0; round < 3; round++) {
+    group g = {0};
+    for (int i = 0; i < 12; i++) group_go(&g, blocks, (void *)(intptr_t)10000);
+    group_wait(&g);
+    CHECK(count_ms() >= 12);
+    for (int i = 0; i < 1000 && count_ms() > 3; i++) {
+      mreap_idle(nanotime() + 11 * 1000000000ll); /* as if eleven seconds had passed */
+      os_usleep(1000);
+    }
+    CHECK(count_ms() <= 3); /* two are kept, one may sleep in the poller */
+    in_goroutine(runs, NULL);
+  }
+  CHECK(load_rlx(&counts.mreaped) >= 20);
+}
+
+static void native_yields(void *arg) {
+  (void)arg;
+  while (!load_rlx(&stop)) gosched();
+}
+
+TEST(a_stopped_runtime_does_nothing_more, .procs = "2") {
+  runtime_start();
+  for (int i = 0; i < 5; i++) CHECK_EQ(gm_go(native_yields, NULL), GM_OK);
+  os_usleep(2000);
+  schedstop();
+  store_rlx(&stop, true);
+  os_usleep(20000);
+  CHECK_EQ(gm_go(runs, NULL), GM_OK); /* queued, never run */
+  os_usleep(20000);
+  CHECK_EQ(load_rlx(&ran), 0);
+}
+
+/* ---- all asleep ---------------------------------------------------------------------------------------------------- */
+
+static gm_chan *chan;
+static void waits(void *arg) {
+  (void)arg;
+  gm_chan_recv(chan, NULL, -1);
+}
+
+TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
+  stub_start();
+  chan = gm_chan_make(8, 0);
+  for (int i = 0; i < 20; i++) {
+    uint32_t before = load_rlx(&stub_asleep);
+    group g = {0};
+    group_go(&g, waits, NULL);
+    group_go(&g, waits, NULL);
+    uint32_t epoch = 0; /* it may have slept between the two, too */
+    for (int k = 0; k < 3000; k++) {
+      epoch = load_rlx(&sched.idle_epoch);
+      if (load_rlx(&stub_asleep) != before && sched_asleep(epoch)) break;
+      os_usleep(1000);
+    }
+    CHECK(load_rlx(&stub_asleep) != before);
+    CHECK(sched_asleep(epoch));
+    CHECK(!sched_asleep(epoch - 1));
+    for (int k = 0; k < 2; k++) CHECK_EQ(gm_chan_send(chan, &(long){1}, -1), GM_OK);
+    group_wait(&g);
+  }
+  while (!sched_asleep(load_rlx(&sched.idle_epoch))) os_usleep(1000);
+  uint32_t before = load_rlx(&stub_asleep);
+  group g = {0};
+  group_go(&g, blocks, (void *)(intptr_t)30000); /* blocked is not asleep */
+  os_usleep(15000);
+  CHECK_EQ(load_rlx(&stub_asleep), before);
+  group_wait(&g);
+}
+
+/* ---- fork -------------------------------------------------------------------------------------------------------------- */
+
+static int child(void) {
+  sched_afterfork(NULL);
+  store_rlx(&ran, 0);
+  store_rlx(&stop, false);
+  if (!schedinit()) return 2;
+  int n = 500;
+  group g = {0};
+  for (int i = 0; i < 3; i++) group_go(&g, starts, &n);
+  group_wait(&g);
+  wait_for(3 * n);
+  gm_chan *c = gm_chan_make(8, 0);
+  if (gm_chan_recv(c, NULL, MS) != GM_TIMEOUT) return 3;
+  return sched.gomaxprocs != 2;
+}
+
+TEST(a_forked_child_has_a_fresh_runtime, .procs = "2") {
+  stub_start();
+  group g = {0};
+  for (int i = 0; i < 5; i++) group_go(&g, native_yields, NULL);
+  for (int i = 0; i < 5; i++) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      alarm(10);
+      _exit(child());
+    }
+    int status;
+    NEED(waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status));
+    if (WIFEXITED(status)) CHECK_EQ(WEXITSTATUS(status), 0);
+  }
+  store_rlx(&stop, true);
+  group_wait(&g);
+}
