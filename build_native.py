@@ -1,7 +1,7 @@
 """Builds gmprt/_native: one shared object with two modules, the cffi one and gmprt._core.
 
-The C sources are listed by directory: csrc/ is the runtime, csrc/py/ the CPython host, csrc/arch/<cpu>
-the switch code of this machine.
+The C sources are listed by directory: csrc/ is the runtime, csrc/py/ the CPython host,
+csrc/arch/<cpu> the switch code of this machine.
 """
 
 import platform
@@ -53,7 +53,8 @@ def sources() -> list[str]:
 
 
 def headers() -> list[str]:
-    return [str(p.relative_to(HERE)) for p in sorted([*(HERE / "csrc").rglob("*.h"), HERE / "gmprt/include/gmprt.h"])]
+    found = [*(HERE / "csrc").rglob("*.h"), HERE / "gmprt/include/gmprt.h"]
+    return [str(p.relative_to(HERE)) for p in sorted(found)]
 
 
 def include_dirs() -> list[str]:

@@ -1,5 +1,4 @@
-"""Only what pyproject.toml cannot say: the extension, that .S is a source, and link-time optimisation
-where the compiler can do it."""
+            # `pip install . && python -m gmprt` in the source tree imports ./gmprt.
 
 import tempfile
 from pathlib import Path
@@ -21,7 +20,7 @@ class BuildExt(build_ext):
                 ext.extra_link_args += [*LTO, "-O2"]
         super().build_extensions()
         if not self.inplace:
-            # `pip install . && python -m gmprt` in the source tree imports ./gmprt: it needs one too.
+            # `pip install . && python -m gmprt` in the source tree imports ./gmprt.
             self.copy_extensions_to_source()
 
     def can_lto(self) -> bool:

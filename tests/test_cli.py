@@ -219,8 +219,9 @@ def test_demo(folder: Path, workers: str, procs: str) -> None:
 
 
 def test_demo_of_an_empty_folder(tmp_path: Path) -> None:
-    out = cli("demo", str(tmp_path), "--parked", "0").stdout
-    assert "Traceback" not in out
+    err = cli("demo", str(tmp_path), status=2).stderr
+    assert "no Python files" in err
+    assert "Traceback" not in err
 
 
 def test_demo_interrupted(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -363,6 +364,25 @@ def test_waitgroup_go(where: Where) -> None:
         assert [g.result(PATIENCE) for g in goroutines] == list(range(20))
 
     where(body)
+
+
+def test_waitgroup_go_and_the_collector() -> None:
+    """The collector's callbacks may let the goroutine end in the middle of go()."""
+
+    def pause(phase: str, info: object) -> None:
+        time.sleep(0.0005)
+
+    before = gc.get_threshold()
+    wg = WaitGroup()
+    gc.callbacks.append(pause)
+    gc.set_threshold(5)
+    try:
+        kept = [wg.go(int) for _ in range(200)]
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(pause)
+    assert wg.wait(5), wg.count
+    ended(*kept)
 
 
 def test_waitgroup_counts_failures_and_cancels() -> None:
