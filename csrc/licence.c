@@ -136,7 +136,8 @@ static noinline bool ltick(L *l) {
   if (!native && load_rlx(&l->timers.next) == INT64_MAX) return true;
   int64_t now = nanotime();
   if (load_rlx(&l->timers.next) <= now) timers_run(&l->timers, now);
-  return !(native && now - l->turnstart > TURN_NS);
+  l->turnover = native && now - l->turnstart > TURN_NS;
+  return !l->turnover;
 }
 
 static inline G *lpopped(L *l, G *gp, bool inherit) {
@@ -184,6 +185,7 @@ static void lrelease(M *m) {
   gtrim_drop(trimmed);
   if (pin(m)) {
     m->p->hostfirst = false; /* the look that follows is findrunnable's */
+    m->p->nativefirst = true; /* also in the global queue: the turn may have ended for what lies there */
     m->p->turnstart = nanotime();
     /* The turn may have ended because no P was idle.  One that became idle meanwhile saw the licence taken
      * and slept; this M may now find native work and keep it. */
@@ -202,10 +204,11 @@ void drive(M *m) {
   store_rel(&m->p->status, PWORD(m->id, Phost));
   if (!host->attach(m)) throw("no memory for the state of a new thread");
   l->turnstart = nanotime();
+  l->turnover = false;
   for (;;) {
     G *gp = m->nextg;
     m->nextg = NULL;
-    if (!gp && !(gp = lget(m))) break;
+    if (!gp && (l->turnover || !(gp = lget(m)))) break; /* turnover: what the lget of a switch has found */
     if (unlikely(gp->lockedm && gp->lockedm != m)) {
       wake_wired(gp->lockedm, gp);
       break; /* drops the host lock, which that thread wants now */

@@ -85,7 +85,7 @@ void releasep_idle(P *pp) {
 void acquirep(M *m, P *pp) {
   m->p = pp;
   store_rel(&pp->status, PWORD(m->id, Prunning));
-  pp->hostfirst = false;
+  pp->hostfirst = pp->nativefirst = false;
   pp->turnstart = nanotime();
   if (load_rlx(&sched.sysmonwait)) sysmon_wake();
 }
@@ -391,6 +391,8 @@ static G *look(M *m, bool *hosted) {
   if (pp->hostfirst && (*hosted = lacquire(m))) return NULL;
   if (++pp->picks % SCHED_TICK_GLOBAL == 0) gp = globalget(m, 1);
   if (!gp && (gp = runqget(pp, &inherit)) && inherit) return gp;
+  if (!gp && pp->nativefirst) gp = globalget(m, GLOBAL_BATCH);
+  pp->nativefirst = false;
   if (!gp && (*hosted = lacquire(m))) return NULL;
   if (!gp) gp = globalget(m, GLOBAL_BATCH);
   if (!gp && netpoll_waiters() > 0 && load_rlx(&sched.lastpoll) != 0) {

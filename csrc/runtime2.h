@@ -250,6 +250,7 @@ struct P {
   _Atomic uint32_t schedtick;     /* counts slices: runnext inherits */
   _Atomic bool expired;           /* sysmon: this slice is over, runnext goes to the tail */
   bool hostfirst;                 /* the next look takes L before native work */
+  bool nativefirst;               /* the next look takes native work, the global queue too, before L */
   int64_t turnstart;              /* when this native turn began */
   G *gfree;                       /* dead native goroutines with their stacks */
   uint32_t ngfree;
@@ -272,6 +273,7 @@ typedef struct L {
   G *ovhead, *ovtail; /* overflow: FIFO through schedlink */
   uint32_t novfl;
   uint32_t picks;
+  bool turnover; /* this turn of Python is over: native work has waited long enough for the P */
   int64_t turnstart;
   G *gfree;  /* dead Gs with a stack, hottest first */
   G *gshell; /* dead Gs without */

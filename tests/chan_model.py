@@ -2,8 +2,9 @@
 
 The machine runs one operation after the other, each in a goroutine or an OS thread of its own, and
 waits until it has either ended or stands where the model says that it waits.  So everything that is
-defined is checked exactly: who is served, in which order, with which value, and what is left.  Only
-the choice among several ready cases is free: there the model follows what it sees, if it is allowed.
+defined is checked exactly: who is served, in which order, with which value, and what is left.
+Only the choice among several ready cases is free: there the model follows what it sees, if it is
+allowed.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.last += 1
         return self.last
 
-    # ---- one operation -----------------------------------------------------------------------------
+    # ---- one operation --------------------------------------------------------------------------
 
     def perform(
         self, cases: list[Case], call: Any, *, thread: bool, patience: float | None = None
@@ -159,7 +160,7 @@ class ChannelMachine(RuleBasedStateMachine):
                 if waiter in queue:
                     queue.remove(waiter)
 
-    # ---- what can be seen of a channel -------------------------------------------------------------
+    # ---- what can be seen of a channel ----------------------------------------------------------
 
     def as_many_wait(self) -> bool:
         return all(
@@ -179,7 +180,7 @@ class ChannelMachine(RuleBasedStateMachine):
         for waiter in self.waiters:
             assert not waiter.task.join(0)
 
-    # ---- rules that all machines share -------------------------------------------------------------
+    # ---- rules that all machines share ----------------------------------------------------------
 
     # No rule's presence or drawings depend on the state: select's own chance decides about that,
     # and Hypothesis must be able to repeat what it has drawn.
@@ -341,7 +342,7 @@ class SelectMachine(ChannelMachine):
         self.perform([case], call, thread=thread)
 
 
-# ---- programs that really run at the same time -----------------------------------------------------
+# ---- programs that really run at the same time -------------------------------------------------
 
 
 @dataclass
@@ -392,10 +393,8 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
                     ch.send(value, timeout=step.patience)
                 book.sent.append((step.chan, value))
             elif step.kind == "recv":
-                if step.patience == -1:
-                    got = ch.recv_nowait()
-                else:
-                    got = ch.recv(timeout=step.patience)
+                receive = ch.recv_nowait if step.patience == -1 else ch.recv
+                got = receive(**({} if step.patience == -1 else {"timeout": step.patience}))
                 book.got.append((step.chan, got))
             else:
                 select_step(book, step, value, chans)

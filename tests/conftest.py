@@ -32,6 +32,14 @@ settings.register_profile(
 settings.load_profile("gmprt")
 
 
+_stderr = 2  # the real one, not what pytest captures: for the last words of a process that hangs
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _stderr
+    _stderr = os.dup(2)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()  # so that the collection after each test has only its own objects to look at
@@ -53,7 +61,7 @@ def _watchdog() -> Iterator[None]:
     """Ends a test that hangs, with a dump; if even that cannot run, ends the process."""
     before = signal.signal(signal.SIGALRM, _hung)
     signal.alarm(_LIMIT)
-    faulthandler.dump_traceback_later(_LIMIT + 15, exit=True)
+    faulthandler.dump_traceback_later(_LIMIT + 15, exit=True, file=_stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
     signal.alarm(0)
@@ -89,7 +97,7 @@ def _nothing_left(_watchdog: None) -> Iterator[None]:
 
 @pytest.fixture(params=["main", "thread", "run", "goroutine"])
 def where(request: pytest.FixtureRequest) -> Callable[[Callable[[], T]], T]:
-    """where(fn) calls fn in one kind of caller after the other: every operation must work in all."""
+    """where(fn) calls fn in one kind of caller after the other: all must work in each."""
 
     def in_goroutine(fn: Callable[[], T]) -> T:
         return gmprt.go(fn).result(50)

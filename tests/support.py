@@ -24,7 +24,7 @@ PATIENCE = 20.0
 """Seconds until something that must happen counts as missing: far above what any machine needs."""
 
 
-# ---- waiting ---------------------------------------------------------------------------------------
+# ---- waiting -----------------------------------------------------------------------------------
 
 
 def eventually(condition: Callable[[], object], what: str = "", timeout: float = PATIENCE) -> None:
@@ -61,7 +61,7 @@ def ended(*goroutines: gmprt.Goroutine[Any] | Thread[Any]) -> None:
         assert g.join(PATIENCE), f"{g!r} does not end\n\n{gmprt.debug.dump_string()}"
 
 
-# ---- callers ---------------------------------------------------------------------------------------
+# ---- callers -----------------------------------------------------------------------------------
 
 
 class Thread(Generic[T]):
@@ -109,7 +109,7 @@ def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]
     return Thread(fn, *args, **kwargs) if i % 2 else gmprt.go(fn, *args, **kwargs)
 
 
-# ---- children --------------------------------------------------------------------------------------
+# ---- children ----------------------------------------------------------------------------------
 
 
 class Child:

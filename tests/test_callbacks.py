@@ -229,7 +229,7 @@ def test_a_c_call_that_drops_the_gil_and_calls_back() -> None:
     assert seen
 
 
-# ---- the interpreter's own C -----------------------------------------------------------------------
+# ---- the interpreter's own C -------------------------------------------------------------------
 
 
 class Parking:
@@ -366,7 +366,7 @@ BUILTINS: dict[str, tuple[Callable[[], Any], Any]] = {
     "list ==": (lambda: [P(1), P(2)] == [P(1), P(2)], True),
     "in": (lambda: (P(2) in [P(1), P(2)], 3 in P(3)), (True, True)),
     "repr": (lambda: repr([P(1), (P(2),)]), "[P1, (P2,)]"),
-    "format": (lambda: f"{P(1)!r} {P(2):03d} {'%r' % P(3)}", "P1 002 P3"),
+    "format": (lambda: f"{P(1)!r} {P(2):03d} {P(3)!s}", "P1 002 P3"),
     "index": (lambda: (list(range(9))[P(3)], bytes([P(7)])), (3, b"\x07")),
     "getattr": (lambda: P().some_name, "some_name"),
     "with": (_with, 3),

@@ -18,7 +18,7 @@ from gmprt import Chan, ChannelClosed, EndOfChannel, Timeout, WouldBlock
 Where = Callable[[Callable[[], Any]], Any]
 
 
-# ---- making one ------------------------------------------------------------------------------------
+# ---- making one --------------------------------------------------------------------------------
 
 
 def test_attributes() -> None:
@@ -63,7 +63,7 @@ def test_cannot_be_copied(of: Callable[[Chan[Any]], Any]) -> None:
             way(of(Chan(1)))
 
 
-# ---- values ----------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 5])
@@ -170,7 +170,7 @@ def test_goroutines_and_threads_wait_in_one_queue() -> None:
     assert [r.result(PATIENCE) for r in receivers] == list(range(8))
 
 
-# ---- without waiting -------------------------------------------------------------------------------
+# ---- without waiting ---------------------------------------------------------------------------
 
 
 def test_nowait_on_a_buffer(where: Where) -> None:
@@ -218,7 +218,7 @@ def test_nowait_on_a_closed_channel() -> None:
         ch.recv_nowait()
 
 
-# ---- timeouts --------------------------------------------------------------------------------------
+# ---- timeouts ----------------------------------------------------------------------------------
 
 
 def test_recv_times_out(where: Where) -> None:
@@ -339,7 +339,7 @@ def test_error_classes() -> None:
         assert error.__module__ == "gmprt"
 
 
-# ---- closing ---------------------------------------------------------------------------------------
+# ---- closing -----------------------------------------------------------------------------------
 
 
 def test_send_on_closed(where: Where) -> None:
@@ -403,13 +403,11 @@ def test_close_wakes_all_senders_and_drops_their_values() -> None:
     assert list(ch) == [0]
 
 
-# ---- iteration, with -------------------------------------------------------------------------------
+# ---- iteration, with ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 7])
-def test_iteration_ends_when_closed_and_drained(
-    where: Where, spawn: Spawn, capacity: int
-) -> None:
+def test_iteration_ends_when_closed_and_drained(where: Where, spawn: Spawn, capacity: int) -> None:
     def body() -> None:
         ch: Chan[int] = Chan(capacity)
 
@@ -452,7 +450,7 @@ def test_with_closes() -> None:
     assert ch3.closed
 
 
-# ---- views -----------------------------------------------------------------------------------------
+# ---- views -------------------------------------------------------------------------------------
 
 
 def test_views_do_only_their_half() -> None:
@@ -497,7 +495,7 @@ def test_views_cannot_be_made_by_hand() -> None:
             type(view)()
 
 
-# ---- statistics ------------------------------------------------------------------------------------
+# ---- statistics --------------------------------------------------------------------------------
 
 
 def test_statistics(spawn: Spawn) -> None:
@@ -532,7 +530,7 @@ def test_whoever_gave_up_is_no_waiter(spawn: Spawn) -> None:
         ch.send_nowait(1)
 
 
-# ---- crowds ----------------------------------------------------------------------------------------
+# ---- crowds ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 16])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gmprt
 import pytest
 from chan_model import ChanModel, SingleMachine, Step, capacities, check_concurrent, programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
+
+import gmprt
 
 
 def test_one_operation_at_a_time(procs: int) -> None:

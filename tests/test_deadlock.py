@@ -197,7 +197,7 @@ def test_two_runs_that_wait_for_each_other() -> None:
     assert len(out) >= 10
 
 
-# ---- when it is none -------------------------------------------------------------------------------
+# ---- when it is none ---------------------------------------------------------------------------
 
 WAYS_OUT = {
     "a timer": "gmprt.go(lambda: (gmprt.after(0.15).recv(), ch.send(1)))",

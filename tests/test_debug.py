@@ -171,7 +171,7 @@ def test_it_works_for_the_running_from_a_goroutine() -> None:
     assert "[running]" in text
 
 
-# ---- SIGQUIT ---------------------------------------------------------------------------------------
+# ---- SIGQUIT -----------------------------------------------------------------------------------
 
 SITUATION = """
 import gmprt, sys, threading, time

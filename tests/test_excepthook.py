@@ -109,7 +109,7 @@ def test_not_for_everybody(reports: list[ExceptHookArgs]) -> None:
 
 
 def test_called_in_an_ordinary_goroutine(reports: list[ExceptHookArgs]) -> None:
-    """The hook may do anything, parking included, and takes no lock of whoever dropped the handle."""
+    """The hook may park, and takes no lock of whoever dropped the handle."""
     lock = threading.Lock()
     seen: Chan[tuple[Any, str]] = Chan()
 
@@ -158,7 +158,7 @@ def test_the_main_goroutines_error_is_runs(reports: list[ExceptHookArgs]) -> Non
     assert reports == []
 
 
-# ---- what is printed -------------------------------------------------------------------------------
+# ---- what is printed ---------------------------------------------------------------------------
 
 
 def test_printed_once_with_its_origin() -> None:

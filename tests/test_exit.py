@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from support import Child, run_child
 
-# ---- parked ----------------------------------------------------------------------------------------
+# ---- parked -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [0, 1, 7])
@@ -106,7 +106,7 @@ def test_detached_goroutines_of_run() -> None:
     assert run_child(code).stdout == "run has returned\ncleaned up\n"
 
 
-# ---- not to be stopped -----------------------------------------------------------------------------
+# ---- not to be stopped -------------------------------------------------------------------------
 
 STUBBORN = {
     "a loop": "while True: pass",
@@ -196,7 +196,7 @@ def test_ctrl_c_beside_a_loop() -> None:
     assert "hog(...)" in done.stderr
 
 
-# ---- other ways to end -----------------------------------------------------------------------------
+# ---- other ways to end -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["main", "goroutine", "run"])
@@ -217,14 +217,15 @@ def test_os_exit(where: str) -> None:
 
 
 def test_a_signal_that_kills() -> None:
-    with Child("import gmprt\ndef main():\n  print('ready')\n  gmprt.sleep(9)\ngmprt.run(main)") as c:
-        c.expect("ready")
-        c.process.terminate()
-        assert c.finish().returncode == -15
+    code = "import gmprt\ndef main():\n  print('ready')\n  gmprt.sleep(9)\ngmprt.run(main)"
+    with Child(code) as child:
+        child.expect("ready")
+        child.process.terminate()
+        assert child.finish().returncode == -15
 
 
 def test_go_during_exit() -> None:
-    """Handlers of atexit that run before ours may use goroutines; after ours, an exception says no."""
+    """Functions of atexit that run before ours may use goroutines; those after are told no."""
     code = """
         import atexit
         def last():
@@ -361,7 +362,9 @@ def test_exit_in_the_middle_of_everything(procs: str) -> None:
 
 def test_again_and_again() -> None:
     """Starting and ending is a race against the runtime's threads; many short lives."""
-    code = "import gmprt\ndef main():\n  for i in range(3): gmprt.go(gmprt.sleep, i)\ngmprt.run(main)"
+    code = (
+        "import gmprt\ndef main():\n for i in range(3): gmprt.go(gmprt.sleep, i)\ngmprt.run(main)"
+    )
     for _ in range(10):
         done = run_child(code)
         assert (done.stdout, done.stderr) == ("", "")

@@ -183,7 +183,7 @@ def test_a_handler_that_raises_out_of_a_wait() -> None:
 
 
 def test_a_thread_that_c_made() -> None:
-    """A pthread that Python did not start calls back into Python, and waits there for a goroutine."""
+    """A pthread that Python did not start calls into Python and waits there for a goroutine."""
     libc = ctypes.CDLL(None, use_errno=True)
     ch: Chan[int] = Chan()
     got: list[Any] = []

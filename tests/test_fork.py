@@ -35,23 +35,25 @@ def fork(child):
 """
 
 
-def forked(body: str, **options: object) -> str:
-    return run_child(PRELUDE + body, **options).stdout  # type: ignore[arg-type]
+def check(expected: str, body: str, **options: object) -> None:
+    """What the program prints."""
+    assert run_child(PRELUDE + body, **options).stdout == expected  # type: ignore[arg-type]
 
 
 def test_before_anything_was_started() -> None:
-    assert forked("""
+    body = """
 def child():
     assert pipeline(10) == 45
     assert gmprt.run(pipeline, 10) == 45
 print(fork(child))
 assert pipeline(10) == 45
-""") == "0\n"
+"""
+    check("0\n", body)
 
 
 @pytest.mark.parametrize("procs", ["1", "4"])
 def test_from_the_main_thread_with_goroutines(procs: str) -> None:
-    assert forked("""
+    body = """
 gate = gmprt.Chan()
 parked = [gmprt.go(gate.recv) for _ in range(10)]
 blocked = gmprt.go(time.sleep, 0.2)
@@ -86,12 +88,13 @@ for i in range(10):
     gate.send(i)
 assert sorted(g.result() for g in parked) == list(range(10))
 blocked.join()
-""", env={"GOMAXPROCS": procs}) == "0\n"
+"""
+    check("0\n", body, env={"GOMAXPROCS": procs})
 
 
 def test_from_the_main_goroutine() -> None:
     """Daemons and pre-forking servers do that: the child goes on in its main goroutine."""
-    assert forked("""
+    body = """
 def main():
     gmprt.go(gmprt.Chan().recv)
     gmprt.gosched()
@@ -106,11 +109,12 @@ def main():
     assert pipeline(100) == 4950
 gmprt.run(main)
 print("parent")
-""") == "0\nparent\n"
+"""
+    check("0\nparent\n", body)
 
 
 def test_from_a_goroutine() -> None:
-    assert forked("""
+    body = """
 def child():
     assert gmprt.current() is not None
     gmprt.sleep(0.001)
@@ -122,11 +126,12 @@ print([g.result(20) for g in goroutines])
 def main():
     return gmprt.go(work).result()
 print(gmprt.run(main))
-""") == "[0, 0, 0, 0, 0]\n0\n"
+"""
+    check("[0, 0, 0, 0, 0]\n0\n", body)
 
 
 def test_from_a_thread() -> None:
-    assert forked("""
+    body = """
 statuses = []
 gate = gmprt.Chan()
 g = gmprt.go(gate.recv)
@@ -138,11 +143,12 @@ t.join()
 gate.send(1)
 g.join()
 print(statuses)
-""") == "[0]\n"
+"""
+    check("[0]\n", body)
 
 
 def test_grandchildren() -> None:
-    assert forked("""
+    body = """
 def grandchild():
     assert pipeline(10) == 45
 def child():
@@ -151,12 +157,13 @@ def child():
     assert pipeline(10) == 45
 pipeline(10)
 print(fork(child))
-""") == "0\n"
+"""
+    check("0\n", body)
 
 
 def test_while_everybody_works() -> None:
     """Forks at any moment of a busy runtime."""
-    assert forked("""
+    body = """
 stop = False
 def talk(ch):
     while not stop:
@@ -174,11 +181,12 @@ print({fork(child) for _ in range(20)})
 stop = True
 for g in goroutines:
     assert g.join(20)
-""", timeout=50) == "{0}\n"
+"""
+    check("{0}\n", body, timeout=50)
 
 
 def test_multiprocessing() -> None:
-    assert forked("""
+    body = """
 def target(conn, n):
     conn.send(pipeline(n))
 def work(n):
@@ -190,15 +198,17 @@ def work(n):
     p.join()
     return got, p.exitcode
 print(work(10), gmprt.go(work, 10).result(20), gmprt.run(work, 10))
-""") == "(45, 0) (45, 0) (45, 0)\n"
+"""
+    check("(45, 0) (45, 0) (45, 0)\n", body)
 
 
 def test_subprocesses() -> None:
-    assert forked("""
+    body = """
 def work(i):
     return subprocess.run(["echo", str(i)], capture_output=True, text=True).stdout
 def main():
     goroutines = [gmprt.go(work, i) for i in range(20)]
     return [g.result().strip() for g in goroutines]
 print(gmprt.run(main) == [str(i) for i in range(20)])
-""") == "True\n"
+"""
+    check("True\n", body)

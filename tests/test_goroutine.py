@@ -23,7 +23,7 @@ from gmprt import Chan, Deadlock, Goroutine, GoroutineCancelled, Timeout, go
 Where = Callable[[Callable[[], Any]], Any]
 
 
-# ---- go --------------------------------------------------------------------------------------------
+# ---- go ----------------------------------------------------------------------------------------
 
 
 def test_arguments_and_result(where: Where) -> None:
@@ -121,7 +121,7 @@ def test_the_last_started_runs_next_the_others_in_order() -> None:
     assert gmprt.run(main) == [4, 0, 1, 2, 3]
 
 
-# ---- results and exceptions ------------------------------------------------------------------------
+# ---- results and exceptions --------------------------------------------------------------------
 
 
 def test_exception(where: Where) -> None:
@@ -167,7 +167,9 @@ def test_exception_of_a_success_is_none() -> None:
     assert g.result() == 7
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException]
+)
 def test_base_exceptions_are_results_too(error: Any) -> None:
     def fail() -> None:
         raise error
@@ -258,7 +260,7 @@ def test_generic() -> None:
     assert Goroutine[int].__origin__ is Goroutine
 
 
-# ---- goexit ----------------------------------------------------------------------------------------
+# ---- goexit ------------------------------------------------------------------------------------
 
 
 def test_goexit_runs_finally() -> None:
@@ -284,7 +286,7 @@ def test_goexit_in_an_ordinary_thread() -> None:
         gmprt.goexit()
 
 
-# ---- current, attributes ---------------------------------------------------------------------------
+# ---- current, attributes -----------------------------------------------------------------------
 
 
 def test_current(spawn: Spawn) -> None:
@@ -577,7 +579,7 @@ def test_function_and_handle_of_a_parked_one() -> None:
     ended(g)
 
 
-# ---- contextvars -----------------------------------------------------------------------------------
+# ---- contextvars -------------------------------------------------------------------------------
 
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="default")
 
@@ -636,7 +638,7 @@ def child_get() -> str:
     return var.get()
 
 
-# ---- exception state -------------------------------------------------------------------------------
+# ---- exception state ---------------------------------------------------------------------------
 
 
 def test_the_handled_exception_is_each_ones_own() -> None:
@@ -705,7 +707,7 @@ def test_a_generator_that_runs_elsewhere() -> None:
     assert g.result(PATIENCE) == 1
 
 
-# ---- cancel ----------------------------------------------------------------------------------------
+# ---- cancel ------------------------------------------------------------------------------------
 
 
 def test_cancel_without_reason() -> None:
@@ -917,7 +919,7 @@ def test_the_last_reason_counts() -> None:
     assert gmprt.run(main) == "second"
 
 
-# ---- done callbacks and asyncio --------------------------------------------------------------------
+# ---- done callbacks and asyncio ----------------------------------------------------------------
 
 
 def test_done_callbacks() -> None:
@@ -998,7 +1000,7 @@ def test_aresult_outside_a_loop() -> None:
         g.aresult().send(None)
 
 
-# ---- recursion without end -------------------------------------------------------------------------
+# ---- recursion without end ---------------------------------------------------------------------
 
 RECURSIONS = {
     "python": """
@@ -1126,7 +1128,7 @@ def test_the_recursion_limit_counts_for_each_goroutine() -> None:
     assert sorted(g.result(PATIENCE) for g in goroutines) == list(range(20))
 
 
-# ---- exhaustion ------------------------------------------------------------------------------------
+# ---- exhaustion --------------------------------------------------------------------------------
 
 
 def test_no_memory_for_goroutines() -> None:
@@ -1245,7 +1247,7 @@ def test_a_thread_may_start_goroutines_and_end() -> None:
     assert sorted(g.result(PATIENCE) for g in goroutines) == list(range(5))
 
 
-# ---- numbers ---------------------------------------------------------------------------------------
+# ---- numbers -----------------------------------------------------------------------------------
 
 
 def test_num_goroutine_and_stats() -> None:

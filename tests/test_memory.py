@@ -42,7 +42,7 @@ def counted(fn: Callable[[Any], Any]) -> None:
     assert sys.getrefcount(value) == before
 
 
-# ---- channels --------------------------------------------------------------------------------------
+# ---- channels ----------------------------------------------------------------------------------
 
 
 def _send_recv(v: Any) -> None:
@@ -192,7 +192,7 @@ def _after_func(v: Any) -> None:
     eventually(lambda: gmprt.num_goroutine() == 0)
 
 
-# ---- goroutines ------------------------------------------------------------------------------------
+# ---- goroutines --------------------------------------------------------------------------------
 
 
 def _arguments(v: Any) -> None:
@@ -398,7 +398,7 @@ def test_a_parked_goroutine_keeps_what_it_needs() -> None:
     gone(ref)
 
 
-# ---- cycles ----------------------------------------------------------------------------------------
+# ---- cycles ------------------------------------------------------------------------------------
 
 
 def collectable(make: Callable[[], Any]) -> None:
@@ -539,7 +539,7 @@ def test_the_collector_meets_parked_goroutines(procs: int) -> None:
     ended(*producers)
 
 
-# ---- growth ----------------------------------------------------------------------------------------
+# ---- growth ------------------------------------------------------------------------------------
 
 
 def grows(work: Callable[[], Any], rounds: int = 3) -> tuple[int, int]:

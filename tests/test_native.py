@@ -16,10 +16,10 @@ from typing import Any
 
 import cffi
 import pytest
-from support import PATIENCE, Spawn, Thread, ended, eventually, mixed, parked, run_child
+from support import PATIENCE, Spawn, Thread, ended, eventually, mixed, run_child
 
 import gmprt
-from gmprt import Chan, go, native
+from gmprt import go, native
 
 Where = Callable[[Callable[[], Any]], Any]
 
@@ -90,7 +90,7 @@ def int_chan(capacity: int = 0) -> native.NativeChan:
     return native.chan("int64_t", capacity)
 
 
-# ---- goroutines of C functions ---------------------------------------------------------------------
+# ---- goroutines of C functions -----------------------------------------------------------------
 
 
 def test_from_c_to_python(where: Where, probe: Probe) -> None:
@@ -258,7 +258,7 @@ def test_a_null_function() -> None:
     assert run_child(code).stdout == "refused\n"
 
 
-# ---- channels of C values --------------------------------------------------------------------------
+# ---- channels of C values ----------------------------------------------------------------------
 
 
 def test_attributes() -> None:

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from support import PATIENCE, Child, Thread, ended, eventually, parked, run_chil
 import gmprt
 from gmprt import Chan, GoroutineCancelled, go, run
 
-# ---- result ----------------------------------------------------------------------------------------
+# ---- result -------------------------------------------------------------------------------------
 
 
 def test_result_and_arguments() -> None:
@@ -117,7 +116,7 @@ def test_several_at_once(procs: int) -> None:
     ended(*tasks)
 
 
-# ---- the identity of the caller --------------------------------------------------------------------
+# ---- the identity of the caller ----------------------------------------------------------------
 
 
 def test_it_is_the_calling_thread() -> None:
@@ -230,7 +229,7 @@ def test_lock_os_thread_in_a_goroutine(procs: int) -> None:
     gmprt.unlock_os_thread()
 
 
-# ---- what it leaves --------------------------------------------------------------------------------
+# ---- what it leaves ----------------------------------------------------------------------------
 
 
 def test_leftovers_are_cancelled_and_waited_for() -> None:
@@ -397,7 +396,7 @@ def test_warning_names_those_who_stay() -> None:
     assert "created by main" in done.stderr
 
 
-# ---- Ctrl-C ----------------------------------------------------------------------------------------
+# ---- Ctrl-C ------------------------------------------------------------------------------------
 
 PARKED = {
     "recv": "gmprt.Chan().recv()",
@@ -724,7 +723,7 @@ def test_in_a_thread_ctrl_c_is_the_main_threads() -> None:
     assert done.stdout == "ready\nmain thread interrupted\n"
 
 
-# ---- leaving ---------------------------------------------------------------------------------------
+# ---- leaving -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])

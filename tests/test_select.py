@@ -35,7 +35,7 @@ def ready(value: Any, capacity: int = 1) -> Chan[Any]:
     return ch
 
 
-# ---- one case ready --------------------------------------------------------------------------------
+# ---- one case ready ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [lambda ch: ch, lambda ch: ch.receiver, Recv])
@@ -91,7 +91,7 @@ def test_too_many_cases() -> None:
         select(*[None] * 70_000, default=True)
 
 
-# ---- none ready ------------------------------------------------------------------------------------
+# ---- none ready --------------------------------------------------------------------------------
 
 
 def test_default(where: Where) -> None:
@@ -154,7 +154,7 @@ def test_bad_timeout(timeout: Any, error: type[Exception]) -> None:
     assert len(ch) == 1
 
 
-# ---- waiting ---------------------------------------------------------------------------------------
+# ---- waiting -----------------------------------------------------------------------------------
 
 
 def test_woken_by_a_sender(where: Where, spawn: Spawn) -> None:
@@ -230,7 +230,7 @@ def test_a_goroutine_and_a_thread_select_from_each_other() -> None:
     assert got in ({(0, 1, True), (1, None, True)}, {(0, 0, True), (1, None, True)})
 
 
-# ---- the same channel more than once ---------------------------------------------------------------
+# ---- the same channel more than once -----------------------------------------------------------
 
 
 def test_both_directions_of_one_channel_do_not_meet() -> None:
@@ -271,7 +271,7 @@ def test_duplicate_sends_send_the_value_of_their_case() -> None:
     assert seen == {0, 1, 2}
 
 
-# ---- closed channels -------------------------------------------------------------------------------
+# ---- closed channels ---------------------------------------------------------------------------
 
 
 def test_closed_channels(where: Where) -> None:
@@ -288,7 +288,7 @@ def test_closed_channels(where: Where) -> None:
     where(body)
 
 
-# ---- chance ----------------------------------------------------------------------------------------
+# ---- chance ------------------------------------------------------------------------------------
 
 
 def evenly(counts: Counter[int], n: int) -> None:
@@ -351,7 +351,7 @@ def test_waiting_senders_are_chosen_evenly() -> None:
     evenly(gmprt.run(main), 2)
 
 
-# ---- garbage ---------------------------------------------------------------------------------------
+# ---- garbage -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", [1, "ch", object(), [], Chan, (Chan(), 1), Chan().sender, True])
@@ -399,7 +399,7 @@ def test_an_answer_that_raises() -> None:
     assert len(ch) == 1
 
 
-# ---- Select ----------------------------------------------------------------------------------------
+# ---- Select ------------------------------------------------------------------------------------
 
 
 def test_select_object(where: Where, spawn: Spawn) -> None:
@@ -446,7 +446,7 @@ def test_select_object_is_generic() -> None:
     assert Recv[int].__origin__ is Recv
 
 
-# ---- Selected --------------------------------------------------------------------------------------
+# ---- Selected ----------------------------------------------------------------------------------
 
 
 def test_selected_is_a_tuple_of_three() -> None:
@@ -486,7 +486,7 @@ def test_get_after_other_outcomes() -> None:
             select(a).get(garbage)  # type: ignore[arg-type]
 
 
-# ---- cancel ----------------------------------------------------------------------------------------
+# ---- cancel ------------------------------------------------------------------------------------
 
 
 def test_cancelled_it_waits_nowhere() -> None:
@@ -499,7 +499,7 @@ def test_cancelled_it_waits_nowhere() -> None:
         waiting(ch)
 
 
-# ---- crowds ----------------------------------------------------------------------------------------
+# ---- crowds ------------------------------------------------------------------------------------
 
 
 def test_crossing_selects(procs: int) -> None:

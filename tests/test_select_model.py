@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import gmprt
 import pytest
 from chan_model import Case, SelectMachine, Step, capacities, check_concurrent, programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from support import Task
+
+import gmprt
 
 
 def test_one_operation_at_a_time(procs: int) -> None:
@@ -34,7 +35,7 @@ def test_the_model_finds_errors() -> None:
 
     class Wrong(SelectMachine):
         def outcome(self, task: Task[Any], cases: list[Case]) -> tuple[Case, int | None, bool]:
-            case, value, ok = super().outcome(task, cases)
+            _, value, ok = super().outcome(task, cases)
             return cases[0], value, ok
 
     machine = Wrong()

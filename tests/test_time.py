@@ -22,7 +22,7 @@ from gmprt import Chan, Ticker, Timeout, Timer, WouldBlock, after, after_func, s
 Where = Callable[[Callable[[], Any]], Any]
 
 
-# ---- sleep -----------------------------------------------------------------------------------------
+# ---- sleep -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.001, 0.03])
@@ -97,7 +97,7 @@ def test_sleep_for_ever_can_be_cancelled() -> None:
         assert isinstance(g.exception(PATIENCE), gmprt.GoroutineCancelled)
 
 
-# ---- after and Timer -------------------------------------------------------------------------------
+# ---- after and Timer ---------------------------------------------------------------------------
 
 
 def test_after(where: Where) -> None:
@@ -261,7 +261,7 @@ def test_unreferenced_timers_are_collected() -> None:
     assert gmprt.stats().timers <= pending
 
 
-# ---- Ticker ----------------------------------------------------------------------------------------
+# ---- Ticker ------------------------------------------------------------------------------------
 
 
 def test_ticks(where: Where) -> None:
@@ -286,10 +286,8 @@ def test_a_slow_receiver_misses_ticks() -> None:
     ticker = Ticker(0.01)
     sleep(0.2)
     seen = 0
-    with pytest.raises(WouldBlock):
-        while True:
-            ticker.c.recv_nowait()
-            seen += 1
+    while select(ticker.c, default=True).index == 0:
+        seen += 1
     assert 1 <= seen < 10, "of twenty ticks one was kept, and some may have come since"
     ticker.stop()
 
@@ -316,7 +314,7 @@ def test_ticker_reset() -> None:
     assert ticker.c.recv(timeout=PATIENCE) > 0
 
 
-# ---- after_func ------------------------------------------------------------------------------------
+# ---- after_func --------------------------------------------------------------------------------
 
 
 def test_after_func_calls_in_a_goroutine_of_its_own(where: Where) -> None:

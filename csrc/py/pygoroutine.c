@@ -504,15 +504,20 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
     PyErr_SetString(PyExc_TypeError, "a callable is wanted");
     return NULL;
   }
-  if (self->done) {
-    PyObject *r = PyObject_CallOneArg(fn, op);
-    if (!r) PyErr_WriteUnraisable(fn);
-    Py_XDECREF(r);
-    Py_RETURN_NONE;
+  extras *more = more_of(self);
+  if (!more) return NULL;
+  if (!more->callbacks) { /* the collector may run here, and let the goroutine end: `done` is read after it */
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    if (more->callbacks)
+      Py_DECREF(list);
+    else
+      more->callbacks = list;
   }
-  if (!more_of(self)) return NULL;
-  if (!self->more->callbacks && !(self->more->callbacks = PyList_New(0))) return NULL;
-  if (PyList_Append(self->more->callbacks, fn) < 0) return NULL;
+  if (!self->done) return PyList_Append(more->callbacks, fn) < 0 ? NULL : Py_NewRef(Py_None);
+  PyObject *r = PyObject_CallOneArg(fn, op);
+  if (!r) PyErr_WriteUnraisable(fn);
+  Py_XDECREF(r);
   Py_RETURN_NONE;
 }
 

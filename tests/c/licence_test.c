@@ -9,6 +9,7 @@ static _Atomic bool stop;
 
 /* ---- one sleeper, woken from everywhere ------------------------------------------------------------------ */
 
+enum { NONE_YET = 1 << 30 };
 typedef struct sleeper {
   _Atomic(G *) g;
   _Atomic uint64_t seq; /* of the wait that is open or about to be; 0: the end */
@@ -91,7 +92,7 @@ static void wake_from(long n, int64_t timeout, void (*goroutine)(void *), void (
                       void (*in_host)(void *)) {
   stub_start();
   if (goroutine && sched.gomaxprocs == 1) n /= 20; /* each wake waits for the end of a turn: 1 ms */
-  sleeper s = {.n = n, .timeout = timeout};
+  sleeper s = {.n = n, .timeout = timeout, .seq = NONE_YET};
   group g = {0};
   host_take();
   job *j = hosted_go(sleeps, &s), *k = in_host ? hosted_go(in_host, &s) : NULL;
@@ -107,19 +108,19 @@ static void wake_from(long n, int64_t timeout, void (*goroutine)(void *), void (
 }
 
 TEST(woken_by_native_goroutine, .procs = "124", .chaos = true, .seconds = 60) {
-  wake_from(rounds(20000), 0, wakes_without, NULL, NULL);
+  wake_from(rounds(8000), 0, wakes_without, NULL, NULL);
 }
 TEST(woken_by_thread_without_the_lock, .procs = "124", .seconds = 60) {
-  wake_from(rounds(20000), 0, NULL, wakes_without, NULL);
+  wake_from(rounds(8000), 0, NULL, wakes_without, NULL);
 }
 TEST(woken_by_thread_with_the_lock, .procs = "124", .seconds = 60) {
-  wake_from(rounds(20000), 0, NULL, wakes_with, NULL);
+  wake_from(rounds(8000), 0, NULL, wakes_with, NULL);
 }
 TEST(woken_by_deadline, .procs = "124", .seconds = 60) {
-  wake_from(rounds(20000), 20000, NULL, NULL, NULL);
+  wake_from(rounds(8000), 20000, NULL, NULL, NULL);
 }
 TEST(woken_by_anybody, .procs = "124", .chaos = true, .seconds = 60) {
-  wake_from(rounds(20000), 20000, wakes_without, wakes_with, wakes_hosted);
+  wake_from(rounds(8000), 20000, wakes_without, wakes_with, wakes_hosted);
 }
 
 /* ---- order ------------------------------------------------------------------------------------------------ */
@@ -225,7 +226,7 @@ static void starts_hogs(void *arg) {
 
 TEST(hosted_goroutines_beside_native_hogs, .procs = "24", .chaos = true, .seconds = 60) {
   stub_start();
-  sleeper s = {.n = rounds(5000), .timeout = 20000};
+  sleeper s = {.n = rounds(5000), .timeout = 20000, .seq = NONE_YET};
   group g = {0}, hogs = {0};
   host_take();
   job *j = hosted_go(sleeps, &s);
@@ -257,7 +258,7 @@ static void note_start(void *arg) {
 TEST(a_push_beside_a_fresh_hog_is_not_forgotten, .procs = "2", .seconds = 60) {
   stub_start();
   int64_t worst = 0;
-  for (int i = rounds(60) + 5; i > 0; i--) {
+  for (int i = rounds(30) + 5; i > 0; i--) {
     group g = {0};
     rng r = rng_new();
     group_go(&g, one_long_hog, NULL); /* wakes an M that spins, finds it, and runs it */

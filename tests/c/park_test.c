@@ -98,10 +98,10 @@ static void race(long n, int64_t timeout, int goroutines, int threads, void (*th
 }
 
 TEST(two_goroutines_wake_one, .procs = "124", .chaos = true, .seconds = 60) {
-  race(rounds(150000), 0, 2, 0, NULL);
+  race(rounds(100000), 0, 2, 0, NULL);
 }
 TEST(two_threads_wake_one, .procs = "124", .chaos = true, .seconds = 60) {
-  race(rounds(12000), 0, 0, 2, NULL);
+  race(rounds(6000), 0, 0, 2, NULL);
 }
 TEST(deadline_against_waker, .procs = "124", .chaos = true, .seconds = 60) {
   race(rounds(60000), 3000, 1, 0, NULL);
@@ -154,7 +154,7 @@ static void receive_cancels(void *arg) {
 
 TEST(every_cancel_is_delivered_once, .procs = "124", .chaos = true, .seconds = 60) {
   runtime_start();
-  ledger l = {.n = rounds(5000)};
+  ledger l = {.n = rounds(2500)};
   group g = {0};
   group_go(&g, receive_cancels, &l);
   G *gp;

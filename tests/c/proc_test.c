@@ -167,13 +167,24 @@ static uint32_t count_ms(void) {
   return n;
 }
 
+enum { CREW = 12 };
+static _Atomic int inside;
+static void blocks_with_all(void *arg) {
+  (void)arg;
+  gm_enter_blocking();
+  xadd(&inside, 1);
+  while (load_rlx(&inside) < CREW) os_usleep(100); /* so there are that many threads */
+  gm_exit_blocking();
+}
+
 TEST(idle_threads_end, .procs = "2") {
   runtime_start();
   for (int round = 0; round < 3; round++) {
     group g = {0};
-    for (int i = 0; i < 12; i++) group_go(&g, blocks, (void *)(intptr_t)10000);
+    store_rlx(&inside, 0);
+    for (int i = 0; i < CREW; i++) group_go(&g, blocks_with_all, NULL);
     group_wait(&g);
-    CHECK(count_ms() >= 12);
+    CHECK(count_ms() >= CREW);
     for (int i = 0; i < 1000 && count_ms() > 3; i++) {
       mreap_idle(nanotime() + 11 * 1000000000ll); /* as if eleven seconds had passed */
       os_usleep(1000);

