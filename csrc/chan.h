@@ -34,6 +34,7 @@ void *chanbuf(hchan *c, size_t i);
 void copyelem(hchan *c, void *dst, const void *src);
 
 /* select.c */
+sudog *gsudogs(G *gp, uint32_t n);
 int32_t selectgo(scase *cases, int32_t n, bool block, int64_t deadline, bool hosted, wake_t *result);
 
 /* sema.c: queues of waiters. hosted objects are guarded by the host lock. */

@@ -154,7 +154,7 @@ const gm_api *gm_api_table(void) {
       gm_goid,          gm_chan_make,      gm_chan_free,    gm_chan_send,     gm_chan_recv,
       gm_chan_close,    gm_chan_len,       gm_chan_cap,     gm_select,        gm_mutex_lock,
       gm_mutex_trylock, gm_mutex_unlock,   gm_sema_acquire, gm_sema_release,  gm_read,
-      gm_write,         gm_accept,         gm_forget_fd,    gm_enter_blocking, gm_exit_blocking,
+      gm_write,         gm_accept,         gm_close,    gm_enter_blocking, gm_exit_blocking,
   };
   return &api;
 }

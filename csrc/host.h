@@ -11,7 +11,7 @@
  *   main        on a fresh G's stack, its state current: run the goroutine to its end, result stored.
  *   g_init      host lock held: give a new G a state. false: no memory.
  *   g_bind      host lock held: the G has got a stack of its own, never used before.
- *   where       without any lock, from any thread: is G's state attached?
+ *   where       without any lock, from any thread: is G's state attached, and if not, why?
  *   locked      without any lock: does anybody hold the host lock?
  *   m_exit      on an M's thread, host lock not held: free the base state.
  *   leave/enter a foreign thread that holds the host lock is about to sleep: drop it; take it again.
@@ -33,7 +33,9 @@ struct M;
 /* What takes a unit whose goroutine has ended, instead of the pool; NULL: the pool. */
 typedef void (*host_after)(struct G *gp);
 
-typedef enum { HOST_INSIDE, HOST_OUT } host_where;
+/* Attached; detached and waiting for the host lock; detached and not waiting for it; detached, and whether it
+ * waits or blocks cannot be told. */
+typedef enum { HOST_INSIDE, HOST_WANTS, HOST_OUT, HOST_UNKNOWN } host_where;
 
 typedef struct host_t {
   const char *name;

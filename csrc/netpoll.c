@@ -1,16 +1,29 @@
 /* netpoll.c - the poller: a source of runnables, and the place where the last idle M sleeps.
  *
  * One epoll instance, with an eventfd to break a sleep.  A descriptor is added once, edge-triggered, for
- * both directions, when a goroutine first has to wait for it.  Its record (pollDesc) is found by number,
+ * everything, when a goroutine first has to wait for it.  Its record (pollDesc) is found by number,
  * type-stable, never freed: an event that comes late finds a record, and at worst wakes a waiter that
  * tries its system call once more.
  *
- * Per direction a record is nothing, `ready`, or one waiter.  `ready` is set by an event that found no
- * waiter and consumed by the next wait, so an edge between a failed try and the wait is not lost.  A
- * wait is linked under the record's lock, which the lander drops (park.c).
+ * Waiting.  Every event counts up `seq` of its direction and wakes all who wait for it.  A goroutine
+ *     samples seq; tries its call, which says EAGAIN; locks the record; seq moved: tries again, else it
+ *     stands in the queue and parks, and the lander drops the lock (park.c).
+ * So an edge between the try and the park is never lost, however many wait, and whoever consumes what an
+ * edge brought hides nothing from the others.  A set of descriptors (poll, select) is waited for like
+ * channels are by a select: all records locked in address order, one waiter each, one claim.
+ *
+ * Closing.  The kernel forgets a descriptor that is closed, so the record must, too, or the next file with that
+ * number would never be added.  Whoever closes says so before (waiters wake and try again, the
+ * registration goes) and after (what has parked in between wakes as well, and finds EBADF).  A number that has
+ * just been given out is taken for closed.  A close that nobody reported, in a library that we do not
+ * see, is found by the audit: once a second sysmon adds anew what has begun to wait since, and the kernel
+ * says EEXIST, as it should, or has just healed a registration that had died.
  *
  * Sleeping until a deadline is exact: epoll_pwait2 takes nanoseconds.  Without it (Linux < 5.11) the
- * timeout is rounded up to milliseconds. */
+ * timeout is rounded up to milliseconds.
+ *
+ * Rejected: one `ready` flag per direction (Go's; of two who wait, one may consume the other's edge; Go forbids
+ * two), adding or re-arming at each wait (a system call, 3 % of an echo server's time). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -26,16 +39,15 @@
 #include "gmprt.h"
 
 enum { EVENTS = 128, PD_BLOCK = 1024, PD_BLOCKS = 1024 };
-enum { READ = 0, WRITE = 1 };
 
-typedef struct pollDesc {
-  spinlock lock; /* guards the rest */
-  bool registered;
-  struct {
-    bool ready;
-    sudog *sg; /* the one that waits */
-  } side[2];
-} pollDesc;
+struct pollDesc {
+  spinlock lock; /* guards the rest; those marked atomic are read without it as well */
+  _Atomic bool registered;
+  bool audited;            /* no new waiter since the audit */
+  _Atomic uint32_t nwait;  /* waiters in both queues */
+  _Atomic uint32_t seq[2]; /* events seen, per direction */
+  waitq q[2];
+};
 
 static int epfd = -1, breakfd = -1;
 static _Atomic uint32_t breaksig; /* a break is under way */
@@ -74,7 +86,15 @@ static int poll_wait(struct epoll_event *ev, int64_t ns) {
   return epoll_wait(epfd, ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms);
 }
 
-static pollDesc *poll_desc(int fd) {
+/* The record of fd if there is one yet. */
+static pollDesc *known_desc(int fd) {
+  if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
+  pollDesc *block = load_acq(&blocks[fd / PD_BLOCK]);
+  return block ? &block[fd % PD_BLOCK] : NULL;
+}
+
+/* NULL: fd is out of range, or no memory. */
+pollDesc *netpolldesc(int fd) {
   if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
   pollDesc *_Atomic *slot = &blocks[fd / PD_BLOCK];
   pollDesc *block = load_acq(slot);
@@ -93,33 +113,41 @@ static pollDesc *poll_desc(int fd) {
   return &block[fd % PD_BLOCK];
 }
 
-/* The waiter of one side, claimed, or NULL and the side is marked ready.  pd->lock held. */
-static G *unblock(pollDesc *pd, int side) {
-  sudog *sg = pd->side[side].sg;
-  pd->side[side].sg = NULL;
-  if (sg) {
-    xadd(&waiters, (uint32_t)-1);
-    if (wait_claim(sg->g, sg->seq)) {
-      sg->g->param = sg;
-      sg->g->wakeres = WAKE_OK;
-      return sg->g;
-    }
+/* pd->lock held: an event in one direction.  Those who waited, claimed, are pushed to *list. */
+static void event(pollDesc *pd, int mode, wake_t result, G **list) {
+  xadd(&pd->seq[mode], 1);
+  for (sudog *sg; (sg = dequeue(&pd->q[mode])) != NULL;) {
+    G *gp = sg->g;
+    gp->param = sg;
+    gp->wakeres = result;
+    gp->schedlink = *list;
+    *list = gp;
   }
-  pd->side[side].ready = true;
-  return NULL;
+}
+
+/* In the order in which they came. */
+static void readyall(G *list) {
+  G *fifo = NULL;
+  for (G *link; list; list = link) {
+    link = list->schedlink;
+    list->schedlink = fifo;
+    fifo = list;
+  }
+  for (G *link; fifo; fifo = link) {
+    link = fifo->schedlink;
+    fifo->schedlink = NULL;
+    xadd(&counts.netready, 1);
+    goready(fifo);
+  }
 }
 
 static void netpollready(pollDesc *pd, uint32_t events) {
-  G *wake[2] = {NULL, NULL};
+  G *list = NULL;
   spin_lock(&pd->lock);
-  if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) wake[READ] = unblock(pd, READ);
-  if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) wake[WRITE] = unblock(pd, WRITE);
+  if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) event(pd, POLL_READ, WAKE_OK, &list);
+  if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) event(pd, POLL_WRITE, WAKE_OK, &list);
   spin_unlock(&pd->lock);
-  for (int i = 0; i < 2; i++) {
-    if (!wake[i]) continue;
-    xadd(&counts.netready, 1);
-    goready(wake[i]);
-  }
+  readyall(list);
 }
 
 /* Readies whoever waits for what has happened.  delay < 0: sleeps until something does. */
@@ -134,117 +162,246 @@ void netpoll(int64_t delay) {
       }
       continue;
     }
-    pollDesc *pd = poll_desc((int)ev[i].data.u64);
+    pollDesc *pd = known_desc((int)ev[i].data.u64);
     if (pd) netpollready(pd, ev[i].events);
   }
 }
 
-static void pd_unlock(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
+/* ---- waiting ------------------------------------------------------------------------------------------- */
 
-/* Parks until fd may be ready in that direction; 0, or an errno. */
-static int poll_park(int fd, int side) {
-  pollDesc *pd = poll_desc(fd);
-  if (!pd) return EBADF;
-  G *gp = getg(false);
-  spin_lock(&pd->lock);
-  if (!pd->registered) {
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                             .data.u64 = (uint64_t)fd};
-    if (epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) != 0 && errno != EEXIST) {
-      spin_unlock(&pd->lock);
-      return errno;
+/* pd->lock held. false: errno says why the poller cannot watch fd (EPERM: a regular file). */
+static bool add(pollDesc *pd, int fd) {
+  struct epoll_event ev = {.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                           .data.u64 = (uint64_t)fd};
+  bool ok = epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) == 0 || errno == EEXIST;
+  if (ok) store_rlx(&pd->registered, true);
+  return ok;
+}
+
+static bool registered(pollwait *w) {
+  if (load_rlx(&w->pd->registered)) return true;
+  spin_lock(&w->pd->lock);
+  bool ok = load_rlx(&w->pd->registered) || add(w->pd, w->fd);
+  spin_unlock(&w->pd->lock);
+  return ok;
+}
+
+/* Before the attempt whose failure is a reason to wait. */
+void netpollsample(pollwait *w) {
+  for (int mode = 0; mode < 2; mode++)
+    if (w->want[mode]) w->seq[mode] = atomic_load(&w->pd->seq[mode]);
+}
+
+static bool moved(const pollwait *w) {
+  for (int mode = 0; mode < 2; mode++)
+    if (w->want[mode] && atomic_load(&w->pd->seq[mode]) != w->seq[mode]) return true;
+  return false;
+}
+
+/* By address: the order of the locks. */
+static int by_address(const void *a, const void *b) {
+  uintptr_t x = (uintptr_t)((const pollwait *)a)->pd, y = (uintptr_t)((const pollwait *)b)->pd;
+  return (x > y) - (x < y);
+}
+
+static void lockall(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (i == 0 || w[i].pd != w[i - 1].pd) spin_lock(&w[i].pd->lock);
+}
+
+static void unlockall(const pollwait *w, uint32_t n) {
+  for (uint32_t i = n; i-- > 0;)
+    if (i == 0 || w[i].pd != w[i - 1].pd) spin_unlock(&w[i].pd->lock);
+}
+
+static uint32_t waiters_of(const pollwait *w, uint32_t n) {
+  uint32_t total = 0;
+  for (uint32_t i = 0; i < n; i++) total += (uint32_t)w[i].want[0] + (uint32_t)w[i].want[1];
+  return total;
+}
+
+static void enqueueall(const pollwait *w, uint32_t n, G *gp, sudog *sg) {
+  for (uint32_t i = 0; i < n; i++) {
+    pollDesc *pd = w[i].pd;
+    for (int mode = 0; mode < 2; mode++) {
+      if (!w[i].want[mode]) continue;
+      sudog_link(sg, gp, NULL);
+      sg->pd = pd;
+      enqueue(&pd->q[mode], sg++);
+      store_rlx(&pd->nwait, load_rlx(&pd->nwait) + 1);
     }
-    pd->registered = true;
+    pd->audited = false;
   }
-  if (pd->side[side].ready || pd->side[side].sg) {
-    bool busy = !pd->side[side].ready; /* a second waiter on one side: Go's "double wait" */
-    pd->side[side].ready = false;
+}
+
+/* In the order of the locks, one at a time: what is still locked the lander has not left. */
+static void dequeueall(const pollwait *w, uint32_t n, sudog *sg) {
+  for (uint32_t i = 0; i < n; i++) {
+    pollDesc *pd = w[i].pd;
+    spin_lock(&pd->lock);
+    for (int mode = 0; mode < 2; mode++) {
+      if (!w[i].want[mode]) continue;
+      dequeue_sudog(&pd->q[mode], sg++);
+      store_rlx(&pd->nwait, load_rlx(&pd->nwait) - 1);
+    }
     spin_unlock(&pd->lock);
-    return busy ? EBUSY : 0;
   }
-  sudog_link(&gp->sg, gp, NULL);
-  pd->side[side].sg = &gp->sg;
+}
+
+/* The lander. One descriptor, one direction: the waiter is not looked at. */
+static void park_commit_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
+
+/* The waiters lie in the G in lock order; see select.c for why they may be read. */
+static void park_commit_all(void *arg) {
+  G *gp = arg;
+  sudog *sg = gp->sgs;
+  uint32_t n = gp->nwait;
+  pollDesc *pd = sg[0].pd;
+  for (uint32_t i = 1; i <= n; i++) {
+    pollDesc *next = i < n ? sg[i].pd : NULL;
+    if (next != pd) spin_unlock(&pd->lock);
+    pd = next;
+  }
+}
+
+/* Parks the running goroutine until something happens to one of n descriptors in a wanted direction (WAKE_OK;
+ * also for no reason), one is closed (WAKE_CLOSED), deadline, cancel or interrupt.  WAKE_BADFD: one of
+ * them cannot be watched.  Sorts w. */
+wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
+  uint32_t total = waiters_of(w, n);
+  G *gp = getg(hosted);
+  bool one = total == 1 && n == 1;
+  sudog *sg = one ? &gp->sg : gsudogs(gp, total);
+  if (!sg) return WAKE_NOMEM;
+  if (n > 1) qsort(w, n, sizeof *w, by_address);
+  for (uint32_t i = 0; i < n; i++)
+    if (!registered(&w[i])) return WAKE_BADFD;
+  lockall(w, n);
+  for (uint32_t i = 0; i < n; i++) {
+    if (!moved(&w[i])) continue;
+    unlockall(w, n);
+    return WAKE_OK;
+  }
+  enqueueall(w, n, gp, sg);
   xadd(&waiters, 1);
-  wake_t r = gopark(pd_unlock, pd, waitReasonIOWait, 0);
-  if (gp->param == &gp->sg) return r == WAKE_CLOSED ? EBADF : 0;
-  spin_lock(&pd->lock);
-  if (pd->side[side].sg == &gp->sg) {
-    pd->side[side].sg = NULL;
-    xadd(&waiters, (uint32_t)-1);
-  }
-  spin_unlock(&pd->lock);
-  return ECANCELED;
+  wake_t r = gopark(one ? park_commit_one : park_commit_all, one ? (void *)w->pd : (void *)gp,
+                    waitReasonIOWait, deadline);
+  xadd(&waiters, (uint32_t)-1);
+  dequeueall(w, n, sg);
+  return r;
 }
-
-/* fd is about to be closed. */
-void gm_forget_fd(int fd) {
-  pollDesc *pd = poll_desc(fd);
-  if (!pd) return;
-  spin_lock(&pd->lock);
-  G *wake[2] = {NULL, NULL};
-  if (pd->registered) {
-    epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
-    pd->registered = false;
-    for (int i = 0; i < 2; i++) {
-      wake[i] = unblock(pd, i);
-      if (wake[i]) wake[i]->wakeres = WAKE_CLOSED;
-      pd->side[i].ready = false;
-    }
-  }
-  spin_unlock(&pd->lock);
-  for (int i = 0; i < 2; i++)
-    if (wake[i]) goready(wake[i]);
-}
-
-/* ---- read, write, accept of native goroutines --------------------------------------------------------- */
 
 /* noinline: the address of errno must be found anew after each park (another thread, perhaps). */
 static noinline int errno_get(void) { return errno; }
 static noinline void errno_set(int e) { errno = e; }
+
+/* ---- closing -------------------------------------------------------------------------------------------- */
+
+static void forget(pollDesc *pd, int fd, bool open) {
+  G *list = NULL;
+  spin_lock(&pd->lock);
+  if (load_rlx(&pd->registered)) {
+    if (open) epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+    store_rlx(&pd->registered, false);
+  }
+  for (int mode = 0; mode < 2; mode++) event(pd, mode, WAKE_CLOSED, &list);
+  spin_unlock(&pd->lock);
+  readyall(list);
+}
+
+/* fd is about to be closed: whoever waits for it wakes. */
+void netpollclosing(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, true);
+}
+
+/* fd has been closed: so does who has begun to wait meanwhile. */
+void netpollclosed(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (!pd) return;
+  for (int mode = 0; mode < 2; mode++) xadd(&pd->seq[mode], 1);
+  if (load_rlx(&pd->registered) || load_rlx(&pd->nwait)) forget(pd, fd, false);
+}
+
+/* fd has been given out: whatever had that number is closed, whether we have heard of it or not. */
+void netpollopened(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, false);
+}
+
+int gm_close(int fd) {
+  netpollclosing(fd);
+  int r = close(fd), e = errno_get();
+  netpollclosed(fd);
+  errno_set(e);
+  return r;
+}
+
+/* sysmon, now and then: see the head of the file. */
+void netpollaudit(void) {
+  if (load_rlx(&waiters) == 0) return;
+  for (int i = 0; i < PD_BLOCKS; i++) {
+    pollDesc *block = load_acq(&blocks[i]);
+    if (!block) continue;
+    for (int j = 0; j < PD_BLOCK; j++) {
+      pollDesc *pd = &block[j];
+      if (load_rlx(&pd->nwait) == 0) continue;
+      spin_lock(&pd->lock);
+      if (!pd->audited && load_rlx(&pd->nwait) > 0) pd->audited = add(pd, i * PD_BLOCK + j);
+      spin_unlock(&pd->lock);
+    }
+  }
+}
+
+/* ---- read, write, accept of native goroutines --------------------------------------------------------- */
 
 static void nonblocking(int fd) {
   int flags = fcntl(fd, F_GETFL);
   if (flags >= 0 && !(flags & O_NONBLOCK)) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-/* After EAGAIN: wait until it is worth another try. */
-static bool io_wait(int fd, int side) {
+/* Tries `call` until it says something else than EAGAIN. */
+#define UNTIL_DONE(fd, mode, call) \
+  for (;;) { \
+    pollwait w_ = {.pd = netpolldesc(fd), .fd = (fd), .want = {(mode) == POLL_READ, (mode) == POLL_WRITE}}; \
+    if (w_.pd) netpollsample(&w_); \
+    __typeof__(call) r_ = (call); \
+    if (r_ >= 0 || !io_wait(&w_)) return r_; \
+  }
+
+/* After a failure: wait until it is worth another try. */
+static bool io_wait(pollwait *w) {
   int e = errno_get();
   if (e == EINTR) return true;
   if (e != EAGAIN && e != EWOULDBLOCK) return false;
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  if (!gp || gp->kind != GK_NATIVE) {
-    struct pollfd p = {.fd = fd, .events = side == READ ? POLLIN : POLLOUT};
+  if (!gp || gp->kind != GK_NATIVE || !w->pd) {
+    struct pollfd p = {.fd = w->fd, .events = w->want[POLL_READ] ? POLLIN : POLLOUT};
     return poll(&p, 1, -1) >= 0 || errno_get() == EINTR;
   }
-  e = poll_park(fd, side);
-  if (e) errno_set(e);
-  return e == 0;
+  switch (netpollwait(w, 1, 0, false)) {
+    case WAKE_OK: return true;
+    case WAKE_CLOSED: errno_set(EBADF); return false;
+    case WAKE_NOMEM: errno_set(ENOMEM); return false;
+    case WAKE_BADFD: return false;
+    default: errno_set(ECANCELED); return false;
+  }
 }
 
 ssize_t gm_read(int fd, void *buf, size_t n) {
   nonblocking(fd);
-  for (;;) {
-    ssize_t r = read(fd, buf, n);
-    if (r >= 0 || !io_wait(fd, READ)) return r;
-  }
+  UNTIL_DONE(fd, POLL_READ, read(fd, buf, n));
 }
 
 ssize_t gm_write(int fd, const void *buf, size_t n) {
   nonblocking(fd);
-  for (;;) {
-    ssize_t r = write(fd, buf, n);
-    if (r >= 0 || !io_wait(fd, WRITE)) return r;
-  }
+  UNTIL_DONE(fd, POLL_WRITE, write(fd, buf, n));
 }
 
 int gm_accept(int fd, int flags) {
   nonblocking(fd);
-  for (;;) {
-    int r = accept4(fd, NULL, NULL, flags | SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (r >= 0 || !io_wait(fd, READ)) return r;
-  }
+  UNTIL_DONE(fd, POLL_READ, accept4(fd, NULL, NULL, flags | SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
 /* In a forked child the poller is the parent's: a new one. */

@@ -128,15 +128,19 @@ uint64_t wait_next(G *gp) { return (load_rlx(&gp->wait) & WAIT_SEQMASK) + WAIT_S
 
 /* Claims the wait `seq` of gp.  True for exactly one caller, who must make gp ready. */
 bool wait_claim(G *gp, uint64_t seq) {
-  uint64_t open = seq | WAIT_S;
-  return atomic_compare_exchange_strong(&gp->wait, &open, seq);
+  uint64_t w = seq | WAIT_S;
+  if (likely(atomic_compare_exchange_strong(&gp->wait, &w, seq))) return true;
+  while ((w & (WAIT_SEQMASK | WAIT_S)) == (seq | WAIT_S)) /* with N, and perhaps a cancel that it put off */
+    if (atomic_compare_exchange_weak(&gp->wait, &w, w & ~(WAIT_S | WAIT_N))) return true;
+  return false;
 }
 
-/* Claims whatever wait is open. */
+/* Claims whatever wait is open, unless it is none that `result` may end. */
 bool wait_claim_open(G *gp, wake_t result) {
   uint64_t w = atomic_load(&gp->wait);
   while (w & WAIT_S) {
-    if (atomic_compare_exchange_weak(&gp->wait, &w, w & ~WAIT_S)) {
+    if (w & WAIT_N && result != WAKE_INTERRUPTED) return false;
+    if (atomic_compare_exchange_weak(&gp->wait, &w, w & ~(WAIT_S | WAIT_N))) {
       gp->param = NULL;
       gp->wakeres = result;
       return true;
@@ -150,23 +154,35 @@ void wait_void(G *gp) { atomic_store(&gp->wait, wait_next(gp)); }
 
 /* Opens the next wait; false and nothing opened if a cancel or an interrupt is pending. */
 static bool wait_try_open(G *gp) {
+  uint64_t n = gp->nocancel ? WAIT_N : 0, ends = n ? WAIT_I : WAIT_C | WAIT_I;
   uint64_t w = load_rlx(&gp->wait);
   for (;;) {
-    if (unlikely(w & (WAIT_C | WAIT_I))) {
-      uint64_t bit = w & WAIT_C ? WAIT_C : WAIT_I;
+    if (unlikely(w & ends)) {
+      uint64_t bit = w & ends & WAIT_C ? WAIT_C : WAIT_I;
       if (!atomic_compare_exchange_weak(&gp->wait, &w, (w + WAIT_SEQ) & ~bit)) continue;
       gp->param = NULL;
       gp->wakeres = bit == WAIT_C ? WAKE_CANCELLED : WAKE_INTERRUPTED;
       return false;
     }
-    if (atomic_compare_exchange_weak(&gp->wait, &w, (w + WAIT_SEQ) | WAIT_S)) return true;
+    if (atomic_compare_exchange_weak(&gp->wait, &w, (w + WAIT_SEQ) | WAIT_S | n)) return true;
   }
+}
+
+/* Takes what is pending for the running goroutine, as its next wait would: WAKE_OK if nothing is. */
+wake_t wait_pending(G *gp, bool cancel) {
+  uint64_t w = atomic_load(&gp->wait), ends = cancel ? WAIT_C | WAIT_I : WAIT_I;
+  while (w & ends) {
+    uint64_t bit = w & ends & WAIT_C ? WAIT_C : WAIT_I;
+    if (atomic_compare_exchange_weak(&gp->wait, &w, w & ~bit))
+      return bit == WAIT_C ? WAKE_CANCELLED : WAKE_INTERRUPTED;
+  }
+  return WAKE_OK;
 }
 
 static void wait_signal(G *gp, uint64_t pending, wake_t result, bool hosted) {
   uint64_t w = atomic_load(&gp->wait);
   for (;;) {
-    if (w & WAIT_S) {
+    if (w & WAIT_S && !(w & WAIT_N && pending == WAIT_C)) {
       if (!wait_claim_open(gp, result)) {
         w = atomic_load(&gp->wait);
         continue;

@@ -157,6 +157,7 @@ static void *mstart(void *arg) {
   m->tid = os_gettid();
   m->thread = pthread_self();
   os_minit();
+  m->errno_at = &errno;
   g0_init(m);
   P *pp = m->nextp;
   m->nextp = NULL;
@@ -165,6 +166,7 @@ static void *mstart(void *arg) {
   if (m->host) host->m_exit(m);
   os_mexit();
   setm(NULL);
+  m->errno_at = NULL;
   lock(&sched.lock);
   mfree_locked(m);
   unlock(&sched.lock);
@@ -308,7 +310,7 @@ void mreap_idle(int64_t now) {
   lock(&sched.lock);
   M **at = &sched.midle;
   for (M *m; (m = *at) != NULL;) {
-    if (sched.nmidle <= 2 || now - m->idlesince < (int64_t)M_IDLE_REAP_S * 1000000000) {
+    if (sched.nmidle <= 2 || load_rlx(&m->homed) || now - m->idlesince < (int64_t)M_IDLE_REAP_S * 1000000000) {
       at = &m->schedlink;
       continue;
     }
@@ -632,12 +634,14 @@ M *lender_m(void) {
   m->spinning = false;
   m->thread = pthread_self();
   m->tid = os_gettid();
+  m->errno_at = &errno;
   g0_init(m);
   return m;
 }
 
 void lender_m_free(M *m) {
   m->lender = false;
+  m->errno_at = NULL;
   m->host = NULL;
   lock(&sched.lock);
   sched.lockedwait--;
@@ -657,6 +661,19 @@ void entersyscallblock(void) {
   m->p = NULL;
   xadd(&counts.handoffs, 1);
   handoffp(pp);
+}
+
+/* The goroutine on m, hosted, detached, is about to block for certain: what sysmon would do after two looks. */
+void entersyscall_host(M *m) {
+  P *pp = m->p;
+  bool had = pp && cas(&pp->status, PWORD(m->id, Phost), PWORD(0, Pidle));
+  bool drove = cas(&sched.l.holder, m, (M *)NULL);
+  if (!had && !drove) return;
+  xadd(&counts.handoffs, 1);
+  if (had)
+    handoffp(pp);
+  else
+    wake_for_rest();
 }
 
 static void exitsyscall_commit(M *m, G *gp) {
@@ -745,7 +762,9 @@ void sched_afterfork(M *keep) {
   store_rlx(&sched.lock.word, 0);
   for (uint32_t i = 1; i <= sched.nextmid; i++) {
     M *m = sched.allm[i];
-    if (m != keep) m->lender = false;
+    if (m == keep) continue;
+    m->lender = false;
+    m->errno_at = NULL;
   }
   sched.midle = sched.mfree = NULL;
   sched.nmidle = sched.lockedwait = 0;

@@ -39,13 +39,15 @@ enum { Pidle = 0, Prunning = 1, Phost = 2, Pstopped = 3, Pdead = 4 };
 #define PSTATE(word) ((int)((word) & 0xff))
 #define PMID(word) ((uint32_t)((word) >> 8))
 
-/* G.wait is one word {seq, I, C, S}.  S: the wait is open and may be claimed, by exactly one CAS.  C: a
- * cancel is pending, I: an interrupt is.  seq counts waits, so a waker that comes late loses (park.c). */
+/* G.wait is one word {seq, N, I, C, S}.  S: the wait is open and may be claimed, by exactly one CAS.  C: a
+ * cancel is pending, I: an interrupt is.  N: the open wait is none that a cancel may end (a blocking call
+ * of C code that could not report it).  seq counts waits, so a waker that comes late loses (park.c). */
 #define WAIT_S ((uint64_t)1)
 #define WAIT_C ((uint64_t)2)
 #define WAIT_I ((uint64_t)4)
-#define WAIT_SEQ ((uint64_t)8)
-#define WAIT_SEQMASK (~(uint64_t)7)
+#define WAIT_N ((uint64_t)8)
+#define WAIT_SEQ ((uint64_t)16)
+#define WAIT_SEQMASK (~(uint64_t)15)
 
 /* What a wait ended with. */
 typedef enum {
@@ -56,7 +58,8 @@ typedef enum {
   WAKE_CANCELLED,   /* goroutine cancelled */
   WAKE_INTERRUPTED, /* a signal arrived: run its handlers, then wait on */
   WAKE_DEADLOCK,    /* main goroutine only: everything is asleep */
-  WAKE_NOMEM        /* a waiter could not be allocated */
+  WAKE_NOMEM,       /* a waiter could not be allocated */
+  WAKE_BADFD        /* the poller cannot watch that descriptor: errno says why */
 } wake_t;
 
 typedef enum {
@@ -82,6 +85,8 @@ typedef enum {
   waitReasonWaitGroupWait,
   waitReasonJoin,
   waitReasonStopTheWorld,
+  waitReasonSignal,
+  waitReasonChild,
   waitReasonCount
 } waitreason;
 
@@ -94,7 +99,10 @@ struct sudog {
   void *elem;     /* where the value goes to or comes from; hosted channels: &val */
   uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
   uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
-  hchan *c;       /* select: which channel */
+  union {
+    hchan *c;     /* select: which channel */
+    struct pollDesc *pd; /* netpoll: which descriptor */
+  };
   int32_t kase;   /* select: index of the case */
   bool queued;    /* still linked in a queue */
   bool success;   /* value moved (true) or woken by close (false) */
@@ -143,8 +151,9 @@ struct G {
   uint8_t kind; /* gkind, for life */
   uint8_t wakeres;
   _Atomic uint8_t reason; /* waitreason, meaningful while Gwaiting */
+  bool nocancel; /* its next wait opens with N */
 
-  _Atomic uint64_t wait;  /* {seq, I, C, S}: CAS only */
+  _Atomic uint64_t wait;  /* {seq, N, I, C, S}: CAS only */
   union {
     _Atomic uint32_t futex; /* foreign: 1 armed, 2 fired */
     uint32_t locked;        /* hosted: nesting of lock_os_thread() */
@@ -207,6 +216,10 @@ struct M {
   _Atomic uint32_t switches; /* sysmon compares two looks */
   _Atomic uint64_t parks, ended;
   _Atomic bool dying;
+  _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
+  pid_t vforked;      /* own thread: in vfork, or a child of it */
+  int *errno_at;      /* its errno; NULL when the thread has ended */
+  _Atomic uint32_t homed; /* goroutines whose C code may know errno_at: the thread must not end */
 
   /* sched.lock. */
   M *schedlink;
@@ -421,6 +434,7 @@ bool wait_claim(G *gp, uint64_t seq);
 bool wait_claim_open(G *gp, wake_t result);
 uint64_t wait_next(G *gp);
 void wait_void(G *gp);
+wake_t wait_pending(G *gp, bool cancel);
 void gocancel(G *gp, bool hosted);
 bool gointerrupt(G *gp, bool hosted);
 _Noreturn void goroutine_main(G *gp);
@@ -457,6 +471,7 @@ void mreap_idle(int64_t now);
 void schedstop(void);
 void sched_afterfork(M *keep);
 void entersyscallblock(void);
+void entersyscall_host(M *m);
 void exitsyscall(void);
 void wire(G *gp, M *m);
 void unwire(G *gp);
@@ -496,7 +511,27 @@ bool timers_any(void);
 wake_t timesleep(int64_t ns);
 void goroutine_timeout(timer *t, uint64_t seq);
 
+/* semaroot.c */
+wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline);
+void semroot_wake(void *addr, bool hosted);
+void semroot_afterfork(void);
+
 /* netpoll.c */
+enum { POLL_READ = 0, POLL_WRITE = 1 };
+typedef struct pollDesc pollDesc;
+typedef struct pollwait { /* one descriptor that a goroutine waits for */
+  pollDesc *pd;
+  int fd;
+  bool want[2];    /* POLL_READ, POLL_WRITE */
+  uint32_t seq[2]; /* netpollseq() before the attempt that failed */
+} pollwait;
+pollDesc *netpolldesc(int fd);
+void netpollsample(pollwait *w);
+wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted);
+void netpollclosing(int fd);
+void netpollclosed(int fd);
+void netpollopened(int fd);
+void netpollaudit(void);
 int netpollinit(void);
 void netpollbreak(void);
 void netpoll_afterfork(void);

@@ -131,7 +131,9 @@ static bool selcase(scase *k, G **wake, wake_t *result) {
   return true;
 }
 
-static sudog *selsudogs(G *gp, uint32_t n) {
+/* Room for n waiters, kept for the next time. NULL: no memory. */
+sudog *gsudogs(G *gp, uint32_t n) {
+  if (n > UINT16_MAX) return NULL;
   if (gp->nsgs < n) {
     sudog *more = realloc(gp->sgs, n * sizeof *more);
     if (!more) return NULL;
@@ -154,7 +156,7 @@ static uint64_t *selrand(void) {
 static int32_t selwait(scase *cases, const uint16_t *order, int32_t n, int64_t deadline, bool hosted,
                        wake_t *result) {
   G *gp = getg(hosted);
-  sudog *sgs = gp ? selsudogs(gp, (uint32_t)n) : NULL;
+  sudog *sgs = gp ? gsudogs(gp, (uint32_t)n) : NULL;
   if (!sgs) {
     if (!hosted) selunlock(cases, order, n);
     *result = WAKE_NOMEM;

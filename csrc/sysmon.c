@@ -2,9 +2,9 @@
  *
  * Each round it looks at
  *   - Ps in host code whose goroutine is detached (blocked in C without the host lock): seen so in two
- *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  Whether a
- *     detached thread blocks or merely waits for the host lock cannot be seen from outside: it counts
- *     only if the lock was free in both looks, or after 10 ms of the same detachment;
+ *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  A host that
+ *     cannot tell whether a detached thread blocks or merely waits for the host lock says HOST_UNKNOWN: that
+ *     counts only if the lock was free in both looks, or after 10 ms of the same detachment;
  *   - Ps whose driver has been in one stretch of host code for a slice: if hosted goroutines wait it loses
  *     P and licence, and shares the host lock with the next driver as two threads do; if only native
  *     work waits and no P idles it loses the P;
@@ -27,7 +27,8 @@ static bool behind(void) { return lwaiting() || native_waiting(); }
 static bool blocked(M *m, int64_t now, bool *first) {
   G *gp = load_acq(&m->curg);
   uint32_t switches = load_rlx(&m->switches);
-  if (!gp || gp->kind != GK_HOST || host->where(gp) == HOST_INSIDE) {
+  host_where at = gp && gp->kind == GK_HOST ? host->where(gp) : HOST_INSIDE;
+  if (at == HOST_INSIDE || at == HOST_WANTS) {
     m->seen_out = false;
     return false;
   }
@@ -41,9 +42,8 @@ static bool blocked(M *m, int64_t now, bool *first) {
     *first = true;
     return false;
   }
-  if ((m->seen_unlocked && unlocked && now - m->seen_since >= 20000) ||
-      now - m->seen_since >= DETACHED_NS)
-    return true;
+  bool sure = at == HOST_OUT || (m->seen_unlocked && unlocked);
+  if ((sure && now - m->seen_since >= 20000) || now - m->seen_since >= DETACHED_NS) return true;
   m->seen_unlocked = unlocked;
   *first = true;
   return false;
@@ -64,7 +64,7 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
 static bool hogging(M *m, int64_t now) {
   G *gp = load_acq(&m->curg);
   uint32_t switches = load_rlx(&m->switches);
-  if (switches != m->hog_switches || !gp || host->where(gp) == HOST_OUT) {
+  if (switches != m->hog_switches || !gp || host->where(gp) != HOST_INSIDE) {
     m->hog_switches = switches;
     m->hog_since = now;
   }
@@ -159,6 +159,7 @@ static void errands(int64_t now, int64_t *reaped) {
   if (now - *reaped > 1000000000) {
     *reaped = now;
     mreap_idle(now);
+    netpollaudit();
     os_check_signals();
   }
 }

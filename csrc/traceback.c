@@ -17,6 +17,8 @@ const char *waitreason_name(uint8_t why) {
       [waitReasonWaitGroupWait] = "sync.WaitGroup.Wait",
       [waitReasonJoin] = "join",
       [waitReasonStopTheWorld] = "stopping the world",
+      [waitReasonSignal] = "wait for signal",
+      [waitReasonChild] = "wait for process",
   };
   return why < waitReasonCount ? names[why] : "?";
 }

@@ -54,7 +54,9 @@ class Goroutine(Generic[_R_co]):
     @property
     def parent_id(self) -> int: ...  # 0: an ordinary thread
     @property
-    def root_id(self) -> int: ...  # id of the run() main goroutine it descends from, 0: none
+    def run_id(self) -> int: ...  # number of the run() that it descends from, 0: none
+    @property
+    def is_main(self) -> bool: ...  # the main goroutine of a run()
     @property
     def ident(self) -> int: ...  # threading.get_ident() inside it; 0 when dead
     @property

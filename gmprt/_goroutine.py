@@ -44,7 +44,7 @@ def given_name(g: _core.Goroutine[Any]) -> str:
 def created_by(g: _core.Goroutine[Any], /) -> CreatedBy | None:
     """Where `g` was started; None for the main goroutine of run() and where C code did it."""
     creation = g.creation()
-    if creation is None or g.root_id == g.id:
+    if creation is None or g.is_main:
         return None
     code, lineno = creation
     return CreatedBy(code.co_qualname, code.co_filename, lineno, g.parent_id)

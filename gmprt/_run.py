@@ -75,13 +75,13 @@ def _end_descendants() -> None:
     me = _core.current()
     if me is None:
         raise AssertionError("not in a goroutine")
-    root = me.id
+    run_id, main_id = me.run_id, me.id
 
     def descendants() -> list[_core.Goroutine[Any]]:
         return [
             g
             for g in _core.goroutines()
-            if g.root_id == root and g.id != root and not g.detached and not g.done()
+            if g.run_id == run_id and g.id != main_id and not g.detached and not g.done()
         ]
 
     ending = _Ending(descendants, "the main goroutine has ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -59,6 +60,35 @@ def ended(*goroutines: gmprt.Goroutine[Any] | Thread[Any]) -> None:
     """Join them all."""
     for g in goroutines:
         assert g.join(PATIENCE), f"{g!r} does not end\n\n{gmprt.debug.dump_string()}"
+
+
+# ---- C code that blocks ------------------------------------------------------------------------
+
+_libc = ctypes.CDLL(None)
+
+
+def c_sleep(seconds: float) -> None:
+    """Blocks in the C library, called directly: not interposed, so it costs a thread."""
+    _libc.usleep(round(seconds * 1e6))
+
+
+class CGate:
+    """A gate that C code blocks at, as c_sleep does: until open(), or for ever."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self._entered = threading.Event()
+
+    def wait(self) -> None:
+        self._entered.set()
+        _libc.read(self._read, ctypes.create_string_buffer(1), 1)
+
+    def entered(self) -> bool:
+        return self._entered.wait(PATIENCE)
+
+    def open(self) -> None:
+        """Lets all pass, and those who come later."""
+        os.close(self._write)
 
 
 # ---- callers -----------------------------------------------------------------------------------

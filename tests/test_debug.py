@@ -6,11 +6,10 @@ import io
 import re
 import signal
 import sys
-import threading
 from typing import Any
 
 import pytest
-from support import Child, ended, eventually, parked, run_child
+from support import CGate, Child, ended, eventually, parked, run_child
 
 import gmprt
 from gmprt import Chan, debug, go
@@ -83,19 +82,18 @@ def test_goroutines_by_id() -> None:
 
 
 def test_states_in_a_dump() -> None:
-    entered, release = threading.Event(), threading.Event()
+    gate = CGate()
     stop = False
 
     def blocked() -> None:
-        entered.set()
-        release.wait()
+        gate.wait()
 
     def running() -> None:
         while not stop:
             pass
 
     goroutines = [go(blocked), go(Chan().recv), go(gmprt.sleep, 1000)]
-    assert entered.wait(20)
+    assert gate.entered()
     for g in goroutines[1:]:
         parked(g)
     goroutines.insert(1, go(running))
@@ -108,7 +106,7 @@ def test_states_in_a_dump() -> None:
     assert "test_states_in_a_dump.<locals>.blocked(...)" in text
     assert "test_states_in_a_dump.<locals>.running(...)" in text
     stop = True
-    release.set()
+    gate.open()
     for g in goroutines[2:]:
         g.cancel()
     ended(*goroutines)
@@ -174,9 +172,9 @@ def test_it_works_for_the_running_from_a_goroutine() -> None:
 # ---- SIGQUIT -----------------------------------------------------------------------------------
 
 SITUATION = """
-import gmprt, sys, threading, time
+import ctypes, gmprt, sys, threading, time
 def waits(ch): ch.recv()
-def blocks(): time.sleep(1000)
+def blocks(): ctypes.CDLL(None).sleep(1000)
 def runs():
     print("ready")
     while True: pass

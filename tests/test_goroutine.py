@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE, Spawn, Thread, ended, eventually, mixed, parked, run_child
+from support import PATIENCE, CGate, Spawn, Thread, ended, eventually, mixed, parked, run_child
 
 import gmprt
 from gmprt import Chan, Deadlock, Goroutine, GoroutineCancelled, Timeout, go
@@ -340,22 +340,20 @@ def test_attributes_are_read_only() -> None:
 
 
 def test_states() -> None:
-    blocked = threading.Event()
-    release = threading.Event()
+    gate = CGate()
     seen: list[str] = []
 
     def work() -> None:
         me = gmprt.current()
         assert me is not None
         seen.append(me.state)
-        blocked.set()
-        release.wait()
+        gate.wait()
 
     g = go(work)
-    assert blocked.wait(PATIENCE)
+    assert gate.entered()
     eventually(lambda: g.state == "syscall")
     assert g.wait_reason == ""
-    release.set()
+    gate.open()
     ended(g)
     assert seen == ["running"]
     assert g.state == "dead"

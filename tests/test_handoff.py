@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, ended
+from support import PATIENCE, c_sleep, ended
 
 import gmprt
 from gmprt import Chan, go
@@ -52,13 +52,13 @@ class Turns:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fifty_sleepers_sleep_side_by_side(n: int) -> None:
-    """time.sleep as it is: fifty times 0.3 s take about 0.3 s, and the others go on."""
+    """C code that nobody knows: fifty times 0.3 s take about 0.3 s, and the others go on."""
     gmprt.gomaxprocs(n)
 
     def main() -> tuple[float, int]:
         with Turns() as turns:
             begun = time.monotonic()
-            ended(*[go(time.sleep, 0.3) for _ in range(50)])
+            ended(*[go(c_sleep, 0.3) for _ in range(50)])
             return time.monotonic() - begun, turns.count
 
     before = gmprt.stats().handoffs
@@ -72,7 +72,7 @@ def test_fifty_sleepers_sleep_side_by_side(n: int) -> None:
 def test_sleepers_started_by_a_thread(n: int) -> None:
     gmprt.gomaxprocs(n)
     begun = time.monotonic()
-    ended(*[go(time.sleep, 0.3) for _ in range(50)])
+    ended(*[go(c_sleep, 0.3) for _ in range(50)])
     assert time.monotonic() - begun < 5
 
 

@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "pyhost.h"
+#include "interpose.h"
 
 extern int (*gm_start_hook)(void); /* gmprt.c */
 
@@ -109,9 +109,7 @@ static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   PyObject *d = PyDict_New();
   if (!d) return NULL;
   if (put_text(d, "swap of thread states", PyUnicode_FromString(tstate_swap_mode())) < 0 ||
-      put_text(d, "pthread_self of the interpreter",
-               identity_patched() ? PyUnicode_FromFormat("interposed (%u entries)", identity_patched())
-                                  : PyUnicode_FromString("not interposed: threads' idents")) < 0 ||
+      put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
       put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
       put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
       put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||
@@ -202,7 +200,8 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
     os_usleep(200);
     Py_END_ALLOW_THREADS
   }
-  identity_remove();
+  shims_remove();
+  interpose_remove();
   Py_RETURN_NONE;
 }
 
@@ -281,7 +280,8 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (load_errors() < 0 || !tstate_init()) return -1;
-  identity_install();
+  interpose_install();
+  shims_install();
   gm_start_hook = py_gm_start;
   host = &python_host;
   struct {

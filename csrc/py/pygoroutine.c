@@ -22,7 +22,7 @@ static Goroutine *held; /* handles that failed and live, and nobody has asked: t
 G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
 
 /* Its extras, made when first needed. NULL: exception set. */
-static extras *more_of(Goroutine *self) {
+extras *extras_of(Goroutine *self) {
   if (!self->more && !(self->more = PyMem_Calloc(1, sizeof *self->more))) PyErr_NoMemory();
   return self->more;
 }
@@ -74,7 +74,7 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
   for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
   self->nargs = (uint32_t)n;
   if (nkw) {
-    if (!more_of(self)) {
+    if (!extras_of(self)) {
       PyObject_GC_Track(self);
       Py_DECREF(self);
       return NULL;
@@ -89,7 +89,7 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
   Goroutine *parent = current_handle();
   if (parent) {
     self->parent = parent->id;
-    self->root = parent->root;
+    self->run = parent->run;
   }
   if (ts->context && !(self->context = PyContext_CopyCurrent())) {
     PyObject_GC_Track(self);
@@ -187,7 +187,7 @@ static bool worth_reporting(Goroutine *self) {
 }
 
 static void failed_link(Goroutine *self) {
-  if (!more_of(self)) {
+  if (!extras_of(self)) {
     PyErr_Clear(); /* it will be reported if it is dropped, but not if it is kept to the end */
     return;
   }
@@ -262,7 +262,7 @@ host_after goroutine_run(G *gp) {
   Goroutine *self = gp->handle;
   PyThreadState *ts = ts_of(gp);
   self->started = true;
-  self->gilstate_base = ts->gilstate_counter;
+  self->gilstate_base = (uint16_t)ts->gilstate_counter;
   if (!self->lent) tstate_fresh_depth(ts, (size_t)(gp->stk.hi - gp->stk.lo));
   if (self->context && !self->lent) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */
@@ -480,7 +480,7 @@ static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
   Goroutine *self = (Goroutine *)op;
   if (self->done) Py_RETURN_FALSE;
   if (reason != Py_None || self->more) {
-    if (!more_of(self)) return NULL;
+    if (!extras_of(self)) return NULL;
     Py_XSETREF(self->more->reason, Py_NewRef(reason));
   }
   if (!self->done) gocancel(self->g, true); /* the old reason's destructor may have run anything */
@@ -504,7 +504,7 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
     PyErr_SetString(PyExc_TypeError, "a callable is wanted");
     return NULL;
   }
-  extras *more = more_of(self);
+  extras *more = extras_of(self);
   if (!more) return NULL;
   if (!more->callbacks) { /* the collector may run here, and let the goroutine end: `done` is read after it */
     PyObject *list = PyList_New(0);
@@ -583,8 +583,11 @@ static PyObject *get_id(PyObject *op, void *Py_UNUSED(c)) {
 static PyObject *get_parent(PyObject *op, void *Py_UNUSED(c)) {
   return PyLong_FromUnsignedLongLong(((Goroutine *)op)->parent);
 }
-static PyObject *get_root(PyObject *op, void *Py_UNUSED(c)) {
-  return PyLong_FromUnsignedLongLong(((Goroutine *)op)->root);
+static PyObject *get_run(PyObject *op, void *Py_UNUSED(c)) {
+  return PyLong_FromUnsignedLong(((Goroutine *)op)->run);
+}
+static PyObject *get_is_main(PyObject *op, void *Py_UNUSED(c)) {
+  return PyBool_FromLong(((Goroutine *)op)->lent);
 }
 static PyObject *get_ident(PyObject *op, void *Py_UNUSED(c)) {
   G *gp = goroutine_g((Goroutine *)op);
@@ -621,7 +624,7 @@ static int set_gname(PyObject *op, PyObject *value, void *Py_UNUSED(c)) {
     PyErr_SetString(PyExc_TypeError, "name must be a str");
     return -1;
   }
-  extras *more = more_of((Goroutine *)op);
+  extras *more = extras_of((Goroutine *)op);
   if (!more) return -1;
   Py_XSETREF(more->name, Py_NewRef(value));
   return 0;
@@ -672,7 +675,8 @@ static PyGetSetDef goroutine_getset[] = {
     {"cpu_time", get_cpu_time, NULL, "seconds it has run, calls that block an OS thread included", NULL},
     {"context", get_context, NULL, "its contextvars.Context, None: empty", NULL},
     {"parent_id", get_parent, NULL, "id of the goroutine that called go(), 0: a thread", NULL},
-    {"root_id", get_root, NULL, "id of the main goroutine it descends from, 0: none", NULL},
+    {"run_id", get_run, NULL, "number of the run() that it descends from, 0: none", NULL},
+    {"is_main", get_is_main, NULL, "whether it is the main goroutine of a run()", NULL},
     {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 when dead", NULL},
     {"detached", get_detached, NULL, "whether detach() was called", NULL},
     {"locked_to_thread", get_locked, NULL, "whether it is locked to an OS thread", NULL},

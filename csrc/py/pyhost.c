@@ -42,7 +42,9 @@ static void host_g_bind(G *gp) { tstate_root_chunk(ts_of(gp), gp); }
 
 static host_where host_where_is(G *gp) {
   PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() */
-  return ts && tstate_attached(ts) ? HOST_INSIDE : HOST_OUT;
+  if (ts && tstate_attached(ts)) return HOST_INSIDE;
+  if (!interpose_sees_gil()) return HOST_UNKNOWN;
+  return load_rlx(&gp->m->wants) ? HOST_WANTS : HOST_OUT;
 }
 
 /* The M ends (it was idle for long): its base state goes. */

@@ -8,12 +8,16 @@
 
 #include "../chan.h"
 
+bool interpose_sees_gil(void); /* interpose.c: M.wants is kept */
+
 /* What few goroutines have: kept apart, for the handle is part of the price of a goroutine. */
 typedef struct extras {
   PyObject *name;      /* as set; NULL: derived from the id */
   PyObject *reason;    /* of the last cancel() */
   PyObject *callbacks; /* list */
   PyObject *kwnames;   /* until the function has returned */
+  M *home;          /* it came back from an interposed call on another thread: interpose.c */
+  position home_at;
   struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
 } extras;
 
@@ -24,7 +28,7 @@ typedef struct Goroutine {
     G *g;           /* done is false */
     int64_t cpu_ticks; /* done: cputicks it has run */
   };
-  uint64_t id, parent, root;
+  uint64_t id, parent;
   PyObject *fn;    /* until it has returned */
   PyObject **argv; /* argv[0] is scratch for the callee (vectorcall), arguments from argv[1] */
   PyObject *few[3]; /* argv, if that is enough */
@@ -36,7 +40,9 @@ typedef struct Goroutine {
   PyObject *weakrefs;
   extras *more; /* NULL: nothing of it */
   waitq joiners;
-  int gilstate_base; /* gilstate_counter of its thread state at the start */
+  struct shim *shim; /* the innermost call of a function that can be cancelled, or NULL (shim.h) */
+  uint32_t run;      /* number of the run() that it descends from, 0: none */
+  uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
   bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
       lent : 1;
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
@@ -80,6 +86,7 @@ int64_t seconds_to_ns(double s);
 
 /* pygoroutine.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
+extras *extras_of(Goroutine *self); /* NULL: exception set */
 G *goroutine_g(Goroutine *self); /* NULL: it has ended */
 Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
 host_after goroutine_run(G *gp);
@@ -102,7 +109,7 @@ extern PyMethodDef run_functions[];
 void lender_wake(M *m);
 void lender_main_left(G *gp);
 void lender_all_asleep(unsigned epoch);
-G *lent_main(PyThreadState *ts);
+pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
 /* fork.c */
 void after_fork_child(void);

@@ -93,22 +93,9 @@ static bool signals_handled(void) {
   return found;
 }
 
-/* Threads of `threading` (and _thread) that are alive. */
-static long started_threads(void) {
-  PyObject *mod = PyImport_ImportModule("_thread");
-  PyObject *n = mod ? PyObject_CallMethod(mod, "_count", NULL) : NULL;
-  long count = n ? PyLong_AsLong(n) : LONG_MAX;
-  if (PyErr_Occurred()) PyErr_Clear();
-  Py_XDECREF(n);
-  Py_XDECREF(mod);
-  return count;
-}
-
-/* Every thread but T0 must wait in run() or in one of our operations without a deadline. */
-static bool threads_asleep(void) {
-  long waiting = (long)foreign_waiting(NULL, NULL) + (long)lenders.n;
-  return waiting >= started_threads() + 1; /* + the main thread, which _count() leaves out */
-}
+/* Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
+ * operations without a deadline. */
+static bool threads_asleep(void) { return foreign_waiting(NULL, NULL) + lenders.n >= tstate_foreign(); }
 
 /* In doubt nothing is reported. */
 static void judge(lender *l) {
@@ -265,7 +252,8 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   self->lent = true;
   self->collected = true;
   goroutine_start(self, l.g);
-  self->root = self->id;
+  static uint32_t runs;
+  self->run = ++runs;
   lend_and_wait(&l, ts);
   lender_close(&l);
   PyObject *result = PyObject_CallMethod((PyObject *)self, "result", NULL);
@@ -290,6 +278,12 @@ static lender *lender_of(G *gp) {
     if (l->g == gp) found = l;
   unlock(&lenders.lock);
   return found;
+}
+
+pid_t lent_tid(G *gp) {
+  if (!((Goroutine *)gp->handle)->lent) return 0;
+  lender *l = lender_of(gp);
+  return l ? l->m->tid : 0;
 }
 
 static G *current_g(void) {

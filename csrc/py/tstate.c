@@ -140,13 +140,24 @@ void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
 #endif
 }
 
+static uint32_t ours; /* states made for goroutines; under the GIL */
+
 /* GIL held. NULL: no memory. */
 PyThreadState *tstate_new(void) {
   PyThreadState *ts = PyThreadState_New(interp);
   if (!ts) return NULL;
+  ours++;
   ts->thread_id = identity_new();
   ts->id = next_id++;
   return ts;
+}
+
+static _Atomic uint32_t bases;
+
+uint32_t tstate_foreign(void) {
+  uint32_t n = 0;
+  for (PyThreadState *ts = PyInterpreterState_ThreadHead(interp); ts; ts = PyThreadState_Next(ts)) n++;
+  return n - ours - load_rlx(&bases);
 }
 
 /* After PyThreadState_Clear on a goroutine that has come to its end; GIL held, ts still current. */
@@ -287,6 +298,11 @@ bool gil_locked(void) {
 #endif
 }
 
+bool have_gil(void) {
+  PyThreadState *ts = CURRENT_UNCHECKED();
+  return ts && ts == pthread_getspecific(AUTO_TSS_KEY);
+}
+
 bool signals_tripped(void) {
 #ifdef HAVE_GLOBAL_BREAKER
   return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
@@ -312,6 +328,7 @@ pym *pym_new(void) {
     PyMem_RawFree(m);
     return NULL;
   }
+  atomic_fetch_add(&bases, 1); /* without the GIL, perhaps */
 #ifdef HAVE_TLS_CURRENT
   m->slot = slot_of_this_thread();
 #endif
@@ -322,6 +339,7 @@ pym *pym_new(void) {
 /* GIL held, with another state or the base state current. */
 void pym_free(pym *m) {
   PyThreadState_Clear(m->base);
+  atomic_fetch_sub(&bases, 1);
   if (CURRENT_UNCHECKED() == m->base)
     PyThreadState_DeleteCurrent();
   else

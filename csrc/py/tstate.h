@@ -20,12 +20,14 @@ bool tstate_init(void);        /* once, GIL held: false and an exception if this
 const char *tstate_swap_mode(void);
 bool tstate_is_direct(void);
 PyThreadState *tstate_new(void);
+uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);
 void tstate_recycle(PyThreadState *ts); /* after PyThreadState_Clear, before the next goroutine */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
 bool gil_locked(void);                   /* any thread, no lock */
+bool have_gil(void);                     /* does the calling thread hold it? */
 void tstate_bind(PyThreadState *ts);     /* make ts what PyGILState_* finds on this thread */
 void tstate_unbind(PyThreadState *ts);
 pym *pym_new(void); /* on the thread that it is for */
@@ -34,13 +36,34 @@ bool signals_tripped(void); /* any thread: has a C signal handler asked for Pyth
 PyThreadState *main_tstate(void);
 void main_tstate_set(PyThreadState *ts);
 
+/* The instruction that the interpreter executes for ts: equal as long as it is the same one. */
+typedef struct position {
+  void *frame;
+  const void *instr;
+} position;
+static inline position ts_position(PyThreadState *ts) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+#ifdef HAVE_PREV_INSTR
+  return (position){f, f ? f->prev_instr : NULL};
+#else
+  return (position){f, f ? f->instr_ptr : NULL};
+#endif
+}
+
+/* The code that ts runs; borrowed. */
+static inline PyCodeObject *ts_code(PyThreadState *ts) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+#ifdef HAVE_PREV_INSTR
+  return f ? f->f_code : NULL;
+#else
+  return f ? (PyCodeObject *)f->f_executable : NULL;
+#endif
+}
+
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
 
 /* identity.c */
-bool identity_install(void);
-void identity_remove(void);
-unsigned identity_patched(void);
 unsigned long identity_new(void);
 
 #endif

@@ -90,8 +90,8 @@ void gm_sema_release(gm_sema *s, uint32_t n);           /* (any) */
 ssize_t gm_read(int fd, void *buf, size_t n);
 ssize_t gm_write(int fd, const void *buf, size_t n);
 int gm_accept(int fd, int flags);
-/* Tell the poller that fd is about to be closed: waiters wake with EBADF. Call before close(). */
-void gm_forget_fd(int fd);
+/* close(2) for what was given to the three above: whoever waits for it gets EBADF. (any) */
+int gm_close(int fd);
 
 /* Around anything else that blocks: others keep running meanwhile. (native goroutines) */
 void gm_enter_blocking(void);
@@ -121,7 +121,7 @@ typedef struct gm_api {
   ssize_t (*read)(int fd, void *buf, size_t n);
   ssize_t (*write)(int fd, const void *buf, size_t n);
   int (*accept)(int fd, int flags);
-  void (*forget_fd)(int fd);
+  int (*close)(int fd);
   void (*enter_blocking)(void);
   void (*exit_blocking)(void);
 } gm_api;

@@ -20,7 +20,7 @@ TEST(the_table_is_complete) {
     for (size_t k = 0; k < i; k++) CHECK(entries[i] != entries[k]);
   }
   CHECK(api->go == gm_go && api->exit_blocking == gm_exit_blocking);
-  CHECK(api->chan_cap == gm_chan_cap && api->forget_fd == gm_forget_fd);
+  CHECK(api->chan_cap == gm_chan_cap && api->close == gm_close);
 }
 
 TEST(zeroed_objects_are_ready) {

@@ -138,7 +138,7 @@ static void stub_g_bind(G *gp) {
 
 static host_where stub_where(G *gp) {
   state *s = load_acq(&gp->host);
-  return s && load_rlx(&s->attached) ? HOST_INSIDE : HOST_OUT;
+  return s && load_rlx(&s->attached) ? HOST_INSIDE : HOST_UNKNOWN;
 }
 
 static bool stub_locked(void) { return load_rlx(&big.locked); }

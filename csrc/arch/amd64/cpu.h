@@ -22,6 +22,8 @@ static inline void *switch_frame(void *top, void *arg) {
 }
 
 static inline uint64_t cputicks(void) { return __builtin_ia32_rdtsc(); }
+/* A store-load fence behind a read-modify-write, even one in another function: that was one. */
+static inline void fence_after_rmw(void) { __asm__ volatile("" ::: "memory"); }
 static inline void cpu_relax(void) { __builtin_ia32_pause(); }
 
 #endif

@@ -20,6 +20,7 @@ static inline uint64_t cputicks(void) {
   __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
   return t;
 }
+static inline void fence_after_rmw(void) { atomic_thread_fence(memory_order_seq_cst); }
 static inline void cpu_relax(void) { __asm__ volatile("yield"); }
 
 #endif

@@ -1,0 +1,73 @@
+/* hook_fd.c - the life of descriptors, as far as the poller must know it.
+ *
+ * A descriptor that is closed wakes who waits for it, and the kernel has forgotten it; a number that is given
+ * out anew must be added anew (netpoll.c).  None of these calls parks. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "interpose.h"
+
+/* A vfork child closes descriptors of its own. */
+static bool ours(void) {
+  M *m = getm();
+  return load_rlx(&sched.started) && !(m && in_vfork_child(m)) && !interpose_in_fork();
+}
+
+int hook_close(int fd) {
+  if (!ours()) return real.close(fd);
+  netpollclosing(fd);
+  int r = real.close(fd);
+  int e = errno_get();
+  netpollclosed(fd);
+  errno_set(e);
+  return r;
+}
+
+int hook_close_range(unsigned first, unsigned last, int flags) {
+  int r = real.close_range(first, last, flags);
+  if (r != 0 || !ours() || flags) return r;
+  struct rlimit rl;
+  if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && last > rl.rlim_cur) last = (unsigned)rl.rlim_cur;
+  for (unsigned fd = first; fd <= last; fd++) netpollclosed((int)fd);
+  return r;
+}
+
+int hook_dup2(int from, int to) {
+  bool told = from != to && ours();
+  if (told) netpollclosing(to);
+  int r = real.dup2(from, to), e = errno_get();
+  if (told) netpollclosed(to);
+  errno_set(e);
+  return r;
+}
+
+int hook_dup3(int from, int to, int flags) {
+  bool told = ours();
+  if (told) netpollclosing(to);
+  int r = real.dup3(from, to, flags), e = errno_get();
+  if (told) netpollclosed(to);
+  errno_set(e);
+  return r;
+}
+
+static int opened(int fd) {
+  if (fd >= 0) netpollopened(fd);
+  return fd;
+}
+static int opened_pair(int r, const int fd[2]) {
+  if (r != 0) return r;
+  netpollopened(fd[0]);
+  netpollopened(fd[1]);
+  return r;
+}
+
+int hook_socket_new(int domain, int type, int protocol) { return opened(real.socket(domain, type, protocol)); }
+int hook_socketpair(int domain, int type, int protocol, int fd[2]) {
+  return opened_pair(real.socketpair(domain, type, protocol, fd), fd);
+}
+int hook_pipe(int fd[2]) { return opened_pair(real.pipe(fd), fd); }
+int hook_pipe2(int fd[2], int flags) { return opened_pair(real.pipe2(fd, flags), fd); }
+int hook_dup(int fd) { return opened(real.dup(fd)); }
+int hook_eventfd(unsigned n, int flags) { return opened(real.eventfd(n, flags)); }
+int hook_open64(const char *path, int flags, mode_t mode) { return opened(real.open64(path, flags, mode)); }

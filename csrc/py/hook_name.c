@@ -1,0 +1,28 @@
+/* hook_name.c - names to addresses and back.
+ *
+ * The C library asks files and servers itself, with calls that nobody can intercept: such a call blocks its
+ * thread, so P and licence are handed off before. */
+#define _GNU_SOURCE
+#include "interpose.h"
+
+int hook_getaddrinfo(const char *node, const char *service, const void *hints, void **res) {
+  call_handoff();
+  return real.getaddrinfo(node, service, hints, res);
+}
+
+int hook_getnameinfo(const struct sockaddr *a, socklen_t len, char *host, socklen_t hostlen, char *serv,
+                     socklen_t servlen, int flags) {
+  call_handoff();
+  return real.getnameinfo(a, len, host, hostlen, serv, servlen, flags);
+}
+
+int hook_gethostbyname_r(const char *name, void *ret, char *buf, size_t len, void **res, int *err) {
+  call_handoff();
+  return real.gethostbyname_r(name, ret, buf, len, res, err);
+}
+
+int hook_gethostbyaddr_r(const void *addr, socklen_t alen, int type, void *ret, char *buf, size_t len,
+                         void **res, int *err) {
+  call_handoff();
+  return real.gethostbyaddr_r(addr, alen, type, ret, buf, len, res, err);
+}

@@ -1,0 +1,325 @@
+/* interpose.c - which functions are replaced in which objects, and the frame that all hooks share.
+ *
+ * Objects.  The interpreter and the extension modules of the standard library: everything.  Other extension
+ * modules: what has to do with signal masks and new processes and threads, so that these come out as from
+ * an ordinary thread; parking only if listed below.  Trusted libraries: the calls on descriptors.
+ * Everything else is left alone, and its blocking calls are handed off by sysmon.
+ *
+ * A library may be trusted if across such a call it holds no lock that has an owner (unlocking on another
+ * thread would fail), no lock that somebody takes with the GIL held, and no thread-local that points into its
+ * stack.
+ *   libssl, libcrypto   as _ssl links them: blocking SSL sockets read and write through them.  The error queue is
+ *                       per thread: cleared for a goroutine that comes back on another one.
+ *   libpq, _psycopg     psycopg2 and psycopg wait in them, whatever their bundled copies are called.
+ *
+ * Modules that are loaded later are patched when a shim on the interpreter's loader, or sysmon, sees that
+ * something was loaded (interpose_refresh).
+ *
+ * errno.  A goroutine may come back from a hook on another thread.  C code below may have computed the
+ * address of errno before the call: on its home thread.  Success does not look at errno.  A failure is
+ * stored on both threads.  That the home thread stores one of its own in between takes a failing call of its
+ * own in the few nanoseconds until the C code has read it; it is asleep, or in a call, nearly always, because
+ * its goroutine went elsewhere for that very reason.  Home is kept as long as the interpreter has not executed
+ * another instruction: a C function may call several hooks, and may have taken the address before the first.
+ * Threads that are home to somebody do not end.
+ *
+ * Rejected: a virtual errno through __errno_location (calls of the C library itself would not store there),
+ * going back to the home thread for each failure (it may be blocked for ever). */
+#define _GNU_SOURCE
+#include "interpose.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "got.h"
+
+struct real real;
+
+enum {
+  PARK = IN_INTERPRETER | IN_STDLIB,
+  PARK_FD = PARK | IN_TRUSTED,
+  PYTHON = IN_INTERPRETER | IN_STDLIB | IN_EXTENSION,
+  ALL = PYTHON | IN_TRUSTED,
+  /* where GMPRT_INTERPOSE=0 leaves a hook in place: identity, masks, processes */
+  ALWAYS = 1 << 8,
+};
+
+#define HOOK(name, where) {#name, (void *)hook_##name, (void **)&real.name, where}
+#define HOOK_AS(name, fn, like, where) {name, (void *)(fn), (void **)&real.like, where}
+static const hook hooks[] = {
+    HOOK(clock_nanosleep, PARK),
+    HOOK(pause, PARK),
+    HOOK(sem_wait, PARK),
+    HOOK(sem_timedwait, PARK),
+    HOOK(sem_clockwait, PARK),
+    HOOK(sem_post, PARK),
+    {"sem_trywait", NULL, (void **)&real.sem_trywait, 0}, /* not replaced: only called */
+    HOOK_AS("sem_open", hook_sem_open, sem_open, PARK),
+    HOOK(sem_close, PARK),
+    HOOK(perror, IN_INTERPRETER),
+    HOOK(pthread_cond_timedwait, IN_INTERPRETER | ALWAYS),
+    HOOK(poll, PARK_FD),
+    HOOK_AS("__poll_chk", hook_poll_chk, poll_chk, PARK_FD),
+    HOOK(ppoll, PARK_FD),
+    HOOK(select, PARK_FD),
+    HOOK(pselect, PARK_FD),
+    HOOK(epoll_wait, PARK),
+    HOOK(epoll_pwait, PARK),
+    HOOK(recv, PARK_FD),
+    HOOK_AS("__recv_chk", hook_recv_chk, recv_chk, PARK_FD),
+    HOOK(recvfrom, PARK_FD),
+    HOOK_AS("__recvfrom_chk", hook_recvfrom_chk, recvfrom_chk, PARK_FD),
+    HOOK(recvmsg, PARK_FD),
+    HOOK(send, PARK_FD),
+    HOOK(sendto, PARK_FD),
+    HOOK(sendmsg, PARK_FD),
+    HOOK(accept, PARK),
+    HOOK(accept4, PARK),
+    HOOK(connect, PARK_FD),
+    HOOK(read, PARK_FD),
+    HOOK_AS("__read_chk", hook_read_chk, read_chk, PARK_FD),
+    HOOK(write, PARK_FD),
+    HOOK(readv, PARK_FD),
+    HOOK(writev, PARK_FD),
+    HOOK(sendfile64, PARK),
+    HOOK(splice, PARK),
+    HOOK(close, PARK_FD),
+    HOOK(close_range, PARK),
+    HOOK(dup2, PARK_FD),
+    HOOK(dup3, PARK_FD),
+    HOOK_AS("socket", hook_socket_new, socket, PARK_FD),
+    HOOK(socketpair, PARK_FD),
+    HOOK(pipe, PARK_FD),
+    HOOK(pipe2, PARK_FD),
+    HOOK(dup, PARK_FD),
+    HOOK(eventfd, PARK_FD),
+    HOOK_AS("open64", hook_open64, open64, PARK),
+    HOOK_AS("fcntl64", hook_fcntl64, fcntl64, PARK),
+    HOOK(flock, PARK),
+    HOOK(lockf64, PARK),
+    HOOK(fsync, PARK),
+    HOOK(fdatasync, PARK),
+    HOOK(getaddrinfo, PARK_FD),
+    HOOK(getnameinfo, PARK),
+    HOOK(gethostbyname_r, PARK),
+    HOOK(gethostbyaddr_r, PARK),
+    HOOK(waitpid, PARK),
+    HOOK(wait, PARK),
+    HOOK(wait3, PARK),
+    HOOK(wait4, PARK),
+    HOOK(waitid, PARK),
+    HOOK(pthread_self, IN_INTERPRETER | ALWAYS),
+    HOOK(syscall, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_kill, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_getcpuclockid, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_getname_np, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_setname_np, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_getattr_np, IN_INTERPRETER | ALWAYS),
+};
+
+/* ---- objects --------------------------------------------------------------------------------------------- */
+
+/* Libraries in which goroutines may park, by the stem of their file name. */
+static const char *const trusted[] = {"libssl.so", "libcrypto.so", "libpq.so", "libpq-"};
+/* Extension modules that park though they are not of the standard library. */
+static const char *const parking_extensions[] = {"_psycopg."};
+
+static char *dynload; /* where the standard library keeps its extension modules, with a slash */
+static bool parks;
+
+static bool starts_with(const char *s, const char *prefix) {
+  return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+static unsigned by_name(const char *path) {
+  if (!path[0]) return IN_INTERPRETER; /* the executable */
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  if (starts_with(name, "libpython")) return IN_INTERPRETER;
+  if (starts_with(name, "_native.") && strstr(path, "/gmprt/")) return 0; /* this one */
+  for (size_t i = 0; i < nelem(trusted); i++)
+    if (starts_with(name, trusted[i])) return IN_TRUSTED;
+  for (size_t i = 0; i < nelem(parking_extensions); i++)
+    if (starts_with(name, parking_extensions[i])) return IN_EXTENSION | IN_TRUSTED;
+  if (dynload && starts_with(path, dynload)) return IN_STDLIB;
+  if (strstr(name, ".cpython-") || strstr(name, ".abi3.")) return IN_EXTENSION;
+  return 0;
+}
+
+static unsigned kind_of(const char *path) {
+  unsigned kind = by_name(path);
+  return parks || !kind ? kind : ALWAYS;
+}
+
+/* ---- install ----------------------------------------------------------------------------------------------- */
+
+static unsigned long long seen; /* generation of the last pass */
+static unsigned entries;
+
+static char *find_dynload(void) {
+  PyObject *mod = PyImport_ImportModule("sysconfig");
+  PyObject *dir = mod ? PyObject_CallMethod(mod, "get_config_var", "s", "DESTSHARED") : NULL;
+  const char *text = dir && PyUnicode_Check(dir) ? PyUnicode_AsUTF8(dir) : NULL;
+  char *resolved = text ? realpath(text, NULL) : NULL, *out = NULL;
+  if (resolved && (out = malloc(strlen(resolved) + 2))) {
+    strcpy(out, resolved);
+    strcat(out, "/");
+  }
+  free(resolved);
+  PyErr_Clear();
+  Py_XDECREF(dir);
+  Py_XDECREF(mod);
+  return out;
+}
+
+bool interpose_install(void) {
+  const char *env = getenv("GMPRT_INTERPOSE");
+  parks = !(env && strcmp(env, "0") == 0);
+  if (!dynload) dynload = find_dynload();
+  got_resolve(hooks, nelem(hooks));
+  return interpose_refresh() || entries > 0;
+}
+
+/* Cheap when nothing was loaded. */
+bool interpose_refresh(void) {
+  unsigned long long now = got_generation();
+  if (now == seen) return false;
+  seen = now;
+  entries = got_patch(hooks, nelem(hooks), kind_of, NULL, NULL);
+  return true;
+}
+
+void interpose_remove(void) {
+  got_restore(hooks, nelem(hooks), kind_of);
+  entries = 0;
+}
+
+bool interpose_in_fork(void) { return false; }
+bool interpose_parks(void) { return parks && entries > 0; }
+bool interpose_sees_gil(void) { return entries > 0; }
+
+static void report_one(const char *path, unsigned n, void *arg) {
+  PyObject *count = PyLong_FromUnsignedLong(n);
+  PyObject *key = PyUnicode_DecodeFSDefault(path[0] ? path : "(executable)");
+  if (!count || !key || PyDict_SetItem(arg, key, count) < 0) PyErr_Clear();
+  Py_XDECREF(count);
+  Py_XDECREF(key);
+}
+
+/* {path: entries replaced} */
+PyObject *interpose_report(void) {
+  PyObject *d = PyDict_New();
+  if (d) got_patch(hooks, nelem(hooks), kind_of, report_one, d);
+  return d;
+}
+
+/* ---- errno ---------------------------------------------------------------------------------------------------- */
+
+/* noinline: the address must be found anew after each park (another thread, perhaps). */
+noinline int errno_get(void) { return errno; }
+noinline void errno_set(int e) { errno = e; }
+
+/* ---- the frame of a hook ---------------------------------------------------------------------------------- */
+
+bool in_vfork_child(M *m) {
+  if (likely(!m->vforked)) return false;
+  if (getpid() != m->vforked) return true;
+  m->vforked = 0; /* the child has gone its way */
+  return false;
+}
+
+/* The interpreter has executed nothing since home was noted. */
+static bool same_position(const extras *x, PyThreadState *ts) {
+  return x->home_at.frame == ts_position(ts).frame && x->home_at.instr == ts_position(ts).instr;
+}
+
+static void home_leave(extras *x) {
+  xadd(&x->home->homed, (uint32_t)-1);
+  x->home = NULL;
+}
+
+G *detached_g(void) {
+  M *m = getm();
+  if (likely(!m)) return NULL;
+  G *gp = load_rlx(&m->curg);
+  if (!gp || gp->kind != GK_HOST || tstate_attached(ts_of(gp)) || in_vfork_child(m)) return NULL;
+  return gp;
+}
+
+/* May a cancel end this call?  Only below a shim of the same family that the running frame has called. */
+static bool cancellable(Goroutine *self, family f) {
+  shim *s = self->shim;
+  return s && s->family == f && s->frame == ts_position(ts_of(self->g)).frame;
+}
+
+/* false: not on a goroutine, or one that must not park here; the original is to be called. */
+bool call_begin(call *c, family f) {
+  G *gp = detached_g();
+  if (likely(!gp) || host->pinned(gp) || load_rlx(&sched.stopping)) return false;
+  Goroutine *self = gp->handle;
+  c->g = gp;
+  c->home = gp->m;
+  extras *x = self->more;
+  if (unlikely(x && x->home)) {
+    if (same_position(x, ts_of(gp)))
+      c->home = x->home;
+    else
+      home_leave(x);
+  }
+  c->nocancel = !cancellable(self, f);
+  return true;
+}
+
+/* The goroutine is about to park. */
+void call_attach(call *c) {
+  xadd(&c->home->homed, 1);
+  PyEval_RestoreThread(ts_of(c->g));
+  c->g->nocancel = c->nocancel;
+}
+
+/* Back below the C code, on whichever thread. */
+void call_detach(call *c) {
+  G *gp = c->g;
+  Goroutine *self = gp->handle;
+  extras *x = self->more;
+  gp->nocancel = false;
+  if (unlikely(gp->m != c->home) && !(x && x->home == c->home)) {
+    if ((x = extras_of(self))) { /* no memory: a failure later in this C call may miss its errno */
+      if (x->home) home_leave(x);
+      x->home = c->home;
+      x->home_at = ts_position(ts_of(gp));
+      xadd(&c->home->homed, 1);
+    }
+    PyErr_Clear();
+  }
+  PyEval_SaveThread();
+  xadd(&c->home->homed, (uint32_t)-1);
+}
+
+int call_fail(call *c, int e) {
+  M *home = c->home;
+  if (unlikely(home != c->g->m) && home->errno_at) *home->errno_at = e;
+  errno_set(e);
+  return -1;
+}
+
+/* The errno of a wait that was not served.  A cancel makes up one, which the shim will replace. */
+int call_errno(call *c, wake_t w) {
+  switch (w) {
+    case WAKE_INTERRUPTED: return EINTR;
+    case WAKE_NOMEM: return ENOMEM;
+    case WAKE_CANCELLED:
+    case WAKE_DEADLOCK: {
+      shim *s = ((Goroutine *)c->g->handle)->shim;
+      s->substituted = w;
+      return s->family == FAM_SEM ? ETIMEDOUT : ECANCELED;
+    }
+    default: throw("a blocking call ended with %d", (int)w);
+  }
+}
+
+void call_handoff(void) {
+  M *m = getm();
+  if (m && detached_g()) entersyscall_host(m);
+}

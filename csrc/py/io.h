@@ -1,0 +1,38 @@
+/* io.h - one blocking call on one descriptor: what hook_socket.c and hook_file.c share. */
+#ifndef GMPRT_IO_H
+#define GMPRT_IO_H
+
+#include "interpose.h"
+
+typedef struct io {
+  call c;
+  pollwait w;
+  int64_t deadline; /* the socket's own time-out, when it is known; 0: none */
+  bool partial;     /* something is done already, and will be returned: a cancel must wait */
+  bool known;       /* that the descriptor is a blocking one, and the deadline */
+} io;
+
+/* What an attempt that would block leads to: an errno to fail with, or */
+enum { IO_AGAIN = 0, IO_BLOCK = -1 /* the poller cannot watch it: let the thread wait */ };
+
+bool io_begin(io *x, int fd, int mode);
+int io_wait_hosted(io *x, int timeout_option);
+bool io_ready(int fd, short events);
+
+/* Tries `attempt`, which must not block, until it says something else than EAGAIN; `original` is the call itself. */
+#define IO_CALL(fd, mode, timeout_option, attempt, original) \
+  do { \
+    io x; \
+    if (!io_begin(&x, fd, mode)) return original; \
+    for (;;) { \
+      netpollsample(&x.w); \
+      __typeof__(original) r_ = (attempt); \
+      if (r_ >= 0) return r_; \
+      int e_ = errno_get(); \
+      if (e_ == EAGAIN) e_ = io_wait_hosted(&x, timeout_option); \
+      if (e_ == IO_BLOCK) return original; \
+      if (e_ != IO_AGAIN) return call_fail(&x.c, e_); \
+    } \
+  } while (0)
+
+#endif
