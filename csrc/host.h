@@ -18,6 +18,8 @@
  *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
  *   all_asleep  the last M goes idle and nothing can wake anybody from inside; must not block.
+ *   preempt     sysmon: ask the hosted goroutine that M runs to yield; false: it cannot be asked.  May be NULL.
+ *   preempt_signal  in the handler of SIGURG on M, whose goroutine was asked.  May be NULL.
  *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.
  *
  * A runtime without host code passes host_none (proc.c). */
@@ -56,6 +58,8 @@ typedef struct host_t {
   bool (*interruptible)(void);
   void (*wake_lender)(struct M *m);
   void (*all_asleep)(unsigned epoch);
+  bool (*preempt)(struct M *m);
+  void (*preempt_signal)(struct M *m, struct G *gp);
   void (*dump)(void);
 } host_t;
 

@@ -168,6 +168,7 @@ static void *mstart(void *arg) {
   setm(NULL);
   m->errno_at = NULL;
   lock(&sched.lock);
+  m->tid = 0; /* nobody sends signals any more */
   mfree_locked(m);
   unlock(&sched.lock);
   xadd(&counts.mreaped, 1);
@@ -723,6 +724,7 @@ bool schedinit(void) {
     time_init();
     chaos_init();
     os_init_signals();
+    preempt_init();
     stack_init();
     sched.l.timers.lock.rank = rank_timers;
     store_rlx(&sched.l.timers.next, INT64_MAX);

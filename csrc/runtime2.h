@@ -218,6 +218,9 @@ struct M {
   _Atomic bool dying;
   _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
   pid_t vforked;      /* own thread: in vfork, or a child of it */
+  _Atomic bool preempt;        /* sysmon: the goroutine that runs here shall yield, */
+  _Atomic uint32_t preempt_at; /* ... if `switches` is still this */
+  int64_t preempt_since;       /* sysmon only: when it was first asked */
   int *errno_at;      /* its errno; NULL when the thread has ended */
   _Atomic uint32_t homed; /* goroutines whose C code may know errno_at: the thread must not end */
 
@@ -240,8 +243,6 @@ struct M {
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
-  uint32_t hog_switches; /* of the last look at how long it has not switched */
-  int64_t hog_since;
 };
 
 /* ---- P ------------------------------------------------------------------------------------------ */
@@ -363,7 +364,7 @@ extern const host_t *host;
 /* Counters of things that are rare or cost more than the count. */
 typedef struct counters {
   _Atomic uint64_t steals, stolen, handoffs, wakes, started, overflows, netpolls, netready,
-      timers_fired, stw, mspawned, mreaped, preempt_requests;
+      timers_fired, stw, mspawned, mreaped, preempt_requests, preemptions;
   _Atomic uint64_t stack_reserved, stack_slots, stack_free;
 } counters;
 extern counters counts;
@@ -485,6 +486,16 @@ bool native_waiting(void);
 /* sysmon.c */
 void *sysmon_main(void *arg);
 void sysmon_wake(void);
+
+/* preempt.c */
+struct sigaction;
+void preempt_init(void);
+bool preempt_enabled(void);
+bool preempt_wanted(M *m);
+bool preemptone(M *m);
+void preempt_signalM(M *m);
+void preempt_native(M *m, G *gp, void *context);
+void preempt_chain(const struct sigaction *act, struct sigaction *old);
 
 /* stw.c */
 void stoptheworld(void);

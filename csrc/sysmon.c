@@ -5,9 +5,9 @@
  *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  A host that
  *     cannot tell whether a detached thread blocks or merely waits for the host lock says HOST_UNKNOWN: that
  *     counts only if the lock was free in both looks, or after 10 ms of the same detachment;
- *   - Ps whose driver has been in one stretch of host code for a slice: if hosted goroutines wait it loses
- *     P and licence, and shares the host lock with the next driver as two threads do; if only native
- *     work waits and no P idles it loses the P;
+ *   - Ps whose driver has run one goroutine for a slice: if hosted goroutines wait it is asked to yield
+ *     (preempt.c); if that is no use it loses P and licence, and shares the host lock with the next driver
+ *     as two threads do; if only native work waits and no P idles it loses the P;
  *   - the driver, if it has no P any more: it may block all the same;
  *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
  *     gives way;
@@ -15,8 +15,8 @@
  *   - work behind a running goroutine that woke nobody for it (goready).
  *
  * Its pace: 20 us at most attentive, doubled after 50 rounds in which it took nothing, up to 10 ms, or
- * 1 ms while work waits behind a running goroutine; never past the next timer that nobody else would
- * serve; 20 us after a first blocked look.  With all Ps idle it sleeps until an M wakes it. */
+ * 1 ms while work waits behind a running goroutine; never past the end of that one's slice, nor past the next
+ * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle it sleeps until an M wakes it. */
 #include <stdlib.h>
 
 #include "runtime2.h"
@@ -59,23 +59,28 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
   return true;
 }
 
-/* Has m run one and the same goroutine for a slice?  One that waits for the host lock, on g0 or in its
+/* How long has m run one and the same goroutine?  One that waits for the host lock, on g0 or in its
  * goroutine, hogs nothing: giving its licence to the next would only make that one wait too. */
-static bool hogging(M *m, int64_t now) {
+static int64_t has_run(M *m) {
   G *gp = load_acq(&m->curg);
-  uint32_t switches = load_rlx(&m->switches);
-  if (switches != m->hog_switches || !gp || host->where(gp) != HOST_INSIDE) {
-    m->hog_switches = switches;
-    m->hog_since = now;
-  }
-  return now - m->hog_since >= SLICE_NS;
+  if (!gp || gp->kind != GK_HOST || host->where(gp) != HOST_INSIDE) return 0;
+  uint64_t since = load_rlx(&gp->since);
+  return ticks_to_ns(cputicks() - since);
+}
+
+/* The driver m hogs and others wait: it is asked to yield, again and again.  false: it cannot be asked, or has not
+ * answered for some slices; then it shall share the host lock with another M. */
+static bool preempted(M *m, int64_t now) {
+  if (!load_rlx(&m->preempt) || load_rlx(&m->preempt_at) != load_rlx(&m->switches)) m->preempt_since = now;
+  return preemptone(m) && now - m->preempt_since < PATIENT_SLICES * SLICE_NS;
 }
 
 /* A driver that has lost its P alone, and then blocks, stands in no P's word: it loses the licence.
  * (Without this look all hosted goroutines would wait for its call: models/licence.pml,
  * BROKEN_LICENCE_NEEDS_P.) */
 static uint32_t retake_licence(M *m, int64_t now, bool *first) {
-  bool take = blocked(m, now, first) || (lwaiting() && hogging(m, now));
+  bool take = blocked(m, now, first) ||
+              (lwaiting() && has_run(m) >= SLICE_NS && !preempted(m, now));
   if (!take || !cas(&sched.l.holder, m, (M *)NULL)) return 0;
   xadd(&counts.handoffs, 1);
   m->seen_out = false;
@@ -104,8 +109,8 @@ static uint32_t retake(int64_t now, bool *first) {
     if (PSTATE(w) != Phost) continue;
     M *m = sched.allm[PMID(w)];
     if (m == driver) driver = NULL; /* looked at here */
-    bool hog = hogging(m, now);
-    if (blocked(m, now, first) || (hog && lwaiting()))
+    bool hog = has_run(m) >= SLICE_NS;
+    if (blocked(m, now, first) || (hog && lwaiting() && !preempted(m, now)))
       n += retakep(pp, w, m, true);
     else if (hog && native_waiting() && load_rlx(&sched.npidle) == 0)
       n += retakep(pp, w, m, false);
@@ -135,7 +140,7 @@ static void serve(int64_t now) {
     if (load_rlx(&pp->timers.next) <= now) timers_run(&pp->timers, now);
   }
   if (load_rlx(&sched.l.timers.next) <= now) timers_run(&sched.l.timers, now);
-  if (netpoll_waiters() > 0 && now - last > 10000000) {
+  if (netpoll_waiters() > 0 && now - last >= SYSMON_POLL_NS) {
     if (cas(&sched.lastpoll, last, now)) netpoll(0);
   }
 }
@@ -187,9 +192,15 @@ static int64_t pace(int64_t delay, int64_t now, uint32_t idle) {
   if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
   int64_t most = (behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
   if (delay > most) delay = most;
-  if (load_rlx(&sched.lastpoll) != 0) {
+  M *driver = load_rlx(&sched.l.holder);
+  if (driver && behind()) { /* not past the end of its slice */
+    int64_t rest = SLICE_NS - has_run(driver);
+    if (rest > 0 && rest < delay) delay = rest;
+  }
+  if (load_rlx(&sched.lastpoll) != 0) { /* nobody else serves these */
     int64_t next = timers_next();
     if (next != INT64_MAX && next - now < delay) delay = next - now;
+    if (netpoll_waiters() > 0 && delay > SYSMON_POLL_NS) delay = SYSMON_POLL_NS;
   }
   return delay < SYSMON_MIN_US * 1000 ? SYSMON_MIN_US * 1000 : delay;
 }

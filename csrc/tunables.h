@@ -17,8 +17,10 @@ enum {
   SYSMON_MIN_US = 20,      /* pace of sysmon at its most attentive (Go) */
   SYSMON_MAX_US = 10000,   /* ... and at its laziest (Go) */
   SYSMON_BUSY_US = 1000,   /* laziest while work waits behind a running goroutine */
+  SYSMON_POLL_NS = 2000000, /* all Ms busy: descriptors are looked at this often (Go: 10 ms) */
   SYSMON_IDLE_ROUNDS = 50, /* rounds without a retake before the pace starts to double (Go) */
   SLICE_NS = 10000000,     /* one slice (Go's forcePreemptNS) */
+  PATIENT_SLICES = 5,     /* a request to yield unanswered for so long: the hog shares the host lock instead */
   TURN_NS = 1000000,       /* a P with both Python and native work changes sides after 1 ms */
   DETACHED_NS = 10000000,  /* a goroutine detached this long counts as blocked, whoever holds the GIL */
   M_IDLE_REAP_S = 10,      /* an M idle this long ends its thread (Go never does) */

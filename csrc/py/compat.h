@@ -17,9 +17,7 @@
 #include "internal/pycore_interp.h"
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_runtime.h"
-#if PY_VERSION_HEX >= 0x030d0000
 #include "internal/pycore_ceval.h"
-#endif
 
 #if PY_VERSION_HEX < 0x030b0000 || PY_VERSION_HEX >= 0x030e0000
 #error "gmprt supports CPython 3.11, 3.12 and 3.13"
@@ -34,6 +32,7 @@
 #define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
 #define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
 #else
+#define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */
 #define HAVE_TLS_CURRENT 1      /* the current state is a private thread-local: direct swap */
 #define HAVE_BOUND_GILSTATE 1   /* _status bits */
 #define HAVE_C_RECURSION 1      /* c_recursion_remaining */

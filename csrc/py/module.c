@@ -76,7 +76,7 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"steals", load_rlx(&counts.steals)},
       {"stolen", load_rlx(&counts.stolen)},
       {"handoffs", load_rlx(&counts.handoffs)},
-      {"preemptions", 0},
+      {"preemptions", load_rlx(&counts.preemptions)},
       {"wakes", load_rlx(&counts.wakes)},
       {"threads", sched.mcount},
       {"threads_idle", sched.nmidle},

@@ -92,5 +92,7 @@ const host_t python_host = {
     .interruptible = host_interruptible,
     .wake_lender = lender_wake,
     .all_asleep = lender_all_asleep,
+    .preempt = py_preempt,
+    .preempt_signal = py_preempt_signal,
     .dump = host_dump,
 };

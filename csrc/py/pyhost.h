@@ -111,6 +111,11 @@ void lender_main_left(G *gp);
 void lender_all_asleep(unsigned epoch);
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
+/* pypreempt.c */
+bool py_preempt(M *m);
+void py_preempt_signal(M *m, G *gp);
+void py_preempt_afterfork(void);
+
 /* fork.c */
 void after_fork_child(void);
 void fork_child_end(G *gp, PyObject *result);

@@ -312,6 +312,18 @@ bool signals_tripped(void) {
 #endif
 }
 
+#ifdef HAVE_PENDING_ANYWHERE
+bool pending_call_add(int (*f)(void *)) { return _PyEval_AddPendingCall(interp, f, NULL, 0) == 0; }
+
+void pending_calls_leave(void) {
+#ifdef HAVE_TSTATE_BREAKER
+  interp->ceval.pending.handling_thread = NULL;
+#else
+  interp->ceval.pending.busy = 0;
+#endif
+}
+#endif
+
 /* The state of the interpreter's main thread: the oldest. */
 static PyThreadState *main_ts;
 PyThreadState *main_tstate(void) { return main_ts; }

@@ -63,6 +63,11 @@ static inline PyCodeObject *ts_code(PyThreadState *ts) {
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
 
+#ifdef HAVE_PENDING_ANYWHERE
+bool pending_call_add(int (*f)(void *)); /* any thread, no lock */
+void pending_calls_leave(void); /* in a pending call that is about to switch: others may run theirs */
+#endif
+
 /* identity.c */
 unsigned long identity_new(void);
 
