@@ -47,7 +47,7 @@ def sources() -> list[str]:
     found = [
         *sorted((HERE / "csrc").glob("*.c")),
         *sorted((HERE / "csrc" / "py").glob("*.c")),
-        HERE / "csrc" / "arch" / str(ARCH) / "switch.S",
+        *sorted((HERE / "csrc" / "arch" / str(ARCH)).glob("*.S")),
     ]
     return [str(p.relative_to(HERE)) for p in found]
 

@@ -131,9 +131,16 @@ uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg) {
   return n;
 }
 
+/* Around fork: see fork.c. */
+void foreign_forklock(bool on) {
+  if (on)
+    lock(&fthreads.lock);
+  else
+    unlock(&fthreads.lock);
+}
+
 /* In a forked child the other threads are gone; the caller's record stays. */
 void foreign_afterfork(void) {
-  store_rlx(&fthreads.lock.word, 0);
   fthreads.free = NULL;
   for (uint32_t i = 0; i < fthreads.n; i++) {
     G *gp = fthreads.all[i];

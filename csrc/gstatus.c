@@ -288,5 +288,10 @@ void gtrim_drop(G *list) {
   }
 }
 
-/* In a forked child nobody holds the lock any more. */
-void gstatus_afterfork(void) { store_rlx(&gtable.lock.word, 0); }
+/* Around fork: see fork.c. */
+void gtable_forklock(bool on) {
+  if (on)
+    lock(&gtable.lock);
+  else
+    unlock(&gtable.lock);
+}

@@ -17,6 +17,7 @@
  *   leave/enter a foreign thread that holds the host lock is about to sleep: drop it; take it again.
  *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
+ *   lend        on g0 of an M whose goroutine forked, in the child: wait as the thread in run() does; no return.
  *   all_asleep  the last M goes idle and nothing can wake anybody from inside; must not block.
  *   preempt     sysmon: ask the hosted goroutine that M runs to yield; false: it cannot be asked.  May be NULL.
  *   preempt_signal  in the handler of SIGURG on M, whose goroutine was asked.  May be NULL.
@@ -57,6 +58,7 @@ typedef struct host_t {
   void (*enter)(void *state);
   bool (*interruptible)(void);
   void (*wake_lender)(struct M *m);
+  void (*lend)(struct M *m);
   void (*all_asleep)(unsigned epoch);
   bool (*preempt)(struct M *m);
   void (*preempt_signal)(struct M *m, struct G *gp);

@@ -408,6 +408,7 @@ int gm_accept(int fd, int flags) {
 void netpoll_afterfork(void) {
   close(epfd);
   close(breakfd);
+  if (netpollinit() != 0) throw("no poller in a forked child: errno %d", errno);
   store_rlx(&waiters, 0);
   store_rlx(&breaksig, 0);
   for (int i = 0; i < PD_BLOCKS; i++) {

@@ -139,7 +139,9 @@ static void sigfault(int sig, siginfo_t *info, void *context) {
     old->sa_handler(sig);
     return;
   }
+  if (old->sa_handler == SIG_IGN && info->si_code <= 0) return;
   signal(sig, SIG_DFL); /* the faulting instruction runs again, and kills the process */
+  if (info->si_code <= 0) syscall(SYS_tgkill, getpid(), os_gettid(), sig); /* it was sent: as soon as we return */
 }
 
 /* Puts our handler on top of whatever is there. */
@@ -161,10 +163,27 @@ void os_check_signals(void) {
   take_fault(SIGBUS, &old_bus);
 }
 
-/* The signal mask of the thread that started the runtime: in a forked child the surviving thread, an M,
- * stands for the program. */
+/* The signal mask of the thread that started the runtime: what most goroutines inherit. */
 static sigset_t program_mask;
-void os_program_mask(void) { pthread_sigmask(SIG_SETMASK, &program_mask, NULL); }
+uint64_t os_program_bits(void) {
+  uint64_t b;
+  memcpy(&b, &program_mask, sizeof b);
+  return b;
+}
+
+/* The program's own handler for a signal whose handler is ours: kept behind it. false: the signal is not ours. */
+bool os_signal_chain(int sig, const struct sigaction *act, struct sigaction *old) {
+  struct sigaction *kept = sig == SIGSEGV ? &old_segv : sig == SIGBUS ? &old_bus : NULL;
+  if (sig == SIGURG && preempt_enabled() && load_rlx(&sched.started)) {
+    preempt_chain(act, old);
+    return true;
+  }
+  struct sigaction now;
+  if (!kept || sigaction(sig, NULL, &now) != 0 || now.sa_sigaction != sigfault) return false;
+  if (old) *old = *kept;
+  if (act) *kept = *act;
+  return true;
+}
 
 void os_init_signals(void) {
   pthread_sigmask(SIG_SETMASK, NULL, &program_mask);

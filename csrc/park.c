@@ -57,6 +57,9 @@ static inline void stackswitch(G *from, G *to) {
 #endif
 }
 
+/* The same, for a host that waits on a stack of its own. */
+void stack_switch(G *from, G *to) { stackswitch(from, to); }
+
 /* First thing wherever a switch can arrive: finish what the leaver left. */
 void land(M *m) {
   G *prev = m->prev;
@@ -378,6 +381,10 @@ void goroutine_main(G *gp) {
   __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 #endif
   land(gp->m);
+  if (unlikely(gp->kind == GK_G0)) { /* a stack to wait on, made by the host */
+    gp->fn(gp->arg);
+    throw("a wait stack has come to its end");
+  }
   for (;;) {
     host_after after = NULL;
     if (gp->kind == GK_HOST)

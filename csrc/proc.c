@@ -532,9 +532,21 @@ G *pget(M *m) {
   return gp;
 }
 
+/* A thread with a goroutine wired to it counts as idle while it waits for that to become runnable. */
+static void wired_asleep(bool asleep) {
+  lock(&sched.lock);
+  sched.lockedwait += asleep ? 1 : (uint32_t)-1;
+  if (asleep) checkdead_locked();
+  unlock(&sched.lock);
+}
+
 /* g0 of an M, until it ends. */
 void schedule(M *m) {
   for (;;) {
+    if (unlikely(m->lender)) { /* a forked child: from now on this thread stands for the one in run() */
+      wired_asleep(true);
+      host->lend(m);
+    }
     if (unlikely(m->lockedg != NULL)) {
       if (!run_wired(m)) return;
       continue;
@@ -582,14 +594,6 @@ void wake_wired(M *m, G *gp) {
     host->wake_lender(m);
   else
     notewakeup(&m->park);
-}
-
-/* A thread with a goroutine wired to it counts as idle while it waits for that to become runnable. */
-static void wired_asleep(bool asleep) {
-  lock(&sched.lock);
-  sched.lockedwait += asleep ? 1 : (uint32_t)-1;
-  if (asleep) checkdead_locked();
-  unlock(&sched.lock);
 }
 
 /* On the g0 of an M with a goroutine wired to it: sleep until that is runnable, run it, come back when
@@ -645,6 +649,7 @@ void lender_m_free(M *m) {
   m->errno_at = NULL;
   m->host = NULL;
   lock(&sched.lock);
+  m->tid = 0;
   sched.lockedwait--;
   mfree_locked(m);
   unlock(&sched.lock);
@@ -700,7 +705,6 @@ void exitsyscall(void) {
   leave_to_g0(gp, exitsyscall_commit);
 }
 
-static int32_t forked_procs; /* gomaxprocs() of the parent */
 static bool base, monitored; /* schedinit has set up the tables; sysmon runs */
 
 /* ---- start and stop --------------------------------------------------------------------------------- */
@@ -729,7 +733,7 @@ bool schedinit(void) {
     sched.l.timers.lock.rank = rank_timers;
     store_rlx(&sched.l.timers.next, INT64_MAX);
     store_rlx(&sched.lastpoll, nanotime());
-    if (netpollinit() != 0 || procresize(forked_procs ? forked_procs : gomaxprocs_default()) == 0) return false;
+    if (netpollinit() != 0 || procresize(gomaxprocs_default()) == 0) return false;
     base = true;
   }
   if (!monitored) {
@@ -757,55 +761,10 @@ void schedstop(void) {
   sysmon_wake();
 }
 
-/* In a forked child: only the calling thread exists, and no goroutine but the one it runs (keep: its M).
- * Everything that the others may have held is made new; the next schedinit starts an M and sysmon. */
-void sched_afterfork(M *keep) {
-  L *l = &sched.l;
-  store_rlx(&sched.lock.word, 0);
-  for (uint32_t i = 1; i <= sched.nextmid; i++) {
-    M *m = sched.allm[i];
-    if (m == keep) continue;
-    m->lender = false;
-    m->errno_at = NULL;
-  }
-  sched.midle = sched.mfree = NULL;
-  sched.nmidle = sched.lockedwait = 0;
-  sched.mcount = keep != NULL;
-  sched.runqhead = sched.runqtail = sched.gfree = NULL;
-  store_rlx(&sched.ngfree, 0);
-  store_rlx(&sched.runqsize, 0);
-  store_rlx(&sched.npidle, 0);
-  store_rlx(&sched.nmspinning, 0);
-  store_rlx(&sched.nblocked, 0);
-  store_rlx(&sched.needm, 0);
-  store_rlx(&sched.gcwaiting, false);
-  store_rlx(&sched.sysmonwait, false);
-  sched.pidle = NULL;
-  int32_t n = sched.gomaxprocs;
-  for (int32_t i = 0; i < MAX_PROCS; i++) sched.allp[i] = NULL; /* abandoned, like the Gs on them */
-  sched.gomaxprocs = 0;
-  memset(l->runq, 0, sizeof l->runq);
-  l->runnext = l->ovhead = l->ovtail = l->gfree = l->gshell = NULL;
-  l->head = l->tail = l->novfl = l->ngfree = l->ngshell = l->nunits = l->npromised = 0;
-  l->nlive = keep != NULL;
-  store_rlx(&l->holder, (M *)NULL);
-  store_rlx(&l->nqueued, 0);
-  store_rlx(&l->inbox, (G *)NULL);
-  store_rlx(&l->trimmed, (G *)NULL);
-  store_rlx(&l->trim, false);
-  memset(&l->timers, 0, sizeof l->timers);
-  if (keep) {
-    keep->p = NULL;
-    keep->tid = os_gettid();
-  }
-  gstatus_afterfork();
-  stack_afterfork();
-  stw_afterfork();
-  netpoll_afterfork();
-  foreign_afterfork();
-  base = monitored = false;
+/* In a forked child the tables are set up, and no thread runs: the next schedinit starts them. */
+void sched_restart(void) {
+  monitored = false;
   store_rlx(&sched.started, false);
-  forked_procs = n;
 }
 
 /* A new native goroutine, runnable.  NULL: no memory. */

@@ -26,6 +26,7 @@ typedef struct P P;
 typedef struct sudog sudog;
 typedef struct hchan hchan;
 typedef struct timers timers;
+struct sigaction;
 
 /* ---- status words ------------------------------------------------------------------------------- */
 
@@ -387,7 +388,7 @@ void gtrim_drop(G *list);
 void goroutine_unframe(G *gp);
 void gfree_flush(P *pp);
 G *allg_next(uint32_t *cursor);
-void gstatus_afterfork(void);
+void gtable_forklock(bool on);
 void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
 
 /* stack.c */
@@ -401,7 +402,7 @@ size_t stack_host_size(void);
 typedef enum { STACK_NOT, STACK_GROWN, STACK_OVERFLOW } stack_verdict;
 stack_verdict stack_fault(uintptr_t addr);
 void stack_init(void);
-void stack_afterfork(void);
+void stack_forklock(bool on);
 size_t stack_host_resize(size_t size);
 const char *stack_guard_mode(void);
 
@@ -423,6 +424,7 @@ void goready_hosted(G *gp);
 void drive(M *m);
 
 /* park.c */
+void stack_switch(G *from, G *to);
 void land(M *m);
 wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline);
 void gosched(void);
@@ -448,6 +450,7 @@ wake_t foreign_park(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason 
                     bool hosted);
 void foreign_wake(G *gp);
 void foreign_afterfork(void);
+void foreign_forklock(bool on);
 uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg);
 wake_t park_any(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
                 bool hosted);
@@ -470,7 +473,7 @@ bool pin(M *m);
 void schedule(M *m);
 void mreap_idle(int64_t now);
 void schedstop(void);
-void sched_afterfork(M *keep);
+void sched_restart(void);
 void entersyscallblock(void);
 void entersyscall_host(M *m);
 void exitsyscall(void);
@@ -483,12 +486,17 @@ void lender_m_free(M *m);
 bool sched_asleep(uint32_t epoch);
 bool native_waiting(void);
 
+/* fork.c */
+void sched_fork_prepare(void);
+void sched_fork_parent(void);
+void sched_fork_child(void);
+void sched_afterfork(M *keep);
+
 /* sysmon.c */
 void *sysmon_main(void *arg);
 void sysmon_wake(void);
 
 /* preempt.c */
-struct sigaction;
 void preempt_init(void);
 bool preempt_enabled(void);
 bool preempt_wanted(M *m);
@@ -569,7 +577,8 @@ int os_ncpu(void);
 void os_init_signals(void);
 void os_check_signals(void);
 int os_kick_signal(void);
-void os_program_mask(void);
+uint64_t os_program_bits(void);
+bool os_signal_chain(int sig, const struct sigaction *act, struct sigaction *old);
 void os_kick(M *m);
 
 /* chaos.c */

@@ -286,5 +286,10 @@ stack_verdict stack_fault(uintptr_t addr) {
   return STACK_NOT;
 }
 
-/* In a forked child nobody holds the lock any more. */
-void stack_afterfork(void) { store_rlx(&depot.lock.word, 0); }
+/* Around fork: see fork.c. */
+void stack_forklock(bool on) {
+  if (on)
+    lock(&depot.lock);
+  else
+    unlock(&depot.lock);
+}

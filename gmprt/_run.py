@@ -183,4 +183,4 @@ def _others() -> list[_core.Goroutine[Any]]:
 
 
 atexit.register(_shutdown)
-os.register_at_fork(after_in_child=_core.after_fork_child)
+os.register_at_fork(after_in_child=_core.after_fork_child, after_in_parent=_core.after_fork_parent)

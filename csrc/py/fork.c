@@ -3,13 +3,15 @@
  * In the child only the forking thread exists, and the interpreter has freed every other thread state, so
  * all other goroutines are gone: their handles say so, their units are abandoned where they are (the Gs
  * stay in their slabs, never to be used again).  Ms, Ps, queues and the poller start anew at the next
- * use, at once if a goroutine forked.  If the forking thread ran a goroutine, that one goes on, on an M without P and licence, like one
- * whose blocking call has just returned, and with the signal mask that the program had: the Ms' own would
- * keep signals from the child.  When it ends the child ends: the thread that waits in run() stayed behind in the
- * parent, so what follows run() is not executed in the child. */
+ * use (csrc/fork.c).
+ *
+ * If the forking thread ran a goroutine, that one goes on: it is the child's main goroutine, its ident the
+ * main thread's, its signal mask the thread's.  The thread plays the part of the one that waits in run()
+ * (pyrun.c).  If it was the main goroutine of a run(), that run() returns in the child, too.  Another
+ * goroutine runs to its end, and the process ends with it, as a script does. */
 #include <unistd.h>
 
-#include "pyhost.h"
+#include "interpose.h"
 
 /* A goroutine of the parent: joining it must not hang. */
 static void bury(G *gp) {
@@ -26,7 +28,7 @@ static void bury(G *gp) {
   Py_DECREF(self);
 }
 
-static G *forked_g; /* the goroutine that is this process */
+static G *forked_g; /* the goroutine that is this process, if nothing follows it */
 
 /* The goroutine that forked has returned in the child: the process ends as a script does. */
 void fork_child_end(G *gp, PyObject *result) {
@@ -35,27 +37,29 @@ void fork_child_end(G *gp, PyObject *result) {
   Py_Exit(result ? 0 : 1);
 }
 
+/* Called by the interpreter in the child, on the thread that forked. */
 void after_fork_child(void) {
-  if (!load_rlx(&sched.started)) return;
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
-  uint32_t cursor = 0;
-  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
-    if (gp == me || gp->kind != GK_HOST) continue;
-    if (gp->handle)
-      bury(gp);
-    else
-      store_rlx(&gp->status, Gidle);
+  if (load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
+    uint32_t cursor = 0;
+    for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+      if (gp == me || gp->kind != GK_HOST) continue;
+      if (gp->handle)
+        bury(gp);
+      else
+        store_rlx(&gp->status, Gidle);
+    }
+    sched_afterfork(m);
+    py_preempt_afterfork();
+    tstate_afterfork(me && !((Goroutine *)me->handle)->lent);
+    if (me && m->host) { /* its base state was freed with the others */
+      PyMem_RawFree(m->host);
+      m->host = pym_new();
+      if (!m->host) throw("no memory for a thread state in a forked child");
+    }
+    bool returns = lender_afterfork(me, m);
+    forked_g = returns ? NULL : me;
   }
-  sched_afterfork(m);
-  lenders_afterfork();
-  if (!me) return;
-  forked_g = me;
-  os_program_mask();
-  pym *pm = m->host;
-  if (pm) { /* its base state was freed with the others */
-    PyMem_RawFree(pm);
-    m->host = pym_new();
-  }
-  if (!schedinit()) throw("the runtime cannot be started in a forked child");
+  interpose_fork_over();
 }

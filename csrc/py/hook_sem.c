@@ -153,6 +153,7 @@ int hook_sem_timedwait(sem_t *s, const struct timespec *abs) {
 
 int hook_sem_post(sem_t *s) {
   int r = real.sem_post(s);
+  if (interpose_in_fork()) return r;
   semroot_wake(s, have_gil());
   return r;
 }

@@ -31,9 +31,14 @@ static G *running_g(void) {
   return gp && gp->kind == GK_HOST ? gp : NULL;
 }
 
+/* What an ordinary thread answers that stands for another one (a forked child's). */
+static __thread pthread_t stands_for __attribute__((tls_model("initial-exec")));
+void identity_stand_for(unsigned long ident) { stands_for = (pthread_t)ident; }
+
 pthread_t hook_pthread_self(void) {
   G *gp = running_g();
-  return gp ? (pthread_t)ts_of(gp)->thread_id : real.pthread_self();
+  if (gp) return (pthread_t)ts_of(gp)->thread_id;
+  return unlikely(stands_for) ? stands_for : real.pthread_self();
 }
 
 unsigned long identity_new(void) {
@@ -61,7 +66,7 @@ static G *g_of(pthread_t t) {
   return NULL;
 }
 
-static bool is_goroutine(pthread_t t) {
+bool is_goroutine(pthread_t t) {
   uintptr_t at = (uintptr_t)t;
   return idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident;
 }
@@ -94,13 +99,7 @@ int hook_pthread_getattr_np(pthread_t t, pthread_attr_t *attr) {
   return real.pthread_getattr_np(t, attr);
 }
 
-/* A signal for a goroutine is one for the process: Python's handlers run on the main thread in any case. */
-int hook_pthread_kill(pthread_t t, int sig) {
-  if (!is_goroutine(t)) return real.pthread_kill(t, sig);
-  if (!g_of(t)) return ESRCH;
-  if (sig == 0) return 0;
-  return kill(getpid(), sig) == 0 ? 0 : errno_get();
-}
+bool goroutine_alive(pthread_t t) { return g_of(t) != NULL; }
 
 /* gettid: the main goroutine's is that of the thread which lends its state, so that it equals the pid. */
 long hook_syscall(long number, long a, long b, long c, long d, long e, long f) {
@@ -109,5 +108,5 @@ long hook_syscall(long number, long a, long b, long c, long d, long e, long f) {
     pid_t tid = gp ? lent_tid(gp) : 0;
     if (tid) return tid;
   }
-  return real.syscall(number, a, b, c, d, e, f);
+  return signal_syscall_done(number, real.syscall(number, a, b, c, d, e, f));
 }

@@ -113,6 +113,26 @@ static const hook hooks[] = {
     HOOK(pthread_self, IN_INTERPRETER | ALWAYS),
     HOOK(syscall, IN_INTERPRETER | ALWAYS),
     HOOK(pthread_kill, IN_INTERPRETER | ALWAYS),
+    HOOK(pthread_sigmask, PYTHON | ALWAYS),
+    HOOK(sigprocmask, PYTHON | ALWAYS),
+    HOOK(sigpending, IN_INTERPRETER | ALWAYS),
+    HOOK(sigwait, PARK | ALWAYS),
+    HOOK(sigwaitinfo, PARK | ALWAYS),
+    HOOK(sigtimedwait, PARK | ALWAYS),
+    HOOK(kill, PARK | ALWAYS),
+    HOOK(killpg, PARK | ALWAYS),
+    HOOK(raise, PARK | ALWAYS),
+    HOOK(sigaction, PYTHON | ALWAYS),
+    HOOK(sigaltstack, PARK | ALWAYS),
+    HOOK(fork, PYTHON | ALWAYS),
+    HOOK(vfork, PYTHON | ALWAYS),
+    HOOK(forkpty, PARK | ALWAYS),
+    HOOK(posix_spawn, PYTHON | ALWAYS),
+    HOOK(posix_spawnp, PYTHON | ALWAYS),
+    HOOK(system, PARK | ALWAYS),
+    HOOK(popen, PYTHON | ALWAYS),
+    HOOK(pthread_create, PYTHON | ALWAYS),
+    HOOK(fopen64, IN_INTERPRETER | ALWAYS),
     HOOK(pthread_getcpuclockid, IN_INTERPRETER | ALWAYS),
     HOOK(pthread_getname_np, IN_INTERPRETER | ALWAYS),
     HOOK(pthread_setname_np, IN_INTERPRETER | ALWAYS),
@@ -195,7 +215,6 @@ void interpose_remove(void) {
   entries = 0;
 }
 
-bool interpose_in_fork(void) { return false; }
 bool interpose_parks(void) { return parks && entries > 0; }
 bool interpose_sees_gil(void) { return entries > 0; }
 
@@ -243,7 +262,8 @@ G *detached_g(void) {
   M *m = getm();
   if (likely(!m)) return NULL;
   G *gp = load_rlx(&m->curg);
-  if (!gp || gp->kind != GK_HOST || tstate_attached(ts_of(gp)) || in_vfork_child(m)) return NULL;
+  if (!gp || gp->kind != GK_HOST || tstate_attached(ts_of(gp)) || in_vfork_child(m) || interpose_in_fork())
+    return NULL;
   return gp;
 }
 

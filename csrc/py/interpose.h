@@ -17,6 +17,7 @@
 #define GMPRT_INTERPOSE_H
 
 #include <poll.h>
+#include <pty.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
@@ -131,6 +132,28 @@ extern struct real {
   int (*pthread_getname_np)(pthread_t, char *, size_t);
   int (*pthread_setname_np)(pthread_t, const char *);
   int (*pthread_getattr_np)(pthread_t, pthread_attr_t *);
+  int (*pthread_sigmask)(int, const sigset_t *, sigset_t *);
+  int (*sigprocmask)(int, const sigset_t *, sigset_t *);
+  int (*sigpending)(sigset_t *);
+  int (*sigwait)(const sigset_t *, int *);
+  int (*sigwaitinfo)(const sigset_t *, siginfo_t *);
+  int (*sigtimedwait)(const sigset_t *, siginfo_t *, const struct timespec *);
+  int (*kill)(pid_t, int);
+  int (*killpg)(pid_t, int);
+  int (*raise)(int);
+  int (*sigaction)(int, const struct sigaction *, struct sigaction *);
+  int (*sigaltstack)(const stack_t *, stack_t *);
+  pid_t (*fork)(void);
+  pid_t (*vfork)(void);
+  pid_t (*forkpty)(int *, char *, const struct termios *, const struct winsize *);
+  int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+                     char *const[], char *const[]);
+  int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+                      char *const[], char *const[]);
+  int (*system)(const char *);
+  FILE *(*popen)(const char *, const char *);
+  int (*pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+  FILE *(*fopen64)(const char *, const char *);
   void *poll_chk, *recv_chk, *recvfrom_chk, *read_chk; /* the fortified ones: only to be put back */
 } real;
 
@@ -222,12 +245,49 @@ int hook_pthread_getname_np(pthread_t t, char *name, size_t n);
 int hook_pthread_setname_np(pthread_t t, const char *name);
 int hook_pthread_getattr_np(pthread_t t, pthread_attr_t *attr);
 
+/* hook_signal.c */
+typedef struct maskscope {
+  G *g;
+  sigset_t old;
+} maskscope;
+bool mask_enter(maskscope *s);
+void mask_leave(maskscope *s);
+int hook_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+int hook_sigprocmask(int how, const sigset_t *set, sigset_t *old);
+int hook_sigpending(sigset_t *set);
+int hook_sigwait(const sigset_t *set, int *sig);
+int hook_sigwaitinfo(const sigset_t *set, siginfo_t *info);
+int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t);
+int hook_kill(pid_t pid, int sig);
+int hook_killpg(pid_t pgrp, int sig);
+int hook_raise(int sig);
+long signal_syscall_done(long number, long r);
+int hook_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
+int hook_sigaltstack(const stack_t *ss, stack_t *old);
+
+/* hook_fork.c, vfork.S */
+pid_t hook_fork(void);
+pid_t hook_vfork(void);
+pid_t hook_forkpty(int *master, char *name, const struct termios *termp, const struct winsize *winp);
+int hook_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                     const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
+int hook_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                      const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
+int hook_system(const char *command);
+FILE *hook_popen(const char *command, const char *mode);
+int hook_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+FILE *hook_fopen64(const char *path, const char *mode);
+
 /* interpose.c */
 bool interpose_install(void);
 void interpose_remove(void);
 bool interpose_refresh(void); /* after objects may have been loaded; true: some were */
 PyObject *interpose_report(void);
 bool interpose_in_fork(void); /* in a forked child that has not been told yet */
+void interpose_fork_over(void);
+bool is_goroutine(pthread_t t);
+bool goroutine_alive(pthread_t t);
+void identity_stand_for(unsigned long ident);
 bool interpose_parks(void); /* GMPRT_INTERPOSE is not 0, and the interpreter has a table */
 
 #endif

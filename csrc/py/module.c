@@ -211,6 +211,12 @@ static PyObject *py_after_fork_child(PyObject *module, PyObject *Py_UNUSED(ignor
   Py_RETURN_NONE;
 }
 
+static PyObject *py_after_fork_parent(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  interpose_fork_over();
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef control_functions[] = {
     {"stats", py_stats, METH_NOARGS, "stats()\n--\n\nCounters, as a dict."},
     {"features", py_features, METH_NOARGS, "features()\n--\n\nWhat was found on this machine."},
@@ -224,6 +230,7 @@ static PyMethodDef control_functions[] = {
     {"running", py_running, METH_NOARGS, NULL},
     {"stop", py_stop, METH_O, NULL},
     {"after_fork_child", py_after_fork_child, METH_NOARGS, NULL},
+    {"after_fork_parent", py_after_fork_parent, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 
 /* ---- the module --------------------------------------------------------------------------------------------- */

@@ -22,8 +22,12 @@ static Goroutine *held; /* handles that failed and live, and nobody has asked: t
 G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
 
 /* Its extras, made when first needed. NULL: exception set. */
+extras *extras_raw(Goroutine *self) {
+  if (!self->more) self->more = PyMem_RawCalloc(1, sizeof *self->more);
+  return self->more;
+}
 extras *extras_of(Goroutine *self) {
-  if (!self->more && !(self->more = PyMem_Calloc(1, sizeof *self->more))) PyErr_NoMemory();
+  if (!extras_raw(self)) PyErr_NoMemory();
   return self->more;
 }
 
@@ -91,7 +95,7 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
     self->parent = parent->id;
     self->run = parent->run;
   }
-  if (ts->context && !(self->context = PyContext_CopyCurrent())) {
+  if (!mask_inherit(self, parent) || (ts->context && !(self->context = PyContext_CopyCurrent()))) {
     PyObject_GC_Track(self);
     Py_DECREF(self);
     return NULL;
@@ -384,7 +388,7 @@ static void goroutine_dealloc(PyObject *op) {
   drop_call(self);
   Py_XDECREF((PyObject *)self->created_by);
   if (self->more) Py_XDECREF(self->more->name);
-  PyMem_Free(self->more);
+  PyMem_RawFree(self->more);
   PyObject_GC_Del(op);
   Py_DECREF(type);
 }

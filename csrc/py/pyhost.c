@@ -91,6 +91,7 @@ const host_t python_host = {
     .enter = host_enter,
     .interruptible = host_interruptible,
     .wake_lender = lender_wake,
+    .lend = lender_lend,
     .all_asleep = lender_all_asleep,
     .preempt = py_preempt,
     .preempt_signal = py_preempt_signal,

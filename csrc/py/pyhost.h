@@ -16,6 +16,7 @@ typedef struct extras {
   PyObject *reason;    /* of the last cancel() */
   PyObject *callbacks; /* list */
   PyObject *kwnames;   /* until the function has returned */
+  uint64_t sigmask;    /* `masked`: its signal mask */
   M *home;          /* it came back from an interposed call on another thread: interpose.c */
   position home_at;
   struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
@@ -45,6 +46,7 @@ typedef struct Goroutine {
   uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
   bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
       lent : 1;
+  bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;
 
@@ -86,7 +88,8 @@ int64_t seconds_to_ns(double s);
 
 /* pygoroutine.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
-extras *extras_of(Goroutine *self); /* NULL: exception set */
+extras *extras_of(Goroutine *self);  /* NULL: exception set */
+extras *extras_raw(Goroutine *self); /* NULL: no memory; the GIL is not needed, nobody else may ask */
 G *goroutine_g(Goroutine *self); /* NULL: it has ended */
 Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
 host_after goroutine_run(G *gp);
@@ -109,6 +112,9 @@ extern PyMethodDef run_functions[];
 void lender_wake(M *m);
 void lender_main_left(G *gp);
 void lender_all_asleep(unsigned epoch);
+void lender_set_mask(G *gp, uint64_t bits);
+void lender_sync(G *gp);
+void lender_lend(M *m);
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
 /* pypreempt.c */
@@ -119,7 +125,12 @@ void py_preempt_afterfork(void);
 /* fork.c */
 void after_fork_child(void);
 void fork_child_end(G *gp, PyObject *result);
-void lenders_afterfork(void); /* pyrun.c */
+bool lender_afterfork(G *me, M *m); /* pyrun.c; true: run() returns in the child, too */
+void lenders_forklock(bool on);
+
+/* hook_signal.c */
+uint64_t mask_of(G *gp);
+bool mask_inherit(Goroutine *self, Goroutine *parent); /* NULL: an ordinary thread */
 
 /* pyhost.c */
 extern const host_t python_host;

@@ -2,13 +2,20 @@
  *
  * lend(fn, ...) makes a goroutine of the calling thread's own PyThreadState: thread-locals, contextvars
  * and ident stay, and on the main thread the interpreter takes it for the main thread wherever it runs.
- * The OS thread, T0, meanwhile waits here with a spare state of its own, and
+ * The OS thread, T0, meanwhile waits with a spare state of its own, and
  *   - receives the program's signals: it blocks them all and unblocks them only inside ppoll, so none is
  *     lost between a check and the wait.  Python's C-level handler runs on T0, whose real ident is the
  *     main thread's; then the main goroutine is told: its wait ends with "interrupted" and runs the
- *     handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR;
+ *     handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR.
+ *     What the main goroutine sends to its own process is acknowledged: its call returns when T0 has been
+ *     through ppoll once more (lender_sync);
  *   - judges "all goroutines are asleep": never a scheduler thread;
  *   - is the M of its main goroutine while that is locked to it (lock_os_thread).
+ *
+ * T0 waits on a small stack of its own and leaves its context, on its real stack, in memory.  A child that the
+ * main goroutine forks has no T0, but it has that context: the surviving thread plays T0's part, and when the
+ * main goroutine ends it enters the context, so that run() returns in the child as well.  (Not if run() was
+ * called on another thread than the process's first: the C library takes such stacks back in a child.)
  *
  * One eventfd carries all wake-ups; its readers look at the flags. */
 #define _GNU_SOURCE
@@ -19,16 +26,21 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "pyhost.h"
+#include "interpose.h"
 
 typedef struct lender {
-  M *m;          /* T0's M */
+  M *m;          /* T0's M; its g0 is the stack to wait on */
   G *g;          /* the main goroutine */
+  G t0;          /* where T0 came from: entered when the main goroutine has ended */
+  bool returns;  /* in a forked child, too */
   int wakefd;
   _Atomic bool ended;
-  sigset_t mask; /* of the thread, as it was: in force inside ppoll only */
+  _Atomic uint64_t mask; /* of the main goroutine: in force inside ppoll only */
+  _Atomic uint32_t sync_asked, sync_done;
   struct lender *next;
 } lender;
+
+enum { WAIT_STACK = 256 << 10 }; /* address space; the judge calls the interpreter on it */
 
 /* Several threads may be in run(): the list is guarded by `lock`, not by the GIL, since all_asleep comes
  * from a scheduler thread. */
@@ -38,7 +50,8 @@ static struct {
   uint32_t n;
 } lenders = {.lock = {.rank = rank_gtable}};
 static _Atomic uint32_t asleep_epoch;
-static G *spare_main; /* a dead main goroutine with its big stack, kept for the next run() */
+static G *spare_main;    /* a dead main goroutine with its big stack, kept for the next run() */
+static stack spare_wait; /* a stack to wait on, likewise */
 
 /* ---- wake-ups, from any thread --------------------------------------------------------------------------- */
 
@@ -116,28 +129,103 @@ static void tell_main(lender *l) {
   G *gp = l->g;
   gointerrupt(gp, false);
   M *m = gp->m;
-  if (load_acq(&gp->status) == Grunning && m && load_rlx(&m->curg) == gp &&
+  if (load_acq(&gp->status) == Grunning && m && m != l->m && load_rlx(&m->curg) == gp &&
       !tstate_attached(ts_of(gp)))
     os_kick(m);
 }
 
+static void mask_real(lender *l, bool open, sigset_t *mask) {
+  uint64_t bits = open ? load_acq(&l->mask) : ~UINT64_C(0);
+  sigemptyset(mask);
+  memcpy(mask, &bits, sizeof bits);
+}
+
+/* One look through the open window: signals that are pending run their handlers now. */
+static int window(lender *l, const struct timespec *t) {
+  sigset_t mask;
+  mask_real(l, true, &mask);
+  struct pollfd p = {.fd = l->wakefd, .events = POLLIN};
+  int n = ppoll(&p, 1, t, &mask);
+  if (n < 0 && errno == EINTR) tell_main(l);
+  if (n > 0) {
+    uint64_t junk;
+    if (read(l->wakefd, &junk, sizeof junk) < 0) return 0;
+  }
+  return n;
+}
+
+static void acknowledge(lender *l) {
+  uint32_t asked = load_acq(&l->sync_asked);
+  if (asked == load_rlx(&l->sync_done)) return;
+  struct timespec now = {0, 0};
+  while (window(l, &now) < 0) {
+  }
+  store_rel(&l->sync_done, asked);
+  futexwakeup(&l->sync_done, 1);
+}
+
+/* The main goroutine is locked to this thread, and ready: it runs here, with its mask in force. */
+static void run_here(lender *l) {
+  sigset_t mask;
+  mask_real(l, true, &mask);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
+  run_wired(l->m);
+  mask_real(l, false, &mask);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
 static void lender_wait(lender *l) {
   while (!load_acq(&l->ended)) {
+    acknowledge(l);
     if (l->m->nextg) {
-      run_wired(l->m);
+      run_here(l);
       continue;
     }
-    struct pollfd p = {.fd = l->wakefd, .events = POLLIN};
     struct timespec second = {1, 0};
     bool doubt = load_rlx(&asleep_epoch) != 0 && sched_asleep(load_rlx(&asleep_epoch));
-    int n = ppoll(&p, 1, doubt ? &second : NULL, &l->mask);
-    if (n < 0 && errno == EINTR) tell_main(l);
-    if (n > 0) {
-      uint64_t junk;
-      if (read(l->wakefd, &junk, sizeof junk) < 0) continue;
-    }
+    window(l, doubt ? &second : NULL);
     if (!load_acq(&l->ended)) judge(l);
   }
+}
+
+/* On the stack to wait on. */
+static void lender_main(void *arg) {
+  lender *l = arg;
+  lender_wait(l);
+  stack_switch(&l->m->g0, &l->t0);
+}
+
+/* ---- asked by the main goroutine, detached or not ------------------------------------------------------- */
+
+static lender *lender_of(G *gp) {
+  lender *found = NULL;
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next)
+    if (l->g == gp) found = l;
+  unlock(&lenders.lock);
+  return found;
+}
+
+/* Returns when T0 has let through what was pending. */
+void lender_sync(G *gp) {
+  lender *l = lender_of(gp);
+  if (!l || gp->m == l->m) return; /* on T0 itself: signals come to it directly */
+  uint32_t ticket = xadd(&l->sync_asked, 1) + 1;
+  poke(l);
+  for (uint32_t done; (int32_t)((done = load_acq(&l->sync_done)) - ticket) < 0;) futexsleep(&l->sync_done, done, -1);
+}
+
+void lender_set_mask(G *gp, uint64_t bits) {
+  lender *l = lender_of(gp);
+  if (!l) return;
+  store_rel(&l->mask, bits & ~(UINT64_C(1) << (SIGURG - 1)));
+  if (gp->m != l->m) {
+    lender_sync(gp);
+    return;
+  }
+  sigset_t mask;
+  mask_real(l, true, &mask);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 /* ---- lending ---------------------------------------------------------------------------------------------------- */
@@ -192,10 +280,29 @@ static bool lender_open(lender *l) {
     return false;
   }
   l->m->host = pm;
+  G *g0 = &l->m->g0;
+  g0->stk = spare_wait;
+  spare_wait.lo = NULL;
+  if (!g0->stk.lo && !stack_alloc_big(WAIT_STACK, &g0->stk)) {
+    pym_free(pm);
+    lender_m_free(l->m);
+    close(l->wakefd);
+    PyErr_NoMemory();
+    return false;
+  }
+  g0->fn = lender_main;
+  g0->arg = l;
+  goroutine_frame(g0);
+  g_init_static(&l->t0, GK_G0);
   return true;
 }
 
 static void lender_close(lender *l) {
+  stack wait = l->m->g0.stk; /* in a forked child: the thread's own, no slot of ours */
+  if (wait.lo && spare_wait.lo)
+    stack_free_big(&wait);
+  else if (wait.lo)
+    spare_wait = wait;
   pym_free(l->m->host);
   lender_m_free(l->m);
   if (!spare_main)
@@ -203,18 +310,24 @@ static void lender_close(lender *l) {
   close(l->wakefd);
 }
 
-/* The thread gives its state away, waits, and takes it back. */
+/* The thread gives its state away, waits, and takes it back.  In a forked child another thread may take it
+ * back: nothing here but l and ts is known behind the switch. */
 static void lend_and_wait(lender *l, PyThreadState *ts) {
   pym *pm = l->m->host;
-  sigset_t all;
+  sigset_t all, mask;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &l->mask);
+  pthread_sigmask(SIG_SETMASK, &all, &mask);
+  uint64_t bits;
+  memcpy(&bits, &mask, sizeof bits);
+  store_rel(&l->mask, bits);
+  l->returns = os_gettid() == getpid();
   lender_link(l);
   setm(l->m);
   tstate_unbind(ts); /* whoever attaches it next binds it there */
   PyEval_SaveThread();
   tstate_bind(pm->base); /* what PyGILState_* finds on this thread meanwhile */
-  lender_wait(l);
+  stack_switch(&l->t0, &l->m->g0);
+  pm = l->m->host;
   lender_unlink(l);
   setm(NULL);
   tstate_unbind(ts);
@@ -223,7 +336,8 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   PyEval_RestoreThread(ts);
   tstate_bind(ts);
   ts->native_thread_id = (unsigned long)os_gettid();
-  pthread_sigmask(SIG_SETMASK, &l->mask, NULL);
+  mask_real(l, true, &mask);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -261,24 +375,63 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   return result;
 }
 
-/* The lenders of the parent do not exist in the child. A main goroutine that forked ends its process. */
-void lenders_afterfork(void) {
-  store_rlx(&lenders.lock.word, 0);
+/* ---- fork ------------------------------------------------------------------------------------------------------ */
+
+void lenders_forklock(bool on) {
+  if (on)
+    lock(&lenders.lock);
+  else
+    unlock(&lenders.lock);
+}
+
+/* The part of T0, on g0 of the thread that survived. */
+void lender_lend(M *m) {
+  lender *l = lenders.first;
+  while (l->m != m) l = l->next;
+  if (!load_acq(&sched.started) && !schedinit()) throw("the runtime cannot be started in a forked child");
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, NULL);
+  lender_wait(l);
+  stack_switch(&m->g0, &l->t0);
+}
+
+/* In a forked child: the goroutine me goes on, and m's thread, which it runs on, is its T0 from now on. */
+bool lender_afterfork(G *me, M *m) {
+  static lender child; /* of a goroutine that nobody waits for: the process ends with it */
+  Goroutine *self = me ? me->handle : NULL;
+  lender *l = lenders.first;
+  while (l && l->g != me) l = l->next;
   lenders.first = NULL;
   lenders.n = 0;
   spare_main = NULL;
+  spare_wait.lo = NULL;
+  if (!me) return false;
+  bool returns = l && (l->returns || l->m == m);
+  if (!returns) {
+    l = &child;
+    memset(l, 0, sizeof *l);
+    l->g = me;
+  }
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* the old one is shared with the parent */
+  if (returns) close(l->wakefd);
+  if (fd < 0) throw("no eventfd in a forked child");
+  l->wakefd = fd;
+  store_rlx(&l->mask, mask_of(me));
+  store_rlx(&l->sync_asked, 0);
+  store_rlx(&l->sync_done, 0);
+  l->m = m;
+  l->next = NULL;
+  m->lender = true;
+  self->lent = true;
+  lenders.first = l;
+  lenders.n = 1;
+  identity_stand_for(ts_of(me)->thread_id);
+  main_tstate_set(ts_of(me));
+  return returns;
 }
 
 /* ---- lock_os_thread ------------------------------------------------------------------------------------------------ */
-
-static lender *lender_of(G *gp) {
-  lender *found = NULL;
-  lock(&lenders.lock);
-  for (lender *l = lenders.first; l; l = l->next)
-    if (l->g == gp) found = l;
-  unlock(&lenders.lock);
-  return found;
-}
 
 pid_t lent_tid(G *gp) {
   if (!((Goroutine *)gp->handle)->lent) return 0;

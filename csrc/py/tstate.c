@@ -160,6 +160,11 @@ uint32_t tstate_foreign(void) {
   return n - ours - load_rlx(&bases);
 }
 
+void tstate_afterfork(bool goroutine) {
+  ours = goroutine;
+  store_rlx(&bases, 0);
+}
+
 /* After PyThreadState_Clear on a goroutine that has come to its end; GIL held, ts still current. */
 void tstate_recycle(PyThreadState *ts) {
   ts->context_ver++;
