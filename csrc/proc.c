@@ -227,12 +227,12 @@ void wakep(void) {
   startm(pp, true);
 }
 
-/* The caller, on an M without a P, has left work behind, or a deadline that nobody serves: an M with a P
- * looks at both before it sleeps, this one will not. */
+/* The caller, on an M without a P, has left work behind, or a deadline or a descriptor that nobody serves: an M
+ * with a P looks at all of them before it sleeps, this one will not. */
 void wake_for_rest(void) {
   fence();
   bool work = lwaiting() && !load_rlx(&sched.l.holder);
-  bool poll = timers_any() && load_rlx(&sched.lastpoll) != 0;
+  bool poll = (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
   if (work || poll) wakep();
 }
 

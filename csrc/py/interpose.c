@@ -262,7 +262,7 @@ G *detached_g(void) {
   M *m = getm();
   if (likely(!m)) return NULL;
   G *gp = load_rlx(&m->curg);
-  if (!gp || gp->kind != GK_HOST || tstate_attached(ts_of(gp)) || in_vfork_child(m) || interpose_in_fork())
+  if (!gp || gp->kind != GK_HOST || attached_here(ts_of(gp)) || in_vfork_child(m) || interpose_in_fork())
     return NULL;
   return gp;
 }

@@ -108,7 +108,9 @@ static bool signals_handled(void) {
 
 /* Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
  * operations without a deadline. */
-static bool threads_asleep(void) { return foreign_waiting(NULL, NULL) + lenders.n >= tstate_foreign(); }
+static bool threads_asleep(void) {
+  return one_interpreter() && foreign_waiting(NULL, NULL) + lenders.n >= tstate_foreign();
+}
 
 /* In doubt nothing is reported. */
 static void judge(lender *l) {
@@ -280,6 +282,7 @@ static bool lender_open(lender *l) {
     return false;
   }
   l->m->host = pm;
+  pm->base->thread_id = identity_new(); /* the thread's own means the state that is lent */
   G *g0 = &l->m->g0;
   g0->stk = spare_wait;
   spare_wait.lo = NULL;

@@ -317,6 +317,19 @@ bool signals_tripped(void) {
 #endif
 }
 
+bool one_interpreter(void) { return PyInterpreterState_Next(PyInterpreterState_Head()) == NULL; }
+
+bool attached_here(PyThreadState *ts) {
+  PyThreadState *now = CURRENT_UNCHECKED();
+#ifdef HAVE_GLOBAL_CURRENT
+  if (now == ts || likely(one_interpreter())) return now == ts;
+  return now && now->thread_id == ts->thread_id;
+#else
+  (void)ts;
+  return now != NULL;
+#endif
+}
+
 #ifdef HAVE_PENDING_ANYWHERE
 bool pending_call_add(int (*f)(void *)) { return _PyEval_AddPendingCall(interp, f, NULL, 0) == 0; }
 

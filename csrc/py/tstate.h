@@ -29,6 +29,8 @@ void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
 bool gil_locked(void);                   /* any thread, no lock */
 bool have_gil(void);                     /* does the calling thread hold it? */
+bool attached_here(PyThreadState *ts);   /* is ts, or a subinterpreter's that runs on it, current? own thread */
+bool one_interpreter(void);
 void tstate_bind(PyThreadState *ts);     /* make ts what PyGILState_* finds on this thread */
 void tstate_unbind(PyThreadState *ts);
 pym *pym_new(void); /* on the thread that it is for */
