@@ -280,6 +280,7 @@ bool call_begin(call *c, family f) {
   Goroutine *self = gp->handle;
   c->g = gp;
   c->home = gp->m;
+  c->e = errno_get();
   extras *x = self->more;
   if (unlikely(x && x->home)) {
     if (same_position(x, ts_of(gp)))
@@ -289,6 +290,13 @@ bool call_begin(call *c, family f) {
   }
   c->nocancel = !cancellable(self, f);
   return true;
+}
+
+/* On the thread where we are, and where the C code may look. */
+static void store_errno(call *c, int e) {
+  M *home = c->home;
+  if (unlikely(home != c->g->m) && home->errno_at) *home->errno_at = e;
+  errno_set(e);
 }
 
 /* The goroutine is about to park. */
@@ -314,13 +322,12 @@ void call_detach(call *c) {
     PyErr_Clear();
   }
   PyEval_SaveThread();
+  store_errno(c, c->e); /* a success must not leave what happened on this thread before */
   xadd(&c->home->homed, (uint32_t)-1);
 }
 
 int call_fail(call *c, int e) {
-  M *home = c->home;
-  if (unlikely(home != c->g->m) && home->errno_at) *home->errno_at = e;
-  errno_set(e);
+  store_errno(c, e);
   return -1;
 }
 

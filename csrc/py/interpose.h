@@ -46,6 +46,7 @@ typedef struct call {
   G *g;
   M *home;     /* where the C code below may have taken the address of errno */
   bool nocancel;
+  int e;       /* errno at the start: what a success leaves there, on whichever thread */
 } call;
 
 bool call_begin(call *c, family f);
