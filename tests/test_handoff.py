@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, c_sleep, ended
+from support import PATIENCE, c_sleep, ended, parked
 
 import gmprt
 from gmprt import Chan, go
@@ -216,6 +216,23 @@ def test_a_blocked_goroutine_comes_back_to_its_waits(procs: int) -> None:
     got = [ch.recv(timeout=PATIENCE) for _ in range(50)]
     ended(*goroutines)
     assert sorted(got) == [100 * i + t for i in range(10) for t in range(5)]
+
+
+def test_a_wait_for_a_descriptor_after_a_blocking_call(procs: int) -> None:
+    """Its thread has lost its P, and nobody else was in the poller: somebody must be sent there."""
+    a, b = socket.socketpair()
+    with a, b:
+
+        def body() -> bytes:
+            c_sleep(0.1)
+            return a.recv(1)
+
+        g = go(body)
+        parked(g, "IO wait")
+        begun = time.monotonic()
+        b.send(b"x")
+        assert g.result(PATIENCE) == b"x"
+        assert time.monotonic() - begun < 5
 
 
 def test_blocked_goroutines_do_not_count_as_procs() -> None:
