@@ -551,6 +551,7 @@ void netpollclosing(int fd);
 void netpollclosed(int fd);
 void netpollopened(int fd);
 void netpollaudit(void);
+bool netpoll_unaudited(void);
 int netpollinit(void);
 void netpollbreak(void);
 void netpoll_afterfork(void);

@@ -161,7 +161,7 @@ static void errands(int64_t now, int64_t *reaped) {
     if (behind()) wakep();
   }
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
-  if (now - *reaped > 1000000000) {
+  if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
     *reaped = now;
     mreap_idle(now);
     netpollaudit();
@@ -175,12 +175,13 @@ void sysmon_wake(void) {
 
 /* All Ps idle: nothing can block, nothing can expire. */
 static void deep_sleep(void) {
+  bool nap = netpoll_unaudited();
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
   if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) &&
       !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
-    if (!notetsleep(&sched.sysmonnote, (int64_t)M_IDLE_REAP_S * 1000000000) &&
+    if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
       wakep();
