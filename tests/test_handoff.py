@@ -270,6 +270,21 @@ def test_short_calls_are_not_handed_off_needlessly() -> None:
     assert gmprt.run(main) < 500
 
 
+def test_many_short_calls_are_not_one_long_one() -> None:
+    """A goroutine that is seen outside twice need not have been in the same call."""
+    gmprt.gomaxprocs(1)
+
+    def body() -> None:
+        for _ in range(300):
+            for _ in range(200):
+                os.stat(".")
+            gmprt.gosched()
+
+    before = gmprt.stats().handoffs
+    ended(*[go(body) for _ in range(5)])
+    assert gmprt.stats().handoffs - before < 150
+
+
 def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:
     """Ordinary threads hog the GIL; goroutines still get their share of it."""
     stop = False
