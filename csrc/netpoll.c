@@ -52,6 +52,7 @@ struct pollDesc {
 static int epfd = -1, breakfd = -1;
 static _Atomic uint32_t breaksig; /* a break is under way */
 static _Atomic uint32_t waiters;
+static _Atomic bool unaudited; /* somebody has begun to wait since the last audit */
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 static bool no_pwait2;
 
@@ -232,6 +233,7 @@ static void enqueueall(const pollwait *w, uint32_t n, G *gp, sudog *sg) {
     }
     pd->audited = false;
   }
+  if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
 }
 
 /* In the order of the locks, one at a time: what is still locked the lander has not left. */
@@ -337,9 +339,11 @@ int gm_close(int fd) {
   return r;
 }
 
-/* sysmon, now and then: see the head of the file. */
+bool netpoll_unaudited(void) { return load_rlx(&unaudited); }
+
+/* sysmon, once a second: see the head of the file. */
 void netpollaudit(void) {
-  if (load_rlx(&waiters) == 0) return;
+  if (!load_rlx(&unaudited) || !xchg(&unaudited, false)) return;
   for (int i = 0; i < PD_BLOCKS; i++) {
     pollDesc *block = load_acq(&blocks[i]);
     if (!block) continue;

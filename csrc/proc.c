@@ -227,13 +227,17 @@ void wakep(void) {
   startm(pp, true);
 }
 
-/* The caller, on an M without a P, has left work behind, or a deadline or a descriptor that nobody serves: an M
- * with a P looks at all of them before it sleeps, this one will not. */
+/* Is there a deadline, or a descriptor that somebody waits for, and nobody sleeps in the poller for it? */
+static bool poller_missing(void) {
+  return (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
+}
+
+/* The caller, on an M without a P, has left work behind, or something that the poller must serve: an M with a
+ * P looks at both before it sleeps, this one will not. */
 void wake_for_rest(void) {
   fence();
   bool work = lwaiting() && !load_rlx(&sched.l.holder);
-  bool poll = (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
-  if (work || poll) wakep();
+  if (work || poller_missing()) wakep();
 }
 
 /* Is native work in sight that a P could run? */
@@ -254,8 +258,7 @@ static bool work_in_sight(void) {
 /* The caller gives pp away: to an M if there is anything to do with it, else to the idle list. */
 void handoffp(P *pp) {
   bool work = !runqempty(pp) || work_in_sight();
-  bool poll = (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
-  if ((work || poll) && !load_rlx(&sched.gcwaiting)) {
+  if ((work || poller_missing()) && !load_rlx(&sched.gcwaiting)) {
     store_rel(&pp->status, PWORD(0, Pidle));
     startm(pp, false);
     return;

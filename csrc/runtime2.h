@@ -218,6 +218,7 @@ struct M {
   _Atomic uint64_t parks, ended;
   _Atomic bool dying;
   _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
+  _Atomic uint32_t drops; /* of the host lock, if the host counts them: tells one call from the next */
   pid_t vforked;      /* own thread: in vfork, or a child of it */
   _Atomic bool preempt;        /* sysmon: the goroutine that runs here shall yield, */
   _Atomic uint32_t preempt_at; /* ... if `switches` is still this */
@@ -240,7 +241,7 @@ struct M {
   bool lender; /* T0 of run(): an M only while its main goroutine is locked to it */
 
   /* sysmon only. */
-  uint32_t seen_switches;
+  uint32_t seen_switches, seen_drops;
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
@@ -551,6 +552,7 @@ void netpollclosing(int fd);
 void netpollclosed(int fd);
 void netpollopened(int fd);
 void netpollaudit(void);
+bool netpoll_unaudited(void);
 int netpollinit(void);
 void netpollbreak(void);
 void netpoll_afterfork(void);

@@ -2,7 +2,8 @@
  *
  * Each round it looks at
  *   - Ps in host code whose goroutine is detached (blocked in C without the host lock): seen so in two
- *     looks 20 us apart, with the same switch count, P and licence are taken and handed off.  A host that
+ *     looks 20 us apart, with the same switch count and within the same call (the host counts how often it
+ *     drops its lock: Go's syscalltick), P and licence are taken and handed off.  A host that
  *     cannot tell whether a detached thread blocks or merely waits for the host lock says HOST_UNKNOWN: that
  *     counts only if the lock was free in both looks, or after 10 ms of the same detachment;
  *   - Ps whose driver has run one goroutine for a slice: if hosted goroutines wait it is asked to yield
@@ -26,15 +27,16 @@ static bool behind(void) { return lwaiting() || native_waiting(); }
 /* A look at the M that runs host code on pp.  True: blocked, for the second time. */
 static bool blocked(M *m, int64_t now, bool *first) {
   G *gp = load_acq(&m->curg);
-  uint32_t switches = load_rlx(&m->switches);
+  uint32_t switches = load_rlx(&m->switches), drops = load_rlx(&m->drops);
   host_where at = gp && gp->kind == GK_HOST ? host->where(gp) : HOST_INSIDE;
   if (at == HOST_INSIDE || at == HOST_WANTS) {
     m->seen_out = false;
     return false;
   }
   bool unlocked = !host->locked();
-  if (!m->seen_out || m->seen_g != gp || m->seen_switches != switches) {
+  if (!m->seen_out || m->seen_g != gp || m->seen_switches != switches || m->seen_drops != drops) {
     m->seen_out = true;
+    m->seen_drops = drops;
     m->seen_g = gp;
     m->seen_switches = switches;
     m->seen_since = now;
@@ -161,7 +163,7 @@ static void errands(int64_t now, int64_t *reaped) {
     if (behind()) wakep();
   }
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
-  if (now - *reaped > 1000000000) {
+  if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
     *reaped = now;
     mreap_idle(now);
     netpollaudit();
@@ -175,12 +177,13 @@ void sysmon_wake(void) {
 
 /* All Ps idle: nothing can block, nothing can expire. */
 static void deep_sleep(void) {
+  bool nap = netpoll_unaudited();
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
   if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) &&
       !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
-    if (!notetsleep(&sched.sysmonnote, (int64_t)M_IDLE_REAP_S * 1000000000) &&
+    if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
       wakep();

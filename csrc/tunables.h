@@ -23,6 +23,7 @@ enum {
   PATIENT_SLICES = 5,     /* a request to yield unanswered for so long: the hog shares the host lock instead */
   TURN_NS = 1000000,       /* a P with both Python and native work changes sides after 1 ms */
   DETACHED_NS = 10000000,  /* a goroutine detached this long counts as blocked, whoever holds the GIL */
+  AUDIT_S = 1,             /* a descriptor closed where we do not see it is found out after this long */
   M_IDLE_REAP_S = 10,      /* an M idle this long ends its thread (Go never does) */
 
   STACK_NATIVE = 64 << 10,  /* slot of a native goroutine */

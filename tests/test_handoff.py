@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, c_sleep, ended
+from support import PATIENCE, c_sleep, ended, parked
 
 import gmprt
 from gmprt import Chan, go
@@ -218,6 +218,23 @@ def test_a_blocked_goroutine_comes_back_to_its_waits(procs: int) -> None:
     assert sorted(got) == [100 * i + t for i in range(10) for t in range(5)]
 
 
+def test_a_wait_for_a_descriptor_after_a_blocking_call(procs: int) -> None:
+    """Its thread has lost its P, and nobody else was in the poller: somebody must be sent there."""
+    a, b = socket.socketpair()
+    with a, b:
+
+        def body() -> bytes:
+            c_sleep(0.1)
+            return a.recv(1)
+
+        g = go(body)
+        parked(g, "IO wait")
+        begun = time.monotonic()
+        b.send(b"x")
+        assert g.result(PATIENCE) == b"x"
+        assert time.monotonic() - begun < 5
+
+
 def test_blocked_goroutines_do_not_count_as_procs() -> None:
     """With all processors' worth of goroutines in blocking calls, others still run."""
     gmprt.gomaxprocs(1)
@@ -251,6 +268,21 @@ def test_short_calls_are_not_handed_off_needlessly() -> None:
         return gmprt.stats().handoffs - before
 
     assert gmprt.run(main) < 500
+
+
+def test_many_short_calls_are_not_one_long_one() -> None:
+    """A goroutine that is seen outside twice need not have been in the same call."""
+    gmprt.gomaxprocs(1)
+
+    def body() -> None:
+        for _ in range(300):
+            for _ in range(200):
+                os.stat(".")
+            gmprt.gosched()
+
+    before = gmprt.stats().handoffs
+    ended(*[go(body) for _ in range(5)])
+    assert gmprt.stats().handoffs - before < 150
 
 
 def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:

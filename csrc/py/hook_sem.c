@@ -168,8 +168,16 @@ void hook_perror(const char *text) {
 
 /* ---- the GIL ---------------------------------------------------------------------------------------------------- */
 
-/* The interpreter waits here for the GIL and for nothing else, with a timeout of the switch interval.  Only
- * looked at: a goroutine must not leave its thread while that takes the GIL. */
+/* Only looked at: a goroutine must not leave its thread while that takes the GIL.
+ *
+ * The interpreter signals a condition whenever it drops the GIL (and at times when it takes it). */
+int hook_pthread_cond_signal(pthread_cond_t *c) {
+  M *m = getm();
+  if (m) inc_rlx(&m->drops);
+  return real.pthread_cond_signal(c);
+}
+
+/* The interpreter waits here for the GIL and for nothing else, with a timeout of the switch interval. */
 int hook_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *mutex, const struct timespec *abs) {
   M *m = getm();
   if (likely(!m)) return real.pthread_cond_timedwait(c, mutex, abs);

@@ -64,11 +64,14 @@ bool io_ready(int fd, short events) {
 
 /* ---- receiving ------------------------------------------------------------------------------------------- */
 
+/* These come back at once from a blocking socket, too. */
+enum { AT_ONCE = MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE };
+
 /* MSG_WAITALL: until n bytes, the end, an error; what has come before an error counts. */
 static ssize_t recv_all(int fd, char *buf, size_t n, int flags) {
   size_t got = 0;
   io x;
-  if (flags & (MSG_PEEK | MSG_DONTWAIT) || !io_begin(&x, fd, POLL_READ)) return real.recv(fd, buf, n, flags);
+  if (flags & MSG_PEEK || !io_begin(&x, fd, POLL_READ)) return real.recv(fd, buf, n, flags);
   for (;;) {
     netpollsample(&x.w);
     ssize_t r = real.recv(fd, buf + got, n - got, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
@@ -87,7 +90,7 @@ static ssize_t recv_all(int fd, char *buf, size_t n, int flags) {
 }
 
 ssize_t hook_recv(int fd, void *buf, size_t n, int flags) {
-  if (likely(!detached_g())) return real.recv(fd, buf, n, flags);
+  if (likely(!detached_g()) || flags & AT_ONCE) return real.recv(fd, buf, n, flags);
   if (unlikely(flags & MSG_WAITALL)) return recv_all(fd, buf, n, flags);
   IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recv(fd, buf, n, flags | MSG_DONTWAIT),
           real.recv(fd, buf, n, flags));
@@ -99,6 +102,7 @@ ssize_t hook_recv_chk(int fd, void *buf, size_t n, size_t size, int flags) {
 }
 
 ssize_t hook_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *a, socklen_t *len) {
+  if (flags & AT_ONCE) return real.recvfrom(fd, buf, n, flags, a, len);
   if (flags & MSG_WAITALL) return a ? real.recvfrom(fd, buf, n, flags, a, len) : hook_recv(fd, buf, n, flags);
   IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recvfrom(fd, buf, n, flags | MSG_DONTWAIT, a, len),
           real.recvfrom(fd, buf, n, flags, a, len));
@@ -111,7 +115,7 @@ ssize_t hook_recvfrom_chk(int fd, void *buf, size_t n, size_t size, int flags, s
 }
 
 ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags) {
-  if (flags & MSG_WAITALL) return real.recvmsg(fd, m, flags);
+  if (flags & (AT_ONCE | MSG_WAITALL)) return real.recvmsg(fd, m, flags);
   IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recvmsg(fd, m, flags | MSG_DONTWAIT), real.recvmsg(fd, m, flags));
 }
 
@@ -216,22 +220,19 @@ int hook_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags) {
 
 int hook_accept(int fd, struct sockaddr *a, socklen_t *len) { return hook_accept4(fd, a, len, 0); }
 
-/* The outcome of a connection that is under way. */
-static int connect_finish(io *x) {
-  int fd = x->w.fd, e;
+/* A connection that is under way (how: EINPROGRESS or EALREADY).  What has become of it the call itself knows
+ * best: made again it says so, and leaves the socket as it would have the first time (SO_ERROR would
+ * leave it half-way). */
+static int connect_finish(io *x, const struct sockaddr *a, socklen_t len, int how) {
+  int fd = x->w.fd;
   while (!io_ready(fd, POLLOUT)) {
-    e = io_wait_hosted(x, 0);
-    if (e == IO_BLOCK) {
-      struct pollfd p = {.fd = fd, .events = POLLOUT};
-      real.poll(&p, 1, -1);
-    } else if (e != IO_AGAIN) {
-      return call_fail(&x->c, e == EAGAIN && x->deadline ? EINPROGRESS : e);
-    }
+    int e = io_wait_hosted(x, 0);
+    if (e == IO_BLOCK) break;
+    if (e != IO_AGAIN) return call_fail(&x->c, e == EAGAIN ? how : e);
     netpollsample(&x->w);
   }
-  socklen_t len = sizeof e;
-  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0) e = errno_get();
-  return e ? call_fail(&x->c, e) : 0;
+  int r = real.connect(fd, a, len), e = r < 0 ? errno_get() : 0;
+  return e == 0 || e == EISCONN ? 0 : call_fail(&x->c, e);
 }
 
 int hook_connect(int fd, const struct sockaddr *a, socklen_t len) {
@@ -245,7 +246,7 @@ int hook_connect(int fd, const struct sockaddr *a, socklen_t len) {
   int r = real.connect(fd, a, len), e = r < 0 ? errno_get() : 0;
   fcntl(fd, F_SETFL, flags);
   if (r == 0) return 0;
-  if (e == EINPROGRESS) return connect_finish(&x);
+  if (e == EINPROGRESS || e == EALREADY) return connect_finish(&x, a, len, e);
   if (e == EAGAIN) { /* a Unix socket whose listener's queue is full: only a blocking call waits for it */
     call_handoff();
     return real.connect(fd, a, len);

@@ -59,6 +59,7 @@ static const hook hooks[] = {
     HOOK_AS("sem_open", hook_sem_open, sem_open, PARK),
     HOOK(sem_close, PARK),
     HOOK(perror, IN_INTERPRETER),
+    HOOK(pthread_cond_signal, IN_INTERPRETER | ALWAYS),
     HOOK(pthread_cond_timedwait, IN_INTERPRETER | ALWAYS),
     HOOK(poll, PARK_FD),
     HOOK_AS("__poll_chk", hook_poll_chk, poll_chk, PARK_FD),

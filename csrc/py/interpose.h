@@ -79,6 +79,7 @@ extern struct real {
   sem_t *(*sem_open)(const char *, int, ...);
   int (*sem_close)(sem_t *);
   void (*perror)(const char *);
+  int (*pthread_cond_signal)(pthread_cond_t *);
   int (*pthread_cond_timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
   int (*poll)(struct pollfd *, nfds_t, int);
   int (*ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
@@ -170,6 +171,7 @@ int hook_sem_post(sem_t *s);
 sem_t *hook_sem_open(const char *name, int flags, mode_t mode, unsigned value);
 int hook_sem_close(sem_t *s);
 void hook_perror(const char *s);
+int hook_pthread_cond_signal(pthread_cond_t *c);
 int hook_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *abs);
 
 /* hook_poll.c */
