@@ -214,7 +214,7 @@ void drive(M *m) {
       break; /* drops the host lock, which that thread wants now */
     }
     execute(m, gp);
-    if (unlikely(m->lockedg != NULL) && !m->nextg) break;
+    if (unlikely(m->lockedg != NULL)) break;
   }
   gm_assert(!m->nextg);
   lrelease(m);

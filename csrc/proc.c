@@ -589,7 +589,7 @@ void unwire(G *gp) {
 }
 
 void wake_wired(M *m, G *gp) {
-  m->nextg = gp;
+  store_rel(&m->wiredg, gp);
   if (m->lender)
     host->wake_lender(m);
   else
@@ -611,8 +611,7 @@ bool run_wired(M *m) {
     wired_asleep(false);
   }
   if (load_rlx(&sched.stopping)) return false;
-  G *gp = m->nextg;
-  m->nextg = NULL;
+  G *gp = xchg(&m->wiredg, NULL);
   if (!gp) return true;
   if (m->lender) wired_asleep(false);
   m->hostmode = true;
@@ -635,7 +634,6 @@ M *lender_m(void) {
   m->lender = true;
   m->p = NULL;
   m->lockedg = NULL;
-  m->nextg = NULL;
   m->spinning = false;
   m->thread = pthread_self();
   m->tid = os_gettid();
