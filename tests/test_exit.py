@@ -177,18 +177,21 @@ def test_ctrl_c_beside_a_loop() -> None:
             print("ready")
             while True:
                 pass
-        def main():
-            gmprt.go(hog)
+        def polite():
             try:
-                gmprt.Chan().recv(timeout=1000)
-            finally:
-                print("interrupted")
+                gmprt.Chan().recv()
+            except gmprt.Cancelled:
+                print("cancelled")  # so main has left the function, and waits for the others
+        def main():
+            gmprt.go(polite)
+            gmprt.go(hog)
+            gmprt.Chan().recv(timeout=1000)
         gmprt.run(main)
     """
     with Child(code) as child:
         child.expect("ready")
         child.interrupt()
-        child.expect("interrupted", timeout=5)
+        child.expect("cancelled", timeout=5)
         child.interrupt()
         done = child.finish(5)
     assert done.returncode == 130
