@@ -163,7 +163,7 @@ static void *mstart(void *arg) {
   m->nextp = NULL;
   acquirep(m, pp);
   schedule(m);
-  if (m->host) host->m_exit(m);
+  if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
   os_mexit();
   setm(NULL);
   m->errno_at = NULL;
@@ -567,10 +567,8 @@ void schedule(M *m) {
   if (m->p) {
     P *pp = m->p;
     m->p = NULL;
-    handoffp(pp);
+    releasep_idle(pp); /* stopping: to nobody */
   }
-  if (!m->reap) /* stopping: never touch the host again */
-    for (;;) futexsleep(&m->park.word, load_rlx(&m->park.word), -1);
 }
 
 /* ---- wired goroutines ------------------------------------------------------------------------------ */
@@ -753,10 +751,18 @@ bool schedinit(void) {
   return true;
 }
 
-/* No M touches the host any more: those asleep stay asleep, those in host code stop at the next look. */
+/* No M touches the host any more.  Those asleep end now, those in host code when they next look for work:
+ * a thread that stayed would keep the process alive when the main thread ends without exit(), as it does if
+ * CPython 3.11 takes down a subinterpreter at its own end. */
 void schedstop(void) {
   store_rel(&sched.stopping, true);
   sysmon_wake();
+  lock(&sched.lock);
+  for (uint32_t i = 1; i <= sched.nextmid; i++) notewakeup(&sched.allm[i]->park);
+  sched.midle = NULL;
+  sched.nmidle = 0;
+  unlock(&sched.lock);
+  netpollbreak();
 }
 
 /* In a forked child the tables are set up, and no thread runs: the next schedinit starts them. */

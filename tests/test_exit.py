@@ -218,6 +218,28 @@ def test_os_exit(where: str) -> None:
     assert run_child(code, status=5).stderr == ""
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_with_a_subinterpreter(used: bool) -> None:
+    """CPython 3.11 takes it down at the very end; if code there drops the GIL, the main thread ends
+    when it takes it again. No thread of ours may then keep the process alive."""
+    code = f"""
+        if {used}:
+            import gmprt
+            gmprt.go(gmprt.Chan().recv)
+            gmprt.go(gmprt.sleep, 0.001).join()
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        drops = "lambda self, sleep=time.sleep: sleep(0)"
+        sub = interpreters.create()
+        interpreters.run_string(
+            sub, f"import time; late = type('Late', (), {{{{'__del__': {{drops}}}}}})()"
+        )
+    """
+    run_child(code, timeout=10)
+
+
 def test_a_signal_that_kills() -> None:
     code = "import gmprt\ndef main():\n  print('ready')\n  gmprt.sleep(9)\ngmprt.run(main)"
     with Child(code) as child:
