@@ -85,7 +85,7 @@ void releasep_idle(P *pp) {
 void acquirep(M *m, P *pp) {
   m->p = pp;
   store_rel(&pp->status, PWORD(m->id, Prunning));
-  pp->hostfirst = pp->nativefirst = false;
+  pp->hostfirst = false;
   pp->turnstart = nanotime();
   if (load_rlx(&sched.sysmonwait)) sysmon_wake();
 }
