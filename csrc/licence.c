@@ -201,6 +201,7 @@ static void lrelease(M *m) {
 void drive(M *m) {
   L *l = lpp();
   m->hostmode = true;
+  store_rlx(&m->g0.since, cputicks()); /* for sysmon: it waits for the host lock from now on */
   store_rel(&m->p->status, PWORD(m->id, Phost));
   if (!host->attach(m)) throw("no memory for the state of a new thread");
   l->turnstart = nanotime();
@@ -214,7 +215,7 @@ void drive(M *m) {
       break; /* drops the host lock, which that thread wants now */
     }
     execute(m, gp);
-    if (unlikely(m->lockedg != NULL) && !m->nextg) break;
+    if (unlikely(m->lockedg != NULL)) break;
   }
   gm_assert(!m->nextg);
   lrelease(m);

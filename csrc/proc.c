@@ -85,7 +85,7 @@ void releasep_idle(P *pp) {
 void acquirep(M *m, P *pp) {
   m->p = pp;
   store_rel(&pp->status, PWORD(m->id, Prunning));
-  pp->hostfirst = pp->nativefirst = false;
+  pp->hostfirst = false;
   pp->turnstart = nanotime();
   if (load_rlx(&sched.sysmonwait)) sysmon_wake();
 }
@@ -163,7 +163,7 @@ static void *mstart(void *arg) {
   m->nextp = NULL;
   acquirep(m, pp);
   schedule(m);
-  if (m->host) host->m_exit(m);
+  if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
   os_mexit();
   setm(NULL);
   m->errno_at = NULL;
@@ -570,10 +570,8 @@ void schedule(M *m) {
   if (m->p) {
     P *pp = m->p;
     m->p = NULL;
-    handoffp(pp);
+    releasep_idle(pp); /* stopping: to nobody */
   }
-  if (!m->reap) /* stopping: never touch the host again */
-    for (;;) futexsleep(&m->park.word, load_rlx(&m->park.word), -1);
 }
 
 /* ---- wired goroutines ------------------------------------------------------------------------------ */
@@ -592,7 +590,7 @@ void unwire(G *gp) {
 }
 
 void wake_wired(M *m, G *gp) {
-  m->nextg = gp;
+  store_rel(&m->wiredg, gp);
   if (m->lender)
     host->wake_lender(m);
   else
@@ -614,8 +612,7 @@ bool run_wired(M *m) {
     wired_asleep(false);
   }
   if (load_rlx(&sched.stopping)) return false;
-  G *gp = m->nextg;
-  m->nextg = NULL;
+  G *gp = xchg(&m->wiredg, NULL);
   if (!gp) return true;
   if (m->lender) wired_asleep(false);
   m->hostmode = true;
@@ -638,7 +635,6 @@ M *lender_m(void) {
   m->lender = true;
   m->p = NULL;
   m->lockedg = NULL;
-  m->nextg = NULL;
   m->spinning = false;
   m->thread = pthread_self();
   m->tid = os_gettid();
@@ -758,10 +754,18 @@ bool schedinit(void) {
   return true;
 }
 
-/* No M touches the host any more: those asleep stay asleep, those in host code stop at the next look. */
+/* No M touches the host any more.  Those asleep end now, those in host code when they next look for work:
+ * a thread that stayed would keep the process alive when the main thread ends without exit(), as it does if
+ * CPython 3.11 takes down a subinterpreter at its own end. */
 void schedstop(void) {
   store_rel(&sched.stopping, true);
   sysmon_wake();
+  lock(&sched.lock);
+  for (uint32_t i = 1; i <= sched.nextmid; i++) notewakeup(&sched.allm[i]->park);
+  sched.midle = NULL;
+  sched.nmidle = 0;
+  unlock(&sched.lock);
+  netpollbreak();
 }
 
 /* In a forked child the tables are set up, and no thread runs: the next schedinit starts them. */

@@ -233,6 +233,7 @@ struct M {
 
   /* Set before the M is woken. */
   P *nextp;
+  _Atomic(G *) wiredg; /* the goroutine wired to it, runnable; a lender looks of its own accord, too */
   note park;
 
   uint32_t id; /* index in sched.allm, from 1 */

@@ -8,7 +8,8 @@
  *     counts only if the lock was free in both looks, or after 10 ms of the same detachment;
  *   - Ps whose driver has run one goroutine for a slice: if hosted goroutines wait it is asked to yield
  *     (preempt.c); if that is no use it loses P and licence, and shares the host lock with the next driver
- *     as two threads do; if only native work waits and no P idles it loses the P;
+ *     as two threads do; if only native work waits and no P idles it loses the P.  So does a driver that has
+ *     waited for the host lock as long, or C code that keeps the lock would stop native goroutines;
  *   - the driver, if it has no P any more: it may block all the same;
  *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
  *     gives way;
@@ -57,16 +58,17 @@ static bool retakep(P *pp, uint64_t word, M *m, bool licence) {
   if (licence) cas(&sched.l.holder, m, (M *)NULL);
   xadd(&counts.handoffs, 1);
   m->seen_out = false;
+  pp->nativefirst = true; /* its turn of Python is over */
   handoffp(pp);
   return true;
 }
 
-/* How long has m run one and the same goroutine?  One that waits for the host lock, on g0 or in its
- * goroutine, hogs nothing: giving its licence to the next would only make that one wait too. */
-static int64_t has_run(M *m) {
+/* How long has m been in one stretch of host code: in one goroutine, or on g0, which waits for the host lock?
+ * A goroutine that waits for it is in none. */
+static int64_t stretch(M *m) {
   G *gp = load_acq(&m->curg);
-  if (!gp || gp->kind != GK_HOST || host->where(gp) != HOST_INSIDE) return 0;
-  uint64_t since = load_rlx(&gp->since);
+  if (gp && (gp->kind != GK_HOST || host->where(gp) != HOST_INSIDE)) return 0;
+  uint64_t since = load_rlx(&(gp ? gp : &m->g0)->since);
   return ticks_to_ns(cputicks() - since);
 }
 
@@ -77,12 +79,16 @@ static bool preempted(M *m, int64_t now) {
   return preemptone(m) && now - m->preempt_since < PATIENT_SLICES * SLICE_NS;
 }
 
+/* Shall m lose the licence to those who wait?  Not on g0: the next driver would only wait for the lock, too. */
+static bool hogs(M *m, int64_t now) {
+  return load_rlx(&m->curg) && lwaiting() && stretch(m) >= SLICE_NS && !preempted(m, now);
+}
+
 /* A driver that has lost its P alone, and then blocks, stands in no P's word: it loses the licence.
  * (Without this look all hosted goroutines would wait for its call: models/licence.pml,
  * BROKEN_LICENCE_NEEDS_P.) */
 static uint32_t retake_licence(M *m, int64_t now, bool *first) {
-  bool take = blocked(m, now, first) ||
-              (lwaiting() && has_run(m) >= SLICE_NS && !preempted(m, now));
+  bool take = blocked(m, now, first) || hogs(m, now);
   if (!take || !cas(&sched.l.holder, m, (M *)NULL)) return 0;
   xadd(&counts.handoffs, 1);
   m->seen_out = false;
@@ -111,10 +117,9 @@ static uint32_t retake(int64_t now, bool *first) {
     if (PSTATE(w) != Phost) continue;
     M *m = sched.allm[PMID(w)];
     if (m == driver) driver = NULL; /* looked at here */
-    bool hog = has_run(m) >= SLICE_NS;
-    if (blocked(m, now, first) || (hog && lwaiting() && !preempted(m, now)))
+    if (blocked(m, now, first) || hogs(m, now))
       n += retakep(pp, w, m, true);
-    else if (hog && native_waiting() && load_rlx(&sched.npidle) == 0)
+    else if (stretch(m) >= SLICE_NS && native_waiting() && load_rlx(&sched.npidle) == 0)
       n += retakep(pp, w, m, false);
   }
   if (driver) n += retake_licence(driver, now, first);

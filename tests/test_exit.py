@@ -177,18 +177,21 @@ def test_ctrl_c_beside_a_loop() -> None:
             print("ready")
             while True:
                 pass
-        def main():
-            gmprt.go(hog)
+        def polite():
             try:
-                gmprt.Chan().recv(timeout=1000)
-            finally:
-                print("interrupted")
+                gmprt.Chan().recv()
+            except gmprt.Cancelled:
+                print("cancelled")  # so main has left the function, and waits for the others
+        def main():
+            gmprt.go(polite)
+            gmprt.go(hog)
+            gmprt.Chan().recv(timeout=1000)
         gmprt.run(main)
     """
     with Child(code) as child:
         child.expect("ready")
         child.interrupt()
-        child.expect("interrupted", timeout=5)
+        child.expect("cancelled", timeout=5)
         child.interrupt()
         done = child.finish(5)
     assert done.returncode == 130
@@ -213,6 +216,28 @@ def test_os_exit(where: str) -> None:
         {call}
     """
     assert run_child(code, status=5).stderr == ""
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_with_a_subinterpreter(used: bool) -> None:
+    """CPython 3.11 takes it down at the very end; if code there drops the GIL, the main thread ends
+    when it takes it again. No thread of ours may then keep the process alive."""
+    code = f"""
+        if {used}:
+            import gmprt
+            gmprt.go(gmprt.Chan().recv)
+            gmprt.go(gmprt.sleep, 0.001).join()
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        drops = "lambda self, sleep=time.sleep: sleep(0)"
+        sub = interpreters.create()
+        interpreters.run_string(
+            sub, f"import time; late = type('Late', (), {{{{'__del__': {{drops}}}}}})()"
+        )
+    """
+    run_child(code, timeout=10)
 
 
 def test_a_signal_that_kills() -> None:

@@ -9,6 +9,7 @@ import os
 import select as select_module
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, c_sleep, ended, parked
+from support import PATIENCE, c_sleep, ended, parked, run_child
 
 import gmprt
 from gmprt import Chan, go
@@ -306,3 +307,25 @@ def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:
         stop = True
         for t in hogs:
             t.join()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before 3.13 no state keeps a request")
+def test_a_late_request_for_the_gil_is_forgotten() -> None:
+    """A thread that waits for the GIL looks who has it, then asks that state to drop it. If the
+    goroutine has been parked in between it keeps the request, for a moment when nobody waits."""
+    code = """
+        import ctypes, gmprt
+        current = ctypes.pythonapi.PyThreadState_Get
+        current.restype = ctypes.c_void_p
+        DROP = 1  # _PY_GIL_DROP_REQUEST_BIT of eval_breaker, which follows prev, next and interp
+        def ask(state, ch):
+            breaker = ctypes.c_size_t.from_address(state + 3 * ctypes.sizeof(ctypes.c_void_p))
+            breaker.value |= DROP
+            ch.send("done")
+        def main():
+            ch = gmprt.Chan()
+            gmprt.go(ask, current(), ch)
+            print(ch.recv())
+        gmprt.run(main)
+    """
+    assert run_child(code, timeout=10).stdout == "done\n"

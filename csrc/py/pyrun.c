@@ -179,7 +179,7 @@ static void run_here(lender *l) {
 static void lender_wait(lender *l) {
   while (!load_acq(&l->ended)) {
     acknowledge(l);
-    if (l->m->nextg) {
+    if (load_acq(&l->m->wiredg)) {
       run_here(l);
       continue;
     }

@@ -15,7 +15,7 @@
  *   bound_gilstate     the next attach elsewhere would not rebind (3.12+)
  *   last_holder        waiters ask a parked state to drop the GIL: starvation (3.13: a freed one: crash)
  *   version bits       of eval_breaker: RESUME would loop for ever (3.13)
- *   drop request       one more 5 ms interval for the waiter (3.13)
+ *   drop request       one more 5 ms interval for the waiter; kept by a parked state: a hang (3.13)
  *   eval_breaker       a pending signal stays hidden from the main goroutine (3.11, 3.12)
  *
  * Recycling.  PyThreadState_Clear leaves a state that could be used again but for the list in
@@ -237,13 +237,21 @@ static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
   _Py_atomic_store_relaxed(&interp->ceval.gil->last_holder, (uintptr_t)to);
 }
 #else
-/* The new state must see what the interpreter would have shown it on attaching. */
-static inline void carry_breaker(PyThreadState *from, PyThreadState *to) {
-  uintptr_t old = _Py_atomic_load_uintptr_relaxed(&to->eval_breaker);
-  uintptr_t want = (old & _PY_EVAL_EVENTS_MASK) |
-                   _Py_atomic_load_uintptr_relaxed(&interp->ceval.instrumentation_version);
+/* The new state must see what the interpreter would have shown it on attaching.
+ *
+ * Before it is the holder: the version, and no request to drop the GIL.  Who waits for the GIL reads the
+ * holder, then sets the bit on it; a swap in between leaves the request on a parked state.  Found there when
+ * nobody waits any more, it would make drop_gil wait for ever for somebody to take the GIL. */
+static inline void fresh_breaker(PyThreadState *to) {
+  const uintptr_t events = _PY_EVAL_EVENTS_MASK & ~(uintptr_t)_PY_GIL_DROP_REQUEST_BIT;
+  uintptr_t version = _Py_atomic_load_uintptr_relaxed(&interp->ceval.instrumentation_version);
+  uintptr_t old = _Py_atomic_load_uintptr_relaxed(&to->eval_breaker), want = (old & events) | version;
   while (unlikely(want != old) && !_Py_atomic_compare_exchange_uintptr(&to->eval_breaker, &old, want))
-    want = (old & _PY_EVAL_EVENTS_MASK) | (want & ~(uintptr_t)_PY_EVAL_EVENTS_MASK);
+    want = (old & events) | version;
+}
+
+/* After it: a request that was made to the old state; one that comes later goes to the new holder. */
+static inline void carry_requests(PyThreadState *from, PyThreadState *to) {
   uintptr_t move = _Py_atomic_load_uintptr_relaxed(&from->eval_breaker) & _PY_GIL_DROP_REQUEST_BIT;
   if (_Py_atomic_load_int32_relaxed(&interp->ceval.pending.npending)) move |= _PY_CALLS_TO_DO_BIT;
   if (likely(!move)) return;
@@ -262,8 +270,9 @@ static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
   to->_status.bound_gilstate = 1;
   to->_status.holds_gil = 1;
   *m->slot = to;
+  fresh_breaker(to);
   _Py_atomic_store_ptr_relaxed(&interp->ceval.gil->last_holder, to);
-  carry_breaker(from, to); /* after last_holder: a request raised from now on goes to `to` */
+  carry_requests(from, to);
 }
 #endif
 

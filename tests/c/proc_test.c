@@ -208,7 +208,7 @@ TEST(a_stopped_runtime_does_nothing_more, .procs = "2") {
   store_rlx(&stop, true);
   os_usleep(20000);
   CHECK_EQ(gm_go(runs, NULL), GM_OK); /* queued, never run */
-  os_usleep(20000);
+  while (count_ms() > 0) os_usleep(100); /* nor does a thread stay */
   CHECK_EQ(load_rlx(&ran), 0);
 }
 
@@ -266,10 +266,21 @@ static int child(void) {
   return sched.gomaxprocs != 2;
 }
 
+/* The first two hold both Ms until both run. */
+static void yields_on_both(void *arg) {
+  xadd(&ran, 1);
+  while (load_rlx(&ran) < 2) cpu_relax();
+  native_yields(arg);
+}
+
 TEST(a_forked_child_has_a_fresh_runtime, .procs = "2") {
   stub_start();
+  /* No thread of the parent may just be starting when it forks: ASan allocates at the start of a thread, and
+   * leaves the lock of its allocator held in the child. */
+  while (!load_rlx(&sched.sysmonwait)) os_usleep(100);
   group g = {0};
-  for (int i = 0; i < 5; i++) group_go(&g, native_yields, NULL);
+  for (int i = 0; i < 5; i++) group_go(&g, yields_on_both, NULL);
+  while (load_rlx(&ran) < 2) os_usleep(100);
   for (int i = 0; i < 5; i++) {
     pid_t pid = fork();
     if (pid == 0) {

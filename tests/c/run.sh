@@ -75,8 +75,9 @@ compile() {
 # Goroutine stacks are no roots for the leak checker, and what lives on them is not found.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 export UBSAN_OPTIONS=print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}
-# The fork test needs die_after_fork=0; second_deadlock_stack costs nothing and says more.
-export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0${TSAN_OPTIONS:+:$TSAN_OPTIONS}
+# The fork test needs die_after_fork=0; second_deadlock_stack costs nothing and says more.  Without
+# atexit_sleep_ms=0 each process would wait for a second at its end, in case a race is still to come.
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0:atexit_sleep_ms=0${TSAN_OPTIONS:+:$TSAN_OPTIONS}
 
 total_passed=0 total_failed=0
 for name in $what; do

@@ -314,7 +314,7 @@ bool hosted_run(void (*fn)(void *), void *arg) {
   setm(m);
   host_drop();
   while (!load_acq(&lent.ended)) {
-    if (m->nextg) {
+    if (load_acq(&m->wiredg)) {
       run_wired(m);
       continue;
     }

@@ -152,10 +152,8 @@ TEST(every_setting_ends_once) {
 
 /* ---- sleeping -------------------------------------------------------------------------------------------- */
 
-static _Atomic int order;
 typedef struct sleeper {
   int64_t ns, late;
-  int place;
 } sleeper;
 
 static void sleeps(void *arg) {
@@ -163,11 +161,10 @@ static void sleeps(void *arg) {
   int64_t start = nanotime();
   CHECK_EQ(gm_sleep(s->ns), GM_OK);
   s->late = nanotime() - start - s->ns;
-  s->place = xadd(&order, 1);
   CHECK(s->late >= 0);
 }
 
-TEST(sleepers_wake_in_order_and_not_early, .procs = "124", .chaos = true) {
+TEST(sleepers_wake_in_time_and_not_early, .procs = "124", .chaos = true) {
   runtime_start();
   sleeper s[20];
   group g = {0};
@@ -176,10 +173,7 @@ TEST(sleepers_wake_in_order_and_not_early, .procs = "124", .chaos = true) {
     group_go(&g, sleeps, &s[i]);
   }
   group_wait(&g);
-  for (int i = 0; i < 20; i++) {
-    for (int k = 0; k < i; k++) CHECK(s[k].place < s[i].place || s[k].late > 5 * MS);
-    CHECK(s[i].late < patient(500 * MS));
-  }
+  for (int i = 0; i < 20; i++) CHECK(s[i].late < patient(500 * MS));
 }
 
 static int by_value(const void *a, const void *b) {
