@@ -202,7 +202,7 @@ static int64_t pace(int64_t delay, int64_t now, uint32_t idle) {
   if (delay > most) delay = most;
   M *driver = load_rlx(&sched.l.holder);
   if (driver && behind()) { /* not past the end of its slice */
-    int64_t rest = SLICE_NS - has_run(driver);
+    int64_t rest = SLICE_NS - stretch(driver);
     if (rest > 0 && rest < delay) delay = rest;
   }
   if (load_rlx(&sched.lastpoll) != 0) { /* nobody else serves these */
