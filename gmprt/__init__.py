@@ -25,7 +25,7 @@ load_core()
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gmprt import debug
+from gmprt import _threads, debug
 from gmprt._chan import ChanStatistics, RecvChan, SendChan
 from gmprt._core import (
     Chan,
@@ -70,6 +70,8 @@ from gmprt._run import run
 from gmprt._stats import Stats, stats
 from gmprt._sync import Once, once_value
 from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
+
+_threads.install()
 
 __version__ = "0.1.0"
 

@@ -32,6 +32,7 @@
 #define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
 #define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
 #else
+#define HAVE_DICT_WATCHERS 1    /* PyDict_Watch; before, dicts have a version */
 #define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */
 #define HAVE_TLS_CURRENT 1      /* the current state is a private thread-local: direct swap */
 #define HAVE_BOUND_GILSTATE 1   /* _status bits */

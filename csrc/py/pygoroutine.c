@@ -244,6 +244,7 @@ static bool state_dirty(PyThreadState *ts) {
 static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   PyThreadState *ts = ts_of(gp);
   store_outcome(self, result);
+  if (unlikely(self->threaded)) thread_forget(ts->thread_id);
   drop_call(self);
   if (gp->lockedm) unwire(gp);
   gp->locked = 0;
@@ -273,6 +274,7 @@ host_after goroutine_run(G *gp) {
     Py_INCREF(ts->context);
     ts->context_ver++;
   }
+  if (!self->lent) thread_start();
   PyObject *kwnames = self->more ? self->more->kwnames : NULL;
   size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
   size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;

@@ -46,6 +46,7 @@ typedef struct Goroutine {
   uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
   bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
       lent : 1;
+  bool threaded : 1;   /* it has an object in threading's table */
   bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;
@@ -116,6 +117,11 @@ void lender_set_mask(G *gp, uint64_t bits);
 void lender_sync(G *gp);
 void lender_lend(M *m);
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
+
+/* pythread.c */
+void thread_start(void);
+void thread_forget(unsigned long ident);
+extern PyMethodDef thread_functions[];
 
 /* pypreempt.c */
 bool py_preempt(M *m);

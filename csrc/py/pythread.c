@@ -1,0 +1,85 @@
+/* pythread.c - what `threading` does for its threads, done for goroutines.
+ *
+ * A goroutine that asked for its thread object (gmprt/_threads.py) has it taken out of threading's table at its
+ * end.  threading.settrace() and setprofile() count for goroutines as for threads: what they have set is
+ * installed when one starts.  Looking it up would be a tenth of a goroutine's price, so the module's dict
+ * is looked at only when it has changed: by its version on 3.11, by a watcher from 3.12 on. */
+#include "pyhost.h"
+
+static PyObject *module_dict, *forget, *start_hooks; /* NULL: not told yet */
+static bool hooked; /* threading has a trace or a profile hook */
+
+static bool has_hook(const char *name) {
+  PyObject *f = PyDict_GetItemString(module_dict, name);
+  return f && f != Py_None;
+}
+
+static void look(void) { hooked = has_hook("_trace_hook") || has_hook("_profile_hook"); }
+
+#ifdef HAVE_DICT_WATCHERS
+static bool changed;
+static int on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value) {
+  (void)event, (void)dict, (void)key, (void)value;
+  changed = true;
+  return 0;
+}
+static int watch(void) {
+  int id = PyDict_AddWatcher(on_change);
+  changed = true;
+  return id < 0 ? -1 : PyDict_Watch(id, module_dict);
+}
+static inline bool has_changed(void) {
+  bool was = changed;
+  changed = false;
+  return was;
+}
+#else
+static uint64_t version;
+static int watch(void) { return 0; }
+static inline bool has_changed(void) {
+  uint64_t now = ((PyDictObject *)module_dict)->ma_version_tag, before = version;
+  version = now;
+  return now != before;
+}
+#endif
+
+/* At the start of a goroutine, on it.  An exception is reported, no more: as threads do. */
+void thread_start(void) {
+  if (unlikely(!module_dict)) return;
+  if (unlikely(has_changed())) look();
+  if (likely(!hooked)) return;
+  PyObject *r = PyObject_CallNoArgs(start_hooks);
+  if (!r) PyErr_WriteUnraisable(start_hooks);
+  Py_XDECREF(r);
+}
+
+/* At the end of one that has a thread object. */
+void thread_forget(unsigned long ident) {
+  PyObject *r = PyObject_CallFunction(forget, "k", ident);
+  if (!r) PyErr_WriteUnraisable(forget);
+  Py_XDECREF(r);
+}
+
+/* (threading's dict, forget(ident), start_hooks()) */
+static PyObject *py_set_thread_hooks(PyObject *module, PyObject *args) {
+  (void)module;
+  PyObject *d, *f, *s;
+  if (!PyArg_ParseTuple(args, "O!OO", &PyDict_Type, &d, &f, &s)) return NULL;
+  Py_XSETREF(module_dict, Py_NewRef(d));
+  Py_XSETREF(forget, Py_NewRef(f));
+  Py_XSETREF(start_hooks, Py_NewRef(s));
+  if (watch() < 0) return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_has_thread_object(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  Goroutine *self = current_handle();
+  if (self && !self->lent) self->threaded = true;
+  Py_RETURN_NONE;
+}
+
+PyMethodDef thread_functions[] = {
+    {"set_thread_hooks", py_set_thread_hooks, METH_VARARGS, NULL},
+    {"has_thread_object", py_has_thread_object, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};

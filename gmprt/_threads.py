@@ -1,0 +1,136 @@
+"""What `threading` sees of a goroutine: an object like a thread's, and the hooks of new threads.
+
+`threading.current_thread()` makes an object of the class `threading._DummyThread` for a thread that
+`threading` has not started itself.  Those objects are dear, and stay for ever (3.11, 3.12).  The one
+attribute of the standard library that gmprt replaces is that class: in a goroutine it makes a light
+object with the goroutine's name, which goes when the goroutine ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from gmprt import _core
+
+_DummyThread: Any = threading._DummyThread  # type: ignore[attr-defined]
+_active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+
+
+class GoroutineThread(_DummyThread):  # type: ignore[misc]
+    """`threading.current_thread()` in a goroutine: named as it is, a daemon, alive until it ends.
+
+    Everywhere else what `threading` would have made.
+    """
+
+    _goroutine: _core.Goroutine[Any] | None = None
+
+    def __init__(self) -> None:
+        g = _core.current()
+        if g is None:
+            super().__init__()
+            return
+        # Nothing of Thread.__init__: no Event, no entry in threading._dangling.
+        self._goroutine = g
+        self._ident = ident = threading.get_ident()
+        _core.has_thread_object()  # so that forget() is called at its end
+        _active[ident] = self
+
+    @property
+    def name(self) -> str:
+        g = self._goroutine
+        return g.name if g is not None else str(super().name)
+
+    @name.setter
+    def name(self, name: str) -> None:
+        g = self._goroutine
+        if g is not None:
+            g.name = str(name)
+        else:
+            self._name = str(name)
+
+    @property
+    def ident(self) -> int | None:
+        return self._ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The kernel's id of the thread that runs it, for the goroutine itself; else 0."""
+        g = self._goroutine
+        if g is None:
+            native: int | None = super().native_id
+            return native
+        return threading.get_native_id() if g is _core.current() else 0
+
+    @property
+    def daemon(self) -> bool:
+        return True if self._goroutine is not None else bool(super().daemon)
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        raise RuntimeError("cannot set daemon status of active thread")
+
+    def is_alive(self) -> bool:
+        g = self._goroutine
+        return not g.done() if g is not None else bool(super().is_alive())
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the goroutine, `timeout` seconds at most; RuntimeError for oneself."""
+        g = self._goroutine
+        if g is None:
+            super().join(timeout)
+        elif g is _core.current():
+            raise RuntimeError("cannot join current thread")
+        else:
+            g.join(timeout)
+
+    def __repr__(self) -> str:
+        if self._goroutine is None:
+            return str(super().__repr__())
+        state = "started" if self.is_alive() else "stopped"
+        return f"<{type(self).__name__}({self.name}, {state} daemon {self._ident})>"
+
+    # ---- in a forked child: the goroutine that forked is the main thread, others are no more
+
+    def _ordinary(self) -> None:
+        """Becomes what threading makes of a thread it does not know."""
+        name, ident = self.name, self._ident
+        self._goroutine = None
+        threading.Thread.__init__(self, name=name, daemon=True)
+        self._started.set()
+        self._ident = ident
+
+    def _reset_internal_locks(self, is_alive: bool) -> None:  # 3.11, 3.12
+        if self._goroutine is not None:
+            self._ordinary()
+        super()._reset_internal_locks(is_alive)
+
+    def _after_fork(self, new_ident: int | None = None) -> None:  # 3.13
+        if self._goroutine is not None:
+            self._ordinary()
+        super()._after_fork(new_ident=new_ident)
+
+
+GoroutineThread.__name__ = GoroutineThread.__qualname__ = "_DummyThread"
+GoroutineThread.__module__ = "threading"
+
+
+def forget(ident: int) -> None:
+    """The goroutine with that ident has ended."""
+    _active.pop(ident, None)
+
+
+def start_hooks() -> None:
+    """What threading.Thread does at the start: threading.settrace() and setprofile()."""
+    trace: Any = threading._trace_hook  # type: ignore[attr-defined]
+    profile: Any = threading._profile_hook  # type: ignore[attr-defined]
+    if trace is not None:
+        sys.settrace(trace)
+    if profile is not None:
+        sys.setprofile(profile)
+
+
+def install() -> None:
+    threading._DummyThread = GoroutineThread  # type: ignore[attr-defined,misc]
+    _core.set_thread_hooks(vars(threading), forget, start_hooks)
