@@ -1,7 +1,7 @@
 """What `threading` sees of a goroutine: an object like a thread's, and the hooks of new threads.
 
-`threading.current_thread()` makes an object of the class `threading._DummyThread` for a thread that
-`threading` has not started itself.  Those objects are dear, and stay for ever (3.11, 3.12).  The one
+`threading.current_thread()` makes an object of the class `threading._DummyThread` for a thread
+that `threading` has not started itself.  Those are dear, and stay for ever (3.11, 3.12).  The one
 attribute of the standard library that gmprt replaces is that class: in a goroutine it makes a light
 object with the goroutine's name, which goes when the goroutine ends.
 """
@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmprt import _core
 
-_DummyThread: Any = threading._DummyThread  # type: ignore[attr-defined]
-_active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+_threading: Any = threading  # with its private names
+_active: dict[int, threading.Thread] = _threading._active
+
+if TYPE_CHECKING:
+    _DummyThread = threading.Thread
+else:
+    _DummyThread = threading._DummyThread
 
 
-class GoroutineThread(_DummyThread):  # type: ignore[misc]
+class GoroutineThread(_DummyThread):
     """`threading.current_thread()` in a goroutine: named as it is, a daemon, alive until it ends.
 
     Everywhere else what `threading` would have made.
@@ -33,6 +38,7 @@ class GoroutineThread(_DummyThread):  # type: ignore[misc]
             return
         # Nothing of Thread.__init__: no Event, no entry in threading._dangling.
         self._goroutine = g
+        self._ident: int | None
         self._ident = ident = threading.get_ident()
         _core.has_thread_object()  # so that forget() is called at its end
         _active[ident] = self
@@ -40,10 +46,10 @@ class GoroutineThread(_DummyThread):  # type: ignore[misc]
     @property
     def name(self) -> str:
         g = self._goroutine
-        return g.name if g is not None else str(super().name)
+        return g.name if g is not None else super().name
 
     @name.setter
-    def name(self, name: str) -> None:
+    def name(self, name: str) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         g = self._goroutine
         if g is not None:
             g.name = str(name)
@@ -59,21 +65,20 @@ class GoroutineThread(_DummyThread):  # type: ignore[misc]
         """The kernel's id of the thread that runs it, for the goroutine itself; else 0."""
         g = self._goroutine
         if g is None:
-            native: int | None = super().native_id
-            return native
+            return super().native_id
         return threading.get_native_id() if g is _core.current() else 0
 
     @property
     def daemon(self) -> bool:
-        return True if self._goroutine is not None else bool(super().daemon)
+        return True if self._goroutine is not None else super().daemon
 
     @daemon.setter
-    def daemon(self, daemonic: bool) -> None:
+    def daemon(self, daemonic: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         raise RuntimeError("cannot set daemon status of active thread")
 
     def is_alive(self) -> bool:
         g = self._goroutine
-        return not g.done() if g is not None else bool(super().is_alive())
+        return not g.done() if g is not None else super().is_alive()
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for the goroutine, `timeout` seconds at most; RuntimeError for oneself."""
@@ -87,7 +92,7 @@ class GoroutineThread(_DummyThread):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         if self._goroutine is None:
-            return str(super().__repr__())
+            return super().__repr__()
         state = "started" if self.is_alive() else "stopped"
         return f"<{type(self).__name__}({self.name}, {state} daemon {self._ident})>"
 
@@ -98,18 +103,21 @@ class GoroutineThread(_DummyThread):  # type: ignore[misc]
         name, ident = self.name, self._ident
         self._goroutine = None
         threading.Thread.__init__(self, name=name, daemon=True)
-        self._started.set()
+        thread: Any = self
+        thread._started.set()
         self._ident = ident
 
     def _reset_internal_locks(self, is_alive: bool) -> None:  # 3.11, 3.12
         if self._goroutine is not None:
             self._ordinary()
-        super()._reset_internal_locks(is_alive)
+        thread: Any = super()
+        thread._reset_internal_locks(is_alive)
 
     def _after_fork(self, new_ident: int | None = None) -> None:  # 3.13
         if self._goroutine is not None:
             self._ordinary()
-        super()._after_fork(new_ident=new_ident)
+        thread: Any = super()
+        thread._after_fork(new_ident=new_ident)
 
 
 GoroutineThread.__name__ = GoroutineThread.__qualname__ = "_DummyThread"
@@ -123,8 +131,8 @@ def forget(ident: int) -> None:
 
 def start_hooks() -> None:
     """What threading.Thread does at the start: threading.settrace() and setprofile()."""
-    trace: Any = threading._trace_hook  # type: ignore[attr-defined]
-    profile: Any = threading._profile_hook  # type: ignore[attr-defined]
+    trace: Any = _threading._trace_hook
+    profile: Any = _threading._profile_hook
     if trace is not None:
         sys.settrace(trace)
     if profile is not None:
@@ -132,5 +140,5 @@ def start_hooks() -> None:
 
 
 def install() -> None:
-    threading._DummyThread = GoroutineThread  # type: ignore[attr-defined,misc]
-    _core.set_thread_hooks(vars(threading), forget, start_hooks)
+    _threading._DummyThread = GoroutineThread
+    _core.set_thread_hooks(_threading.__dict__, forget, start_hooks)
