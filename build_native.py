@@ -47,7 +47,8 @@ def sources() -> list[str]:
     found = [
         *sorted((HERE / "csrc").glob("*.c")),
         *sorted((HERE / "csrc" / "py").glob("*.c")),
-        *sorted((HERE / "csrc" / "arch" / str(ARCH)).glob("*.S")),
+        *sorted((HERE / "csrc" / "arch" / str(ARCH)).glob("*.[cS]")),
+        *sorted((HERE / "csrc" / "py" / "arch" / str(ARCH)).glob("*.S")),
     ]
     return [str(p.relative_to(HERE)) for p in found]
 

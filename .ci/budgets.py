@@ -51,7 +51,7 @@ def build(directory: Path) -> Path:
     program = directory / "budget_main"
     sources = [
         *sorted((ROOT / "csrc").glob("*.c")),
-        ROOT / "csrc" / "arch" / CPU[platform.machine()] / "switch.S",
+        *sorted((ROOT / "csrc" / "arch" / CPU[platform.machine()]).glob("*.[cS]")),
         ROOT / "tests" / "c" / "budget_main.c",
     ]
     includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'gmprt' / 'include'}"]

@@ -145,6 +145,11 @@ gm_result gm_sema_acquire(gm_sema *s, int64_t timeout) {
 }
 void gm_sema_release(gm_sema *s, uint32_t n) { semrelease((sema *)s, n); }
 
+gm_result gm_preemptible(const void *start, const void *end) {
+  if (!start || (uintptr_t)start >= (uintptr_t)end) return GM_INVALID;
+  return preempt_register(start, end) ? GM_OK : GM_NOMEM;
+}
+
 void gm_enter_blocking(void) { entersyscallblock(); }
 void gm_exit_blocking(void) { exitsyscall(); }
 
@@ -155,6 +160,7 @@ const gm_api *gm_api_table(void) {
       gm_chan_close,    gm_chan_len,       gm_chan_cap,     gm_select,        gm_mutex_lock,
       gm_mutex_trylock, gm_mutex_unlock,   gm_sema_acquire, gm_sema_release,  gm_read,
       gm_write,         gm_accept,         gm_close,    gm_enter_blocking, gm_exit_blocking,
+      gm_preemptible,
   };
   return &api;
 }

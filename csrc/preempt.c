@@ -4,7 +4,10 @@
  *   Hosted goroutines yield at the host's next safe point, a bytecode boundary.  How they are told is the
  *   host's business: from outside (host->preempt), or in the handler of SIGURG on the M itself, which may
  *   touch what only that thread touches (host->preempt_signal).
- *   Native goroutines run code that knows nothing of us: see the handler.
+ *   Native goroutines run code that knows nothing of us.  If it has been interrupted in a range that was
+ *   registered as preemptible (gm_preemptible), the handler makes it call gm_preempted() when it goes on
+ *   (arch/.../preempt.c).  Such code calls nothing but gm_*() with a lock in hand, and keeps no address of a
+ *   thread-local.  Elsewhere, in the C library say, it is asked again at the next tick.
  *
  * SIGURG, as in Go: its default action is to be ignored, debuggers let it pass, the C library does not use it.  It
  * goes only to an M that runs: a blocking call would fail with EINTR, in spite of SA_RESTART.  It is sent
@@ -55,6 +58,63 @@ bool preemptone(M *m) {
   return true;
 }
 
+/* ---- native goroutines ----------------------------------------------------------------------------------- */
+
+enum { RANGES = 256 };
+static struct {
+  uintptr_t lo, hi;
+} ranges[RANGES];
+static _Atomic uint32_t nranges; /* released when the entry is whole: the handler reads without a lock */
+static mutex rangelock = {.rank = rank_stack};
+static bool injects; /* this CPU can */
+
+/* Goroutines may be preempted anywhere in [start, end).  false: too many ranges. */
+bool preempt_register(const void *start, const void *end) {
+  lock(&rangelock);
+  uint32_t n = load_rlx(&nranges);
+  bool ok = n < RANGES;
+  if (ok) {
+    ranges[n].lo = (uintptr_t)start;
+    ranges[n].hi = (uintptr_t)end;
+    store_rel(&nranges, n + 1);
+  }
+  unlock(&rangelock);
+  return ok;
+}
+
+static bool preemptible(uintptr_t pc) {
+  uint32_t n = load_acq(&nranges);
+  for (uint32_t i = 0; i < n; i++)
+    if (pc >= ranges[i].lo && pc < ranges[i].hi) return true;
+  return false;
+}
+
+/* In the handler, which may have interrupted anything. */
+static void preempt_native(M *m, G *gp, void *context) {
+  char here;
+  if (!injects || !m->p || m->hostmode || load_rlx(&gp->status) != Grunning) return;
+  if (&here >= gp->stk.lo && &here < gp->stk.hi) return; /* no signal stack: nothing is known of the room */
+  if (preemptible(arch_context_pc(context))) arch_inject(context, gp->stk.lo);
+}
+
+static void preempt_commit(M *m, G *gp) {
+  (void)m;
+  casgstatus(gp, Grunning, Grunnable);
+  lock(&sched.lock);
+  globrunqput(gp);
+  unlock(&sched.lock);
+}
+
+/* Called by the interrupted code, on the goroutine. */
+void gm_preempted(void) {
+  M *m = getm();
+  xadd(&counts.preemptions, 1);
+  if (lwaiting() && !load_rlx(&sched.l.holder)) m->p->hostfirst = true; /* whose turn it is now */
+  leave_to_g0(load_rlx(&m->curg), preempt_commit);
+}
+
+/* ---- the signal ------------------------------------------------------------------------------------------- */
+
 static struct sigaction old_urg;
 
 static void sigurg(int sig, siginfo_t *info, void *context) {
@@ -87,11 +147,12 @@ void preempt_init(void) {
   const char *env = getenv("GMPRT_PREEMPT");
   enabled = !(env && strcmp(env, "0") == 0);
   if (!enabled) return;
+#ifndef GM_TSAN /* it delivers signals later, elsewhere */
+  injects = arch_preempt_init();
+#endif
   struct sigaction sa = {.sa_sigaction = sigurg, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, now;
   sigemptyset(&sa.sa_mask);
   if (sigaction(SIGURG, NULL, &now) == 0 && now.sa_sigaction != sigurg) old_urg = now;
   sigaction(SIGURG, &sa, NULL);
 }
 
-/* In the handler.  (Injection into registered code is to come.) */
-void preempt_native(M *m, G *gp, void *context) { (void)m, (void)gp, (void)context; }

@@ -504,7 +504,7 @@ bool preempt_enabled(void);
 bool preempt_wanted(M *m);
 bool preemptone(M *m);
 void preempt_signalM(M *m);
-void preempt_native(M *m, G *gp, void *context);
+bool preempt_register(const void *start, const void *end);
 void preempt_chain(const struct sigaction *act, struct sigaction *old);
 
 /* stw.c */

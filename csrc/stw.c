@@ -5,8 +5,8 @@
  * its M, which learns of it at its pin and waits there without the host lock.
  *
  * Rules: whoever needs the host lock too takes it first; nobody waits for the world, or for the right to
- * stop it, with the host lock in hand (the host drops it around gomaxprocs_set).  A native goroutine that
- * never yields delays the stop until preemption comes. */
+ * stop it, with the host lock in hand (the host drops it around gomaxprocs_set).  A native goroutine is
+ * asked to yield (preempt.c); in code where that cannot be done it delays the stop until it does. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,14 @@ static bool stopped_all(void) {
   return n == (uint32_t)sched.gomaxprocs;
 }
 
+/* Native goroutines that do not look: asked to yield, again every 100 us. */
+static void preempt_all(void) {
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+    uint64_t w = load_acq(&sched.allp[i]->status);
+    if (PSTATE(w) == Prunning) preemptone(sched.allm[PMID(w)]);
+  }
+}
+
 void stoptheworld(void) {
   M *m = getm();
   gm_assert(!m || !m->p || m->hostmode);
@@ -35,7 +43,10 @@ void stoptheworld(void) {
   store_rel(&sched.gcwaiting, true);
   unlock(&sched.lock);
   fence();
-  while (!stopped_all()) os_usleep(20);
+  for (int i = 0; !stopped_all(); i++) {
+    if (i % 5 == 0) preempt_all();
+    os_usleep(20);
+  }
 }
 
 void starttheworld(void) {

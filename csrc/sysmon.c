@@ -110,7 +110,7 @@ static uint32_t retake(int64_t now, bool *first) {
         pp->seen_when = now;
       } else if (now - pp->seen_when >= SLICE_NS) {
         store_rlx(&pp->expired, true);
-        pp->seen_when = now;
+        if (behind()) preemptone(sched.allm[PMID(w)]); /* until the tick moves */
       }
       continue;
     }

@@ -13,7 +13,18 @@
  *
  *   void *switch_frame(void *top, void *arg)   lay the first frame below `top`, return the sp
  *   uint64_t cputicks(void)                    a cheap clock that counts at a constant rate
- *   void cpu_relax(void)                       the pause hint of a spin loop */
+ *   void cpu_relax(void)                       the pause hint of a spin loop
+ *   void fence_after_rmw(void)                 a store-load fence behind a read-modify-write
+ *
+ * and preempt.c, with what it needs in preempt.S:
+ *
+ *   bool arch_preempt_init(void)
+ *       false: native goroutines cannot be preempted on this CPU.
+ *   uintptr_t arch_context_pc(void *ucontext)
+ *       Where a signal has interrupted the thread.
+ *   bool arch_inject(void *ucontext, char *lo)
+ *       When the handler returns, the interrupted code calls gm_preempted(), all its registers kept.
+ *       lo: the end of its stack; false: there is no room, or a register cannot be kept. */
 #ifndef GMPRT_ARCH_H
 #define GMPRT_ARCH_H
 
@@ -21,6 +32,10 @@
 
 void gm_switch(void **save, void *to);
 void gm_entry(void);
+bool arch_preempt_init(void);
+uintptr_t arch_context_pc(void *ucontext);
+bool arch_inject(void *ucontext, char *lo);
+void gm_preempted(void); /* preempt.c */
 
 #if defined(__x86_64__)
 #include "amd64/cpu.h"

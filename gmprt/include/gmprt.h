@@ -97,6 +97,17 @@ int gm_close(int fd);
 void gm_enter_blocking(void);
 void gm_exit_blocking(void);
 
+/* Goroutines that run for long may be preempted anywhere in [start, end), as Go's are.  For code that computes:
+ * what lies in the range takes no lock, keeps no address of a thread-local variable (errno!), and calls
+ * other code freely, for elsewhere nobody is preempted.  Put such functions into a section of their own:
+ *
+ *     __attribute__((section("gm_text"), noinline)) static void compute(...) { ... }
+ *     extern const char __start_gm_text[], __stop_gm_text[];   // the linker's
+ *     gm_preemptible(__start_gm_text, __stop_gm_text);
+ *
+ * All registers are kept, vector registers too, but for AMX tiles.  GM_NOMEM: there are 256 ranges already. */
+gm_result gm_preemptible(const void *start, const void *end);
+
 const struct gm_api *gm_api_table(void);
 
 typedef struct gm_api {
@@ -124,6 +135,7 @@ typedef struct gm_api {
   int (*close)(int fd);
   void (*enter_blocking)(void);
   void (*exit_blocking)(void);
+  gm_result (*preemptible)(const void *start, const void *end);
 } gm_api;
 
 #ifdef __cplusplus

@@ -57,18 +57,17 @@ compile() {
   local dir=$build/$1 src
   configure "$1"
   mkdir -p "$dir"
-  for src in "$root"/csrc/*.c "$root/csrc/arch/$cpu/switch.S" "$here"/*.c; do
+  for src in "$root"/csrc/*.c "$root/csrc/arch/$cpu"/*.[cS] "$here"/*.c; do
     echo "$src"
   done | xargs -P "$jobs" -I{} sh -c \
-    'dir=$1 src=$2; shift 2; exec "$@" -c "$src" -o "$dir/$(basename "$src").o"' \
+    'dir=$1 src=$2; shift 2; exec "$@" -c "$src" -o "$dir/$(basename "$(dirname "$src")")-$(basename "$src").o"' \
     sh "$dir" {} "$cc" "${flags[@]}" "${own[@]}"
   local common=()
   for src in "$dir"/*.o; do
-    case $src in *_test.c.o | */budget_main.c.o) ;; *) common+=("$src") ;; esac
+    case $src in */c-*_test.c.o | */c-budget_main.c.o) ;; *) common+=("$src") ;; esac
   done
   for src in "$here"/*_test.c; do
-    src=$(basename "$src" .c)
-    "$cc" "${own[@]}" "$dir/$src.c.o" "${common[@]}" -o "$dir/$src" -pthread -lm
+    "$cc" "${own[@]}" "$dir/c-$(basename "$src").o" "${common[@]}" -o "$dir/$(basename "$src" .c)" -pthread -lm
   done
 }
 
