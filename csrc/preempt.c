@@ -6,7 +6,7 @@
  *   touch what only that thread touches (host->preempt_signal).
  *   Native goroutines run code that knows nothing of us.  If it has been interrupted in a range that was
  *   registered as preemptible (gm_preemptible), the handler makes it call gm_preempted() when it goes on
- *   (arch/.../preempt.c).  Such code calls nothing but gm_*() with a lock in hand, and keeps no address of a
+ *   (arch/.../inject.c).  Such code calls nothing but gm_*() with a lock in hand, and keeps no address of a
  *   thread-local.  Elsewhere, in the C library say, it is asked again at the next tick.
  *
  * SIGURG, as in Go: its default action is to be ignored, debuggers let it pass, the C library does not use it.  It

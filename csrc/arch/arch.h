@@ -16,7 +16,7 @@
  *   void cpu_relax(void)                       the pause hint of a spin loop
  *   void fence_after_rmw(void)                 a store-load fence behind a read-modify-write
  *
- * and preempt.c, with what it needs in preempt.S:
+ * and inject.c, with what it needs in asyncpreempt.S:
  *
  *   bool arch_preempt_init(void)
  *       false: native goroutines cannot be preempted on this CPU.

@@ -1,4 +1,4 @@
-/* preempt.c (amd64) - injecting a call into interrupted code.  Contract in arch/arch.h. */
+/* inject.c (amd64) - injecting a call into interrupted code.  Contract in arch/arch.h. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <ucontext.h>
@@ -8,7 +8,7 @@
 enum { RED_ZONE = 128, GENERAL = 13 * 8, CALLS = 2048 };
 enum { XHEADER = 512, TILES = 1 << 18 };
 
-/* For preempt.S. */
+/* For asyncpreempt.S. */
 uint64_t preempt_xsize, preempt_xmask;
 uint8_t preempt_xsavec;
 void gm_async_preempt(void);

@@ -1,7 +1,7 @@
-/* preempt.S (amd64) - where a preempted native goroutine finds itself: a call that it did not make.
+/* asyncpreempt.S (amd64) - where a preempted native goroutine finds itself: a call that it did not make.
  *
  * The handler of SIGURG has skipped the red zone (128 bytes), pushed the interrupted address, and pointed rip
- * here (cpu.h).  Everything that the interrupted code may have in use is saved: flags, general registers, the
+ * here (inject.c).  Everything that the interrupted code may have in use is saved: flags, general registers, the
  * vector and x87 state (XSAVE, compacted where the CPU can).  gm_preempted yields; the goroutine may come
  * back on another thread.  `ret $128` pops the address and the red zone. */
     .text

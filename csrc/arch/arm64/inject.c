@@ -1,4 +1,4 @@
-/* preempt.c (arm64) - native goroutines are not preempted.  Contract in arch/arch.h.
+/* inject.c (arm64) - native goroutines are not preempted.  Contract in arch/arch.h.
  *
  * To go back to an arbitrary instruction takes a register that holds its address, and compiled C code leaves
  * none free.  (Go's compiler keeps one.)  Going back through rt_sigreturn would do; nobody has tried. */
