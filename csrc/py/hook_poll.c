@@ -128,11 +128,16 @@ static void sets_save(fdsets *f) {
     if (f->want[i]) memcpy(&f->in[i], f->want[i], sizeof f->in[i]);
 }
 
+/* As the caller gave them: so they stay after a failure, and he may call again. */
+static void sets_restore(fdsets *f) {
+  for (int i = 0; i < 3; i++)
+    if (f->want[i]) memcpy(f->want[i], &f->in[i], sizeof f->in[i]);
+}
+
 /* Asks the kernel: > 0 and -1 are final, with the caller's sets filled as it says. */
 static int sets_ask(fdsets *f) {
   struct timeval now = {0, 0};
-  for (int i = 0; i < 3; i++)
-    if (f->want[i]) memcpy(f->want[i], &f->in[i], sizeof f->in[i]);
+  sets_restore(f);
   return real.select(f->n, f->want[0], f->want[1], f->want[2], &now);
 }
 
@@ -155,8 +160,7 @@ static int sets_block(fdsets *f, int64_t deadline) {
     t = (struct timeval){us / 1000000, us % 1000000};
     tp = &t;
   }
-  for (int i = 0; i < 3; i++)
-    if (f->want[i]) memcpy(f->want[i], &f->in[i], sizeof f->in[i]);
+  sets_restore(f);
   return real.select(f->n, f->want[0], f->want[1], f->want[2], tp);
 }
 
@@ -179,7 +183,9 @@ static int select_until(fdsets *f, int64_t deadline) {
   }
   set_free(&s);
   if (block && r == 0) return sets_block(f, deadline);
-  return r < 0 ? call_fail(&c, e) : r;
+  if (r >= 0) return r;
+  sets_restore(f);
+  return call_fail(&c, e);
 }
 
 /* Linux counts the rest of the time down in the caller's timeval. */
