@@ -236,9 +236,8 @@ RECV = """
     def main():
         g = gmprt.go(lib.probe_recv, a.fileno(), ctypes.create_string_buffer(9), 9)
         s = gmprt.go(c.recv, 9)
-        while g.state not in ("syscall", "waiting") or s.state not in ("syscall", "waiting"):
-            gmprt.gosched()
-        print(g.state, s.state)
+        while {until}:
+            gmprt.sleep(0.001)
         b.send(b"hello")
         d.send(b"hello")
         assert s.result() == b"hello"
@@ -248,27 +247,26 @@ RECV = """
 """
 
 
+PARKED = "g.state != 'waiting' or s.state != 'waiting'"
+HANDED_OFF = "gmprt.stats().handoffs < 2 or g.state != 'syscall' or s.state != 'syscall'"
+LOAD = "lib = ctypes.CDLL(library)"
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_loaded_before_and_after(trusted: Path, first: bool) -> None:
-    load = "lib = ctypes.CDLL(library)"
-    code = RECV.format(
-        imports="" if first else "import gmprt", loads=f"{load}; import gmprt" if first else load
-    )
-    assert run_child(code, args=[str(trusted)]).stdout.split() == ["waiting", "waiting"]
+    imports, loads = ("import gmprt", LOAD) if first else ("", f"{LOAD}; import gmprt")
+    run_child(RECV.format(imports=imports, loads=loads, until=PARKED), args=[str(trusted)])
 
 
-def test_loaded_while_goroutines_run(trusted: Path) -> None:
-    code = RECV.format(
-        imports="import gmprt", loads="lib = gmprt.go(ctypes.CDLL, library).result()"
-    )
-    assert run_child(code, args=[str(trusted)]).stdout.split() == ["waiting", "waiting"]
+def test_loaded_by_a_goroutine(trusted: Path) -> None:
+    loads = "lib = gmprt.go(ctypes.CDLL, library).result()"
+    run_child(RECV.format(imports="import gmprt", loads=loads, until=PARKED), args=[str(trusted)])
 
 
 def test_switched_off(trusted: Path) -> None:
     """GMPRT_INTERPOSE=0: every blocking call is handed off, and all comes out the same."""
-    code = RECV.format(imports="import gmprt", loads="lib = ctypes.CDLL(library)")
-    done = run_child(code, args=[str(trusted)], env={"GMPRT_INTERPOSE": "0"})
-    assert done.stdout.split() == ["syscall", "syscall"]
+    code = RECV.format(imports="import gmprt", loads=LOAD, until=HANDED_OFF)
+    run_child(code, args=[str(trusted)], env={"GMPRT_INTERPOSE": "0"})
 
 
 def test_identity_stays_when_it_is_switched_off() -> None:
