@@ -114,8 +114,11 @@ wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline) {
     }
     wake_t w = gopark(root_unlock, r, waitReasonSemacquire, deadline);
     leave_queue(r, addr, &gp->sg);
-    /* Work that is done wins: what was posted is taken, whatever else has ended the wait. */
-    if (try(addr)) return WAKE_OK;
+    /* Work that is done wins: what was posted is taken, whatever else has ended the wait.  A cancel stays. */
+    if (try(addr)) {
+      if (w == WAKE_CANCELLED) gocancel(gp, true);
+      return WAKE_OK;
+    }
     if (w != WAKE_OK) return w;
   }
 }

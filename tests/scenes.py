@@ -1,14 +1,13 @@
 """Scenes: a call that blocks, what ends its wait, and the outcome that it has on a thread.
 
 A scene is played in every position: on a thread; in a goroutine; in a goroutine that comes back on
-another thread, because its own is meanwhile blocked in C code that nobody knows; in the main goroutine
-of run().  The outcome must be the same, errno included, also when a signal handler runs in between.
-A cancel ends the wait instead, and the next call on the same stage is none the worse for it.
+another thread, because its own is meanwhile blocked in C code that nobody knows; in the main
+goroutine of run().  The outcome must be the same, errno included, also when a signal handler runs
+in between.  A cancel ends the wait instead, and the next call on the same stage is none the worse.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -219,10 +218,14 @@ def _each(scenes: list[Scene]) -> pytest.MarkDecorator:
 
 @contextmanager
 def handler(handle: Callable[[int, FrameType | None], object]) -> Iterator[Wake]:
-    """Handles SIGUSR1 so; gives a function that sends it to the process."""
+    """Handles SIGUSR1 so; gives a function that sends it.
+
+    To the main thread: of a signal for the process the kernel may choose any thread.
+    """
     before = signal.signal(signal.SIGUSR1, handle)
+    main = threading.get_ident()
     try:
-        yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
+        yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -429,17 +430,10 @@ def sendto_too_much(stack: ExitStack) -> Stage:
 @scenes(MUCH)
 def sendfile(stack: ExitStack) -> Stage:
     a, b = tcp_pair(stack)
-    source = stack.enter_context(temporary(stack, bytes(MUCH)))
+    source = stack.enter_context(tempfile.TemporaryFile())
+    source.write(bytes(MUCH))
+    source.seek(0)
     return lambda: a.sendfile(source), lambda: drain(b, MUCH)
-
-
-def temporary(stack: ExitStack, content: bytes) -> Any:
-    import tempfile
-
-    file = stack.enter_context(tempfile.TemporaryFile())
-    file.write(content)
-    file.seek(0)
-    return file
 
 
 # ---- connections ---------------------------------------------------------------------------------
@@ -745,7 +739,7 @@ def test_a_goroutine_and_a_thread_take_turns(procs: int) -> None:
         def player(s: socket.socket, first: bool) -> int:
             if first:
                 s.send(b"\0")
-            for i in range(1, 2000, 2):
+            for _ in range(1000):
                 ball = s.recv(1)[0]
                 s.send(bytes([(ball + 1) % 256]))
             return ball
@@ -786,7 +780,7 @@ def test_close_wakes_who_waits(close: Callable[[socket.socket], None], n: int, p
 def test_a_number_is_used_again(procs: int) -> None:
     """The new file of a number is watched, not the old one."""
     with ExitStack() as stack:
-        for i in range(50):
+        for _ in range(50):
             a, b = pair(stack)
             number = a.fileno()
             g = go(a.recv, 1)

@@ -22,6 +22,12 @@ static bool is_regular(int fd) {
   return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+static size_t total_of(const struct iovec *iov, int n) {
+  size_t total = 0;
+  for (int i = 0; i < n; i++) total += iov[i].iov_len;
+  return total;
+}
+
 typedef ssize_t (*vector_call)(int, const struct iovec *, int);
 static ssize_t read_real(int fd, const struct iovec *iov, int n) {
   return n == 1 ? real.read(fd, iov->iov_base, iov->iov_len) : real.readv(fd, iov, n);
@@ -45,7 +51,7 @@ static ssize_t write_blocking(int fd, const struct iovec *iov, int n) {
  * come): the call itself. */
 static ssize_t try_otherwise(int fd, short events, vector_call call, const struct iovec *iov, int n) {
   int e = errno_get();
-  if (e != EAGAIN && e != EOPNOTSUPP && e != ENOSYS && e != EINVAL) return -1;
+  if (e != EAGAIN && e != EOPNOTSUPP && e != ENOSYS) return -1;
   if (!io_ready(fd, events)) {
     errno_set(EAGAIN);
     return -1;
@@ -55,7 +61,8 @@ static ssize_t try_otherwise(int fd, short events, vector_call call, const struc
     call_handoff();
     return call(fd, iov, n);
   }
-  struct iovec piece = {iov->iov_base, iov->iov_len < PIPE_BUF ? iov->iov_len : PIPE_BUF}; /* fits for certain */
+  if (total_of(iov, n) <= PIPE_BUF) return call(fd, iov, n); /* fits for certain, and is not torn */
+  struct iovec piece = {iov->iov_base, iov->iov_len < PIPE_BUF ? iov->iov_len : PIPE_BUF};
   return call(fd, &piece, 1);
 }
 
@@ -67,12 +74,6 @@ static ssize_t read_try(int fd, const struct iovec *iov, int n) {
 static ssize_t write_try(int fd, const struct iovec *iov, int n) {
   ssize_t r = pwritev2(fd, iov, n, -1, RWF_NOWAIT);
   return r >= 0 ? r : try_otherwise(fd, POLLOUT, write_real, iov, n);
-}
-
-static size_t total_of(const struct iovec *iov, int n) {
-  size_t total = 0;
-  for (int i = 0; i < n; i++) total += iov[i].iov_len;
-  return total;
 }
 
 /* iov without its first `done` bytes; the copy is the caller's to free if it is not `few`. */

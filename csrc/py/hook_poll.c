@@ -128,6 +128,7 @@ static void sets_save(fdsets *f) {
     if (f->want[i]) memcpy(&f->in[i], f->want[i], sizeof f->in[i]);
 }
 
+/* As the caller gave them: so they stay after a failure, and he may call again. */
 static void sets_restore(fdsets *f) {
   for (int i = 0; i < 3; i++)
     if (f->want[i]) memcpy(f->want[i], &f->in[i], sizeof f->in[i]);
@@ -183,7 +184,7 @@ static int select_until(fdsets *f, int64_t deadline) {
   set_free(&s);
   if (block && r == 0) return sets_block(f, deadline);
   if (r >= 0) return r;
-  sets_restore(f); /* a failure leaves them alone: the caller asks again with what is there */
+  sets_restore(f);
   return call_fail(&c, e);
 }
 

@@ -73,7 +73,10 @@ static bool try_for_a_while(call *c, sem_t *s, int64_t deadline, wake_t *w) {
     call_attach(c);
     *w = gopark(NULL, NULL, waitReasonSemacquire, until);
     call_detach(c);
-    if (try(s)) return true;
+    if (try(s)) {
+      if (*w == WAKE_CANCELLED) gocancel(c->g, false);
+      return true;
+    }
     if (deadline && nanotime() >= deadline) return false;
   }
   return false;

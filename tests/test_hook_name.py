@@ -1,0 +1,60 @@
+"""csrc/py/hook_name.c: names and addresses: the C library waits, the others go on."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+from scenes import Scene, Scenes, Stage, failure
+from support import PATIENCE, ended
+
+from gmprt import go
+
+scenes = Scenes()
+
+
+@scenes([(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))], parks=False)
+def getaddrinfo(stack: ExitStack) -> Stage:
+    return lambda: socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM), None
+
+
+@scenes(failure(socket.gaierror, socket.EAI_NONAME), parks=False)
+def getaddrinfo_fails(stack: ExitStack) -> Stage:
+    hints = socket.AI_NUMERICHOST
+    return lambda: socket.getaddrinfo("no such host", 80, flags=hints), None
+
+
+@scenes("127.0.0.1", parks=False)
+def gethostbyname(stack: ExitStack) -> Stage:
+    return lambda: socket.gethostbyname("localhost"), None
+
+
+@scenes(["127.0.0.1"], parks=False)
+def gethostbyname_ex(stack: ExitStack) -> Stage:
+    return lambda: socket.gethostbyname_ex("127.0.0.1")[2], None
+
+
+@scenes("localhost", parks=False)
+def gethostbyaddr(stack: ExitStack) -> Stage:
+    return lambda: socket.gethostbyaddr("127.0.0.1")[0], None
+
+
+@scenes(("127.0.0.1", "80"), parks=False)
+def getnameinfo(stack: ExitStack) -> Stage:
+    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    return lambda: socket.getnameinfo(("127.0.0.1", 80), flags), None
+
+
+@scenes.everywhere()
+def test_as_on_a_thread(scene: Scene, play: Any) -> None:
+    assert play(scene.build) == scene.expected
+
+
+def test_many_ask_side_by_side(procs: int) -> None:
+    def ask() -> Any:
+        return [socket.gethostbyname("localhost") for _ in range(10)]
+
+    goroutines = [go(ask) for _ in range(50)]
+    ended(*goroutines)
+    assert all(g.result(PATIENCE) == ["127.0.0.1"] * 10 for g in goroutines)

@@ -1,0 +1,289 @@
+"""csrc/py/interpose.c: which objects are interposed, errno across threads, and calls of C code."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import select
+import shlex
+import socket
+import subprocess
+import sysconfig
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenes import Scene, Scenes, Stage, moved
+from support import PATIENCE, eventually, parked, run_child
+
+import gmprt
+from gmprt import go
+
+SOURCE = Path(__file__).with_name("hook_probe.c")
+CC = [*shlex.split(sysconfig.get_config_var("CC") or "cc"), "-O2", "-Wall", "-shared", "-fPIC"]
+
+
+def compiled(folder: Path, name: str) -> Path:
+    library = folder / name
+    subprocess.run([*CC, str(SOURCE), "-o", str(library)], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By the name of a library in which goroutines may park."""
+    return compiled(tmp_path_factory.mktemp("trusted"), "libpq-probe.so")
+
+
+@pytest.fixture(scope="module")
+def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("unknown"), "libunknown.so")
+
+
+@pytest.fixture(scope="module")
+def probe(trusted: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(trusted))
+    lib.probe_ppoll.argtypes = [ctypes.c_int, ctypes.c_double]
+    lib.probe_ppoll_masked.argtypes = [ctypes.c_int, ctypes.c_double]
+    lib.probe_pselect.argtypes = [ctypes.c_int, ctypes.c_double]
+    lib.probe_select_left.argtypes = [ctypes.c_int, ctypes.c_double]
+    return lib
+
+
+# ---- calls of C code -----------------------------------------------------------------------------
+
+scenes = Scenes()
+lib: Any = None
+
+
+@pytest.fixture(autouse=True)
+def _lib(probe: ctypes.CDLL) -> None:
+    global lib
+    lib = probe
+
+
+def pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    a, b = socket.socketpair()
+    return stack.enter_context(a), stack.enter_context(b)
+
+
+def tcp_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        a = stack.enter_context(socket.create_connection(server.getsockname()))
+        return a, stack.enter_context(server.accept()[0])
+
+
+def reset(s: socket.socket) -> None:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    s.close()
+
+
+@scenes(select.POLLIN << 8 | 1)
+def poll(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    return lambda: lib.probe_poll(a.fileno(), select.POLLIN, -1), lambda: b.send(b"x")
+
+
+@scenes(0, wakes=False)
+def poll_times_out(stack: ExitStack) -> Stage:
+    a, _ = pair(stack)
+    return lambda: lib.probe_poll(a.fileno(), select.POLLIN, 50), None
+
+
+@scenes(1)
+def ppoll(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    return lambda: lib.probe_ppoll(a.fileno(), -1), lambda: b.send(b"x")
+
+
+@scenes(0, wakes=False)
+def ppoll_times_out(stack: ExitStack) -> Stage:
+    a, _ = pair(stack)
+    return lambda: lib.probe_ppoll(a.fileno(), 0.05), None
+
+
+@scenes(-errno.EINVAL, parks=False)
+def ppoll_wrong(stack: ExitStack) -> Stage:
+    a, _ = pair(stack)
+    return lambda: lib.probe_ppoll_wrong(a.fileno()), None
+
+
+@scenes(0, parks=False)
+def ppoll_masked(stack: ExitStack) -> Stage:
+    a, _ = pair(stack)
+    return lambda: lib.probe_ppoll_masked(a.fileno(), 0.05), None
+
+
+@scenes(1 << 8 | 1)
+def pselect(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    return lambda: lib.probe_pselect(a.fileno(), -1), lambda: b.send(b"x")
+
+
+@scenes(0, wakes=False)
+def pselect_times_out(stack: ExitStack) -> Stage:
+    a, _ = pair(stack)
+    return lambda: lib.probe_pselect(a.fileno(), 0.05), None
+
+
+@scenes(True)
+def select_counts_down(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    return lambda: 0 < lib.probe_select_left(a.fileno(), 60) < 60_000, lambda: b.send(b"x")
+
+
+@scenes(1, parks=False)
+def select_leaves_the_sets_when_it_fails(stack: ExitStack) -> Stage:
+    def call() -> Any:
+        a, b = socket.socketpair()
+        number = b.fileno()
+        b.close()
+        with a:
+            return lib.probe_select_sets(a.fileno(), number)
+
+    return call, None
+
+
+@scenes(5)
+def recv(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    buffer = ctypes.create_string_buffer(100)
+    return lambda: lib.probe_recv(a.fileno(), buffer, 100), lambda: b.send(b"hello")
+
+
+@scenes(-errno.ECONNRESET)
+def recv_fails(stack: ExitStack) -> Stage:
+    a, b = tcp_pair(stack)
+    buffer = ctypes.create_string_buffer(100)
+    return lambda: lib.probe_recv(a.fileno(), buffer, 100), lambda: reset(b)
+
+
+@scenes(7)
+def readv(stack: ExitStack) -> Stage:
+    a, b = pair(stack)
+    x, y = ctypes.create_string_buffer(3), ctypes.create_string_buffer(9)
+    return lambda: lib.probe_readv(a.fileno(), x, 3, y, 9), lambda: b.send(b"7 bytes")
+
+
+@scenes.everywhere()
+def test_as_on_a_thread(scene: Scene, play: Any) -> None:
+    assert play(scene.build) == scene.expected
+
+
+def test_errno_of_a_second_call_on_another_thread() -> None:
+    """One C function: its first call comes back elsewhere, its second one fails there."""
+
+    def build(stack: ExitStack) -> Stage:
+        a, b = tcp_pair(stack)
+        buffer = ctypes.create_string_buffer(100)
+
+        def wake() -> None:
+            b.send(b"first")
+            gmprt.sleep(0.01)
+            reset(b)
+
+        return lambda: lib.probe_recv_twice(a.fileno(), buffer, 100), wake
+
+    assert moved(build) == -errno.ECONNRESET
+
+
+def test_without_a_shim_a_cancel_waits() -> None:
+    """C code would take a made-up failure for a result."""
+    with ExitStack() as stack:
+        a, b = pair(stack)
+        got: list[int] = []
+
+        def body() -> None:
+            got.append(lib.probe_recv(a.fileno(), ctypes.create_string_buffer(9), 9))
+            gmprt.sleep(3600)
+
+        g = go(body)
+        parked(g, "IO wait")
+        g.cancel()
+        gmprt.sleep(0.01)
+        assert g.wait_reason == "IO wait"
+        b.send(b"hello")
+        with pytest.raises(gmprt.GoroutineCancelled):
+            g.result(PATIENCE)
+        assert got == [5]
+
+
+# ---- which objects -------------------------------------------------------------------------------
+
+
+def test_a_library_that_nobody_knows_blocks_its_thread(unknown: Path, procs: int) -> None:
+    other = ctypes.CDLL(str(unknown))
+    with ExitStack() as stack:
+        a, b = pair(stack)
+        g = go(other.probe_recv, a.fileno(), ctypes.create_string_buffer(9), 9)
+        eventually(lambda: g.state == "syscall")
+        assert go(int).join(PATIENCE)
+        b.send(b"hello")
+        assert g.result(PATIENCE) == 5
+
+
+RECV = """
+    import ctypes, os, socket, sys
+    {imports}
+    library = sys.argv[1]
+    {loads}
+    a, b = socket.socketpair()
+    c, d = socket.socketpair()
+
+    def main():
+        g = gmprt.go(lib.probe_recv, a.fileno(), ctypes.create_string_buffer(9), 9)
+        s = gmprt.go(c.recv, 9)
+        while {until}:
+            gmprt.sleep(0.001)
+        b.send(b"hello")
+        d.send(b"hello")
+        assert s.result() == b"hello"
+        assert g.result() == 5
+
+    gmprt.run(main)
+"""
+
+
+PARKED = "g.state != 'waiting' or s.state != 'waiting'"
+HANDED_OFF = "gmprt.stats().handoffs < 2 or g.state != 'syscall' or s.state != 'syscall'"
+LOAD = "lib = ctypes.CDLL(library)"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_loaded_before_and_after(trusted: Path, first: bool) -> None:
+    imports, loads = ("import gmprt", LOAD) if first else ("", f"{LOAD}; import gmprt")
+    run_child(RECV.format(imports=imports, loads=loads, until=PARKED), args=[str(trusted)])
+
+
+def test_loaded_by_a_goroutine(trusted: Path) -> None:
+    loads = "lib = gmprt.go(ctypes.CDLL, library).result()"
+    run_child(RECV.format(imports="import gmprt", loads=loads, until=PARKED), args=[str(trusted)])
+
+
+def test_switched_off(trusted: Path) -> None:
+    """GMPRT_INTERPOSE=0: every blocking call is handed off, and all comes out the same."""
+    code = RECV.format(imports="import gmprt", loads=LOAD, until=HANDED_OFF)
+    run_child(code, args=[str(trusted)], env={"GMPRT_INTERPOSE": "0"})
+
+
+def test_identity_stays_when_it_is_switched_off() -> None:
+    code = """
+        import threading, gmprt
+        lock, held = threading.RLock(), gmprt.Chan()
+
+        def hold():
+            with lock:
+                held.send(threading.get_ident())
+                held.send(None)
+
+        g = gmprt.go(hold)
+        assert held.recv() != threading.get_ident()
+        assert not gmprt.go(lock.acquire, timeout=0.05).result()
+        held.recv()
+        assert gmprt.go(lock.acquire).result()
+        g.join()
+    """
+    run_child(code, env={"GMPRT_INTERPOSE": "0"})
