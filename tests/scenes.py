@@ -1,8 +1,9 @@
 """Scenes: a call that blocks, what ends its wait, and the outcome that it has on a thread.
 
 A scene is played in every position: on a thread; in a goroutine; in a goroutine that comes back on
-another thread, because its own is meanwhile blocked in C code that nobody knows; in the main goroutine
-of run().  The outcome must be the same, errno included, also when a signal handler runs in between.
+another thread, because its own is meanwhile blocked in C code that nobody knows; in the main
+goroutine of run().  The outcome must be the same, errno included, also when a signal handler runs
+in between.
 A cancel ends the wait instead, and the next call on the same stage is none the worse for it.
 """
 

@@ -436,7 +436,7 @@ def sendfile(stack: ExitStack) -> Stage:
 def temporary(stack: ExitStack, content: bytes) -> Any:
     import tempfile
 
-    file = stack.enter_context(tempfile.TemporaryFile())
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     file.write(content)
     file.seek(0)
     return file
@@ -745,7 +745,7 @@ def test_a_goroutine_and_a_thread_take_turns(procs: int) -> None:
         def player(s: socket.socket, first: bool) -> int:
             if first:
                 s.send(b"\0")
-            for i in range(1, 2000, 2):
+            for _ in range(1, 2000, 2):
                 ball = s.recv(1)[0]
                 s.send(bytes([(ball + 1) % 256]))
             return ball
@@ -786,7 +786,7 @@ def test_close_wakes_who_waits(close: Callable[[socket.socket], None], n: int, p
 def test_a_number_is_used_again(procs: int) -> None:
     """The new file of a number is watched, not the old one."""
     with ExitStack() as stack:
-        for i in range(50):
+        for _ in range(50):
             a, b = pair(stack)
             number = a.fileno()
             g = go(a.recv, 1)
