@@ -15,6 +15,9 @@
  * before a receive that returns because of it.  The lock gives the edges of the buffer, claim and ready
  * (park.c) those of the hand-offs; for hosted channels the host lock gives all of them.
  *
+ * Who holds the host lock is `attached`: always for a hosted channel.  A native one takes both kinds of
+ * waiters; a hosted goroutine that is not attached waits as its thread (getg).
+ *
  * Rejected: a lock-free ring (peers with one take 100 ns per item, for the waiters need a lock anyway). */
 #include "chan.h"
 
@@ -73,10 +76,10 @@ static void serve(hchan *c, sudog *sg) {
 
 /* Puts the caller's waiter into q and parks, the channel locked.  A wait that ends otherwise than by
  * being served takes the waiter out again. */
-static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadline) {
+static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadline, bool attached) {
   sudog *sg = &gp->sg;
   enqueue(q, sg);
-  wake_t r = park_any(gp, c->hosted ? NULL : chanunlock_commit, c, why, deadline, c->hosted);
+  wake_t r = park_any(gp, c->hosted ? NULL : chanunlock_commit, c, why, deadline, attached);
   if (likely(gp->param == sg)) return sg->success ? WAKE_OK : WAKE_CLOSED;
   chanlock(c);
   dequeue_sudog(q, sg);
@@ -86,8 +89,8 @@ static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadli
 
 /* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
  * caller's, as with every other result. */
-wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline) {
-  chaos_point(c->hosted);
+wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
+  chaos_point(attached);
   chanlock(c);
   if (unlikely(load_rlx(&c->closed))) {
     chanunlock(c);
@@ -107,7 +110,7 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline) {
     chanunlock(c);
     return WAKE_OK;
   }
-  G *gp = block ? getg(c->hosted) : NULL;
+  G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
@@ -118,7 +121,7 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline) {
     memcpy(&gp->sg.val, elem, 8);
     gp->sg.elem = &gp->sg.val;
   }
-  return chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline);
+  return chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline, attached);
 }
 
 /* Full buffer (or none) and a waiting sender. */
@@ -136,8 +139,8 @@ static void recv_from_sender(hchan *c, sudog *sg, void *elem) {
 }
 
 /* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
-wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline) {
-  chaos_point(c->hosted);
+wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
+  chaos_point(attached);
   chanlock(c);
   size_t n = load_rlx(&c->qcount);
   if (unlikely(load_rlx(&c->closed)) && n == 0) {
@@ -156,14 +159,14 @@ wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline) {
     chanunlock(c);
     return WAKE_OK;
   }
-  G *gp = block ? getg(c->hosted) : NULL;
+  G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
   }
   sudog_link(&gp->sg, gp, c);
   gp->sg.elem = c->hosted ? &gp->sg.val : elem;
-  wake_t r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline);
+  wake_t r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline, attached);
   if (c->hosted && r == WAKE_OK) memcpy(elem, &gp->sg.val, 8);
   return r;
 }

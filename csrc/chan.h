@@ -27,8 +27,8 @@ typedef struct scase {
 /* chan.c */
 bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted);
 void chan_fini(hchan *c);
-wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline);
-wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline);
+wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached);
+wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached);
 wake_t chanclose(hchan *c);
 void *chanbuf(hchan *c, size_t i);
 void copyelem(hchan *c, void *dst, const void *src);

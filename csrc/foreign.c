@@ -58,9 +58,9 @@ G *foreign_g(void) {
   return tls_foreign = foreign_make();
 }
 
-/* Who waits, for an object that is `hosted` or not: the running goroutine, or the thread's record.  A hosted
- * goroutine that waits for a native object has dropped the host lock to call us: it blocks its thread like
- * any C call does, and sysmon hands its P off. */
+/* Who waits: the running goroutine, or the thread's record.  hosted: the caller holds the host lock.  A hosted
+ * goroutine that has dropped it cannot park, for its state is not current: it blocks its thread like any
+ * C call does, and sysmon hands its P off. */
 G *getg(bool hosted) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;

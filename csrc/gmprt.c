@@ -100,12 +100,12 @@ void gm_chan_free(gm_chan *c) {
 
 gm_result gm_chan_send(gm_chan *c, const void *elem, int64_t timeout) {
   int64_t deadline = deadline_of(timeout);
-  return RETRY(chansend(&c->c, elem, timeout != 0, deadline));
+  return RETRY(chansend(&c->c, elem, timeout != 0, deadline, false));
 }
 
 gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout) {
   int64_t deadline = deadline_of(timeout);
-  return RETRY(chanrecv(&c->c, elem, timeout != 0, deadline));
+  return RETRY(chanrecv(&c->c, elem, timeout != 0, deadline, false));
 }
 
 gm_result gm_chan_close(gm_chan *c) { return (gm_result)chanclose(&c->c); }

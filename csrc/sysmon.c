@@ -99,7 +99,7 @@ static uint32_t retake_licence(M *m, int64_t now, bool *first) {
 /* Returns how many Ps, or the licence alone, were taken. */
 static uint32_t retake(int64_t now, bool *first) {
   uint32_t n = 0;
-  M *driver = load_rlx(&sched.l.holder);
+  M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
   for (int32_t i = 0; i < sched.gomaxprocs; i++) {
     P *pp = sched.allp[i];
     uint64_t w = load_acq(&pp->status);
@@ -200,7 +200,7 @@ static int64_t pace(int64_t delay, int64_t now, uint32_t idle) {
   if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
   int64_t most = (behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
   if (delay > most) delay = most;
-  M *driver = load_rlx(&sched.l.holder);
+  M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
   if (driver && behind()) { /* not past the end of its slice */
     int64_t rest = SLICE_NS - stretch(driver);
     if (rest > 0 && rest < delay) delay = rest;

@@ -17,6 +17,8 @@ from typing import (
     type_check_only,
 )
 
+from _typeshed import ReadableBuffer, WriteableBuffer
+
 from gmprt._chan import ChanStatistics, RecvChan, SendChan
 from gmprt._goroutine import CreatedBy
 
@@ -332,6 +334,10 @@ def stats() -> dict[str, int]: ...
 def timer_chan(seconds: float, period: float = 0.0, /) -> Chan[float]: ...
 def timer_reset(ch: Chan[float], seconds: float, period: float = 0.0, /) -> bool: ...
 def timer_stop(ch: Chan[float], /) -> bool: ...  # True: it had not fired, or nobody had received it
+
+# Results are gm_results; what they do not tell is raised.
+def native_send(address: int, element: ReadableBuffer, timeout: float | None, /) -> int: ...
+def native_recv(address: int, element: WriteableBuffer, timeout: float | None, /) -> int: ...
 def failures(held: bool = False) -> list[Goroutine[Any]]: ...  # uncollected; taken off the list
 def set_reporter(fn: Callable[[Goroutine[Any]], None], /) -> None: ...
 def set_dumper(fn: Callable[[], None], /) -> None: ...  # called for SIGQUIT, on a thread of its own

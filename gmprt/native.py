@@ -14,18 +14,16 @@ What C holds, Python does not see: keep an `arg` or a channel alive for as long 
 
 from __future__ import annotations
 
-import math
 import operator
 import os
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from gmprt import _core
 from gmprt._errors import (
-    Cancelled,
     ChannelClosed,
     EndOfChannel,
     Error,
@@ -42,7 +40,6 @@ _new_pointer_type: Any = import_module("_cffi_backend").new_pointer_type
 
 _ENTRY = ffi.typeof("void (*)(void *)")
 _MAX_ELEMENT = 65535  # bytes, as in Go
-_NEVER = 2**63 - 1  # nanoseconds
 
 
 def go(cfunc: Any, arg: Any = None, /) -> None:
@@ -65,9 +62,8 @@ def go(cfunc: Any, arg: Any = None, /) -> None:
         # cffi would take bytes as well, and pass an address that dies with this call.
         raise TypeError(f"the argument must be a cffi pointer or None, not {_describe(arg)}")
     _start()
-    result = lib.gm_go(cfunc, arg)
-    if result != lib.GM_OK:
-        raise _failure(result)
+    if lib.gm_go(cfunc, arg) != lib.GM_OK:
+        raise MemoryError("no memory for a native goroutine")
 
 
 def chan(ctype: Any, capacity: int = 0) -> NativeChan:
@@ -95,13 +91,13 @@ class NativeChan:
 
     A value is sent as ffi.new(ctype + " *", value) would take it, so conversion errors (TypeError,
     OverflowError) are raised before anything is sent.  Received numbers are Python numbers;
-    structs, pointers and arrays are cdata.  Every call releases the GIL, so between Python
-    functions a Chan is faster.  It cannot stand in select().
+    structs, pointers and arrays are cdata.  Between Python functions a Chan is faster.  It cannot
+    stand in select().
 
     `timeout` is in seconds, None for ever, 0 polls; its end raises Timeout.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_pointer", "ctype", "ptr")
+    __slots__ = ("__weakref__", "_address", "_closed", "_pointer", "ctype", "ptr")
 
     ctype: Any
     """The element's type, a cffi ctype."""
@@ -119,6 +115,7 @@ class NativeChan:
         if made == ffi.NULL:
             raise MemoryError(f"no memory for {capacity} elements of {size} bytes")
         self.ptr = ffi.gc(made, lib.gm_chan_free, size * capacity)
+        self._address = int(ffi.cast("uintptr_t", made))
         # An array is a buffer already; everything else is reached through a pointer.
         is_array = self.ctype.kind == "array"
         self._pointer: Any = None if is_array else _new_pointer_type(self.ctype)
@@ -202,55 +199,26 @@ class NativeChan:
             element = ffi.new(self._pointer, value)
         else:
             element = ffi.new(self.ctype, value)
-        result = _wait(lib.gm_chan_send, self.ptr, element, timeout)
+        result = _core.native_send(self._address, ffi.buffer(element), timeout)
         if result == lib.GM_CLOSED:
             self._closed = True
             raise ChannelClosed("send on a closed channel")
         if result != lib.GM_OK:
-            raise _failure(result, late)
+            raise _late(late)
 
     def _recv(self, timeout: float | None, late: type[Error]) -> Any:
         element = ffi.new(self._pointer or self.ctype)
-        result = _wait(lib.gm_chan_recv, self.ptr, element, timeout)
+        result = _core.native_recv(self._address, ffi.buffer(element), timeout)
         if result == lib.GM_CLOSED:
             self._closed = True
             raise EndOfChannel("receive on a closed and drained channel")
         if result != lib.GM_OK:
-            raise _failure(result, late)
+            raise _late(late)
         return element[0] if self._pointer is not None else element
 
 
-def _wait(operation: Any, ptr: Any, element: Any, timeout: float | None) -> int:
-    """Call a channel operation, again after each signal: its Python handler runs in between."""
-    left = _nanoseconds(timeout)
-    deadline = time.monotonic_ns() + left
-    while True:
-        result = int(operation(ptr, element, left))
-        if result != lib.GM_INTERRUPTED:
-            return result
-        if left > 0:
-            left = max(deadline - time.monotonic_ns(), 0)
-
-
-def _nanoseconds(timeout: float | None) -> int:
-    """What C takes: < 0 waits for ever."""
-    if timeout is None:
-        return -1
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError("timeout must be a non-negative number of seconds, or None")
-    if timeout >= _NEVER / 1e9:
-        return -1
-    return math.ceil(timeout * 1e9)
-
-
-def _failure(result: int, late: type[Error] = Timeout) -> BaseException:
-    if result in (lib.GM_TIMEOUT, lib.GM_WOULDBLOCK):
-        return late("timed out" if late is Timeout else "the operation would block")
-    if result == lib.GM_CANCELLED:
-        return Cancelled()
-    if result == lib.GM_NOMEM:
-        return MemoryError("no memory for a native goroutine or its wait")
-    return SystemError(f"gmprt: unexpected result {result}")
+def _late(error: type[Error]) -> Error:
+    return error("timed out" if error is Timeout else "the operation would block")
 
 
 def _start() -> None:

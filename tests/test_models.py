@@ -14,6 +14,10 @@ pytestmark = pytest.mark.skipif(shutil.which("spin") is None, reason="spin not i
 @pytest.mark.parametrize("model", ["licence", "park", "stw"])
 def test_model(model: str) -> None:
     run = subprocess.run(
-        ["sh", str(RUN), model], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+        ["sh", str(RUN), model],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
     )
     assert run.returncode == 0, run.stdout

@@ -16,7 +16,7 @@ from typing import Any
 
 import cffi
 import pytest
-from support import PATIENCE, Spawn, Thread, ended, eventually, mixed, run_child
+from support import PATIENCE, Spawn, Thread, ended, eventually, mixed, parked, run_child
 
 import gmprt
 from gmprt import go, native
@@ -377,6 +377,77 @@ def test_close_wakes_everybody() -> None:
     gmprt.sleep(0.01)
     ch.close()
     assert [t.result(PATIENCE) for t in tasks] == [(None, False)] * 6
+
+
+# ---- waits of goroutines -----------------------------------------------------------------------
+
+
+def test_waits_park() -> None:
+    """They take no thread each; all end by the close."""
+    ch = int_chan()
+
+    def crowd(fn: Callable[[], Any], reason: str) -> list[gmprt.Goroutine[Any]]:
+        goroutines = [go(fn) for _ in range(200)]
+        for g in goroutines:
+            parked(g, reason)
+        return goroutines
+
+    before = gmprt.stats().threads
+    receivers = crowd(ch.recv_ok, "chan receive")
+    assert gmprt.stats().threads < before + 10
+    ch.close()
+    assert [g.result(PATIENCE) for g in receivers] == [(None, False)] * 200
+
+    ch = int_chan()
+    senders = crowd(lambda: ch.send(1), "chan send")
+    assert gmprt.stats().threads < before + 10
+    ch.close()
+    assert all(isinstance(g.exception(PATIENCE), gmprt.ChannelClosed) for g in senders)
+
+
+def test_a_native_peer_wakes_those_who_park(probe: Probe, procs: int) -> None:
+    ch = int_chan()
+    goroutines = [go(ch.recv) for _ in range(100)]
+    for g in goroutines:
+        parked(g)
+    probe.go("produce", out=ch, n=100)
+    assert sorted(g.result(PATIENCE) for g in goroutines) == list(range(100))
+
+
+def test_a_wait_is_cancelled() -> None:
+    """At once, with the reason; the channel is as it was."""
+    ch = int_chan()
+    for wait in (ch.recv, lambda: ch.send(1)):
+        g = go(wait)
+        parked(g)
+        g.cancel("why")
+        with pytest.raises(gmprt.GoroutineCancelled, match="why"):
+            g.result(PATIENCE)
+    with pytest.raises(gmprt.WouldBlock):
+        ch.recv_nowait()
+    r = go(ch.recv)
+    parked(r)
+    ch.send_nowait(7)
+    assert r.result(PATIENCE) == 7
+
+
+def test_waits_time_out(procs: int) -> None:
+    ch = int_chan()
+    for wait in (lambda: ch.recv(timeout=0.01), lambda: ch.send(1, timeout=0.01)):
+        goroutines = [go(wait) for _ in range(100)]
+        assert all(isinstance(g.exception(PATIENCE), gmprt.Timeout) for g in goroutines)
+
+
+def test_waits_for_nobody_are_a_deadlock() -> None:
+    code = """
+        import gmprt
+        from gmprt import native
+        try:
+            gmprt.run(native.chan("int").recv)
+        except gmprt.Deadlock as error:
+            print(str(error).splitlines()[0])
+    """
+    assert run_child(code).stdout == "all goroutines are asleep - deadlock!\n"
 
 
 @pytest.mark.parametrize(

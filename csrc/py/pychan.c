@@ -35,7 +35,7 @@ void chan_timer_poll(Chan *ch) {
     PyErr_Clear();
     return;
   }
-  if (chansend(&ch->c, &v, false, 0) != WAKE_OK) Py_DECREF(v); /* slow reader: the tick is lost */
+  if (chansend(&ch->c, &v, false, 0, true) != WAKE_OK) Py_DECREF(v); /* slow reader: the tick is lost */
 }
 
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline) {
@@ -45,7 +45,7 @@ int64_t chan_timer_deadline(Chan *ch, int64_t deadline) {
 static void drop_buffer(Chan *ch) {
   while (load_rlx(&ch->c.qcount) > 0) {
     PyObject *v;
-    if (chanrecv(&ch->c, &v, false, 0) != WAKE_OK) return;
+    if (chanrecv(&ch->c, &v, false, 0, true) != WAKE_OK) return;
     Py_DECREF(v);
   }
 }
@@ -80,7 +80,7 @@ static PyObject *raise_closed(void) {
 static PyObject *chan_send(Chan *ch, PyObject *value, patience p) {
   Py_INCREF(value);
   for (;;) {
-    wake_t r = chansend(&ch->c, &value, p.block, p.deadline);
+    wake_t r = chansend(&ch->c, &value, p.block, p.deadline, true);
     if (likely(r == WAKE_OK)) Py_RETURN_NONE;
     if (r == WAKE_CLOSED) {
       Py_DECREF(value);
@@ -98,7 +98,7 @@ static wake_t chan_recv(Chan *ch, PyObject **value, patience p) {
   for (;;) {
     if (unlikely(ch->is_timer)) chan_timer_poll(ch);
     int64_t deadline = unlikely(ch->when != 0) ? chan_timer_deadline(ch, p.deadline) : p.deadline;
-    wake_t r = chanrecv(&ch->c, value, p.block, deadline);
+    wake_t r = chanrecv(&ch->c, value, p.block, deadline, true);
     if (likely(r == WAKE_OK) || r == WAKE_CLOSED) return r;
     if (r == WAKE_TIMEOUT && deadline != p.deadline) continue; /* the timer's time, not ours */
     if (wake_error(r) != 0) return r;

@@ -101,10 +101,10 @@ void failures_push(Goroutine *self);
 extern PyMethodDef goroutine_functions[];
 extern PyType_Spec goroutine_spec;
 
-/* pychan.c, pyselect.c, pysync.c */
+/* pychan.c, pyselect.c, pysync.c, pynative.c */
 extern PyType_Spec chan_spec, sendview_spec, recvview_spec, recv_spec, send_spec, select_spec,
     selected_spec, mutex_spec, semaphore_spec, waitgroup_spec;
-extern PyMethodDef chan_functions[], select_functions[];
+extern PyMethodDef chan_functions[], select_functions[], native_functions[];
 void chan_timer_poll(Chan *ch);
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline);
 

@@ -110,15 +110,14 @@ static bool again(wake_t r) {
   return r == WAKE_WOULDBLOCK || r == WAKE_TIMEOUT || r == WAKE_INTERRUPTED;
 }
 
-static void relax(load *l) {
+static void relax(bool attached) {
   M *m = getm();
-  if (l->c.hosted && !m) host_drop(), sched_yield(), host_take();
+  if (attached && !m) host_drop(), sched_yield(), host_take();
   else if (m) gosched();
   else sched_yield();
 }
 
-static void produce(void *arg) {
-  load *l = arg;
+static void produce_as(load *l, bool attached) {
   rng r = rng_new();
   uint64_t id = xadd(&l->next_id, 1);
   for (int i = 1; i <= l->n; i++) {
@@ -126,18 +125,17 @@ static void produce(void *arg) {
     for (;;) {
       bool block;
       int64_t deadline = some_deadline(l, &r, &block);
-      wake_t res = chansend(&l->c, &v, block, deadline);
+      wake_t res = chansend(&l->c, &v, block, deadline, attached);
       if (res == WAKE_OK) break;
       CHECK(again(res));
       if (!again(res)) return;
-      if (!block) relax(l);
+      if (!block) relax(attached);
     }
   }
   if (xadd(&l->producing, -1) == 1) CHECK_EQ(chanclose(&l->c), WAKE_OK);
 }
 
-static void consume(void *arg) {
-  load *l = arg;
+static void consume_as(load *l, bool attached) {
   rng r = rng_new();
   uint32_t last[PRODUCERS] = {0};
   long sum = 0, received = 0;
@@ -145,11 +143,11 @@ static void consume(void *arg) {
     bool block;
     int64_t deadline = some_deadline(l, &r, &block);
     uint64_t v;
-    wake_t res = chanrecv(&l->c, &v, block, deadline);
+    wake_t res = chanrecv(&l->c, &v, block, deadline, attached);
     if (res == WAKE_CLOSED) break;
     if (res != WAKE_OK) {
       CHECK(again(res));
-      if (!block) relax(l);
+      if (!block) relax(attached);
       continue;
     }
     uint32_t id = (uint32_t)(v >> 32), i = (uint32_t)v;
@@ -170,8 +168,12 @@ static void check_load(load *l) {
   chan_fini(&l->c);
 }
 
-static void with_host_lock_produce(void *arg) { host_take(), produce(arg), host_drop(); }
-static void with_host_lock_consume(void *arg) { host_take(), consume(arg), host_drop(); }
+static void produce(void *arg) { produce_as(arg, false); }
+static void consume(void *arg) { consume_as(arg, false); }
+static void hosted_produce(void *arg) { produce_as(arg, true); }
+static void hosted_consume(void *arg) { consume_as(arg, true); }
+static void with_host_lock_produce(void *arg) { host_take(), hosted_produce(arg), host_drop(); }
+static void with_host_lock_consume(void *arg) { host_take(), hosted_consume(arg), host_drop(); }
 
 /* How many of the producers and consumers are ordinary threads. */
 static void native_load(int n, size_t capacity, bool impatient, int threads) {
@@ -193,13 +195,31 @@ static void hosted_load(int n, size_t capacity, bool impatient, int threads) {
   group g = {0};
   host_take();
   NEED(chan_init(&l.c, 8, capacity, true));
-  for (int i = threads; i < PRODUCERS; i++) j[jobs++] = hosted_go(produce, &l);
-  for (int i = threads; i < CONSUMERS; i++) j[jobs++] = hosted_go(consume, &l);
+  for (int i = threads; i < PRODUCERS; i++) j[jobs++] = hosted_go(hosted_produce, &l);
+  for (int i = threads; i < CONSUMERS; i++) j[jobs++] = hosted_go(hosted_consume, &l);
   for (int i = 0; i < threads; i++) {
     group_thread(&g, with_host_lock_produce, &l);
     group_thread(&g, with_host_lock_consume, &l);
   }
   while (jobs > 0) CHECK_EQ(hosted_join(j[--jobs]), WAKE_OK);
+  host_drop();
+  group_wait(&g);
+  check_load(&l);
+}
+
+/* A native channel, and everybody who may use one. */
+static void mixed_load(int n, size_t capacity, bool impatient) {
+  load l = {.n = n, .impatient = impatient, .producing = PRODUCERS};
+  NEED(chan_init(&l.c, 8, capacity, false));
+  group g = {0};
+  group_go(&g, produce, &l);
+  group_go(&g, consume, &l);
+  group_thread(&g, produce, &l);
+  group_thread(&g, with_host_lock_produce, &l);
+  group_thread(&g, with_host_lock_consume, &l);
+  host_take();
+  job *j[] = {hosted_go(hosted_produce, &l), hosted_go(hosted_consume, &l)};
+  for (size_t i = 0; i < nelem(j); i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
   host_drop();
   group_wait(&g);
   check_load(&l);
@@ -240,6 +260,14 @@ TEST(nothing_is_lost_between_threads_and_hosted_goroutines, .procs = "14", .seco
   }
 }
 
+TEST(nothing_is_lost_between_both_kinds_of_goroutines, .procs = "124", .chaos = true, .seconds = 60) {
+  stub_start();
+  for (size_t i = 0; i < nelem(capacities); i++) {
+    mixed_load(rounds(300), capacities[i], false);
+    mixed_load(rounds(300), capacities[i], true);
+  }
+}
+
 /* ---- close against everybody -------------------------------------------------------------------------- */
 
 typedef struct closing {
@@ -252,7 +280,7 @@ static void send_till_closed(void *arg) {
   closing *x = arg;
   for (uint64_t v = 1;; v++) {
     if (xadd(&x->n, -1) == 0) CHECK_EQ(chanclose(&x->c), WAKE_OK);
-    wake_t r = chansend(&x->c, &v, true, 0);
+    wake_t r = chansend(&x->c, &v, true, 0, x->c.hosted);
     if (r != WAKE_OK && r != WAKE_INTERRUPTED) {
       CHECK_EQ(r, WAKE_CLOSED);
       xadd(&x->refused, 1);
@@ -265,7 +293,7 @@ static void send_till_closed(void *arg) {
 static void receive_till_closed(void *arg) {
   closing *x = arg;
   for (uint64_t v;;) {
-    wake_t r = chanrecv(&x->c, &v, true, 0);
+    wake_t r = chanrecv(&x->c, &v, true, 0, x->c.hosted);
     if (r == WAKE_CLOSED) return;
     if (r == WAKE_OK) xadd(&x->received, 1);
   }
@@ -316,27 +344,30 @@ typedef struct ledger {
   int n;
 } ledger;
 
-static void hasty_send(void *arg) {
-  ledger *l = arg;
+static void hasty_send_as(ledger *l, bool attached) {
   rng r = rng_new();
   store_rel(&l->g[xadd(&l->next, 1)], self());
   for (uint64_t i = (uint64_t)l->n; i > 0; i--)
-    if (chansend(&l->c, &i, true, nanotime() + below(&r, 5000)) == WAKE_OK) xadd(&l->sent, 1);
+    if (chansend(&l->c, &i, true, nanotime() + below(&r, 5000), attached) == WAKE_OK) xadd(&l->sent, 1);
   xadd(&l->running, -1);
 }
 
-static void hasty_receive(void *arg) {
-  ledger *l = arg;
+static void hasty_receive_as(ledger *l, bool attached) {
   rng r = rng_new();
   store_rel(&l->g[xadd(&l->next, 1)], self());
   for (int i = l->n; i > 0; i--) {
     uint64_t v = 0;
-    if (chanrecv(&l->c, &v, true, nanotime() + below(&r, 5000)) != WAKE_OK) continue;
+    if (chanrecv(&l->c, &v, true, nanotime() + below(&r, 5000), attached) != WAKE_OK) continue;
     CHECK(v > 0);
     xadd(&l->received, 1);
   }
   xadd(&l->running, -1);
 }
+
+static void hasty_send(void *arg) { hasty_send_as(arg, false); }
+static void hasty_receive(void *arg) { hasty_receive_as(arg, false); }
+static void hosted_hasty_send(void *arg) { hasty_send_as(arg, true); }
+static void hosted_hasty_receive(void *arg) { hasty_receive_as(arg, true); }
 
 static void canceller(void *arg) {
   ledger *l = arg;
@@ -348,6 +379,13 @@ static void canceller(void *arg) {
   }
 }
 
+static void check_ledger(ledger *l) {
+  CHECK_EQ(load_rlx(&l->sent), load_rlx(&l->received) + (long)load_rlx(&l->c.qcount));
+  CHECK(load_rlx(&l->sent) > 0);
+  CHECK(!l->c.sendq.first && !l->c.recvq.first);
+  chan_fini(&l->c);
+}
+
 TEST(a_send_succeeds_if_it_is_received, .procs = "124", .chaos = true) {
   runtime_start();
   for (size_t i = 0; i < 3; i++) {
@@ -357,9 +395,24 @@ TEST(a_send_succeeds_if_it_is_received, .procs = "124", .chaos = true) {
     for (int k = 0; k < 2; k++) group_go(&g, hasty_send, &l), group_go(&g, hasty_receive, &l);
     group_thread(&g, canceller, &l);
     group_wait(&g);
-    CHECK_EQ(load_rlx(&l.sent), load_rlx(&l.received) + (long)load_rlx(&l.c.qcount));
-    CHECK(load_rlx(&l.sent) > 0);
-    CHECK(!l.c.sendq.first && !l.c.recvq.first);
-    chan_fini(&l.c);
+    check_ledger(&l);
+  }
+}
+
+TEST(a_send_of_either_kind_succeeds_if_it_is_received, .procs = "124", .chaos = true) {
+  stub_start();
+  for (size_t i = 0; i < 3; i++) {
+    ledger l = {.running = 4, .n = rounds(5000)};
+    NEED(chan_init(&l.c, 8, capacities[i], false));
+    group g = {0};
+    group_go(&g, hasty_send, &l);
+    group_go(&g, hasty_receive, &l);
+    group_thread(&g, canceller, &l);
+    host_take();
+    job *j[] = {hosted_go(hosted_hasty_send, &l), hosted_go(hosted_hasty_receive, &l)};
+    for (size_t k = 0; k < nelem(j); k++) CHECK_EQ(hosted_join(j[k]), WAKE_OK);
+    host_drop();
+    group_wait(&g);
+    check_ledger(&l);
   }
 }

@@ -156,7 +156,7 @@ static void hosted_waiter(void *arg) {
   wake_t r;
   waiter_thread = pthread_self();
   host_take();
-  while ((r = chanrecv(&hosted_chan, &v, true, 0)) == WAKE_INTERRUPTED) xadd(&interrupted, 1);
+  while ((r = chanrecv(&hosted_chan, &v, true, 0, true)) == WAKE_INTERRUPTED) xadd(&interrupted, 1);
   host_drop();
   CHECK_EQ(r, WAKE_OK);
   CHECK_EQ(v, 42);
@@ -174,7 +174,7 @@ TEST(a_host_hears_of_signals) {
   while (load_rlx(&interrupted) == 0) os_usleep(100);
   while (foreign_waiting(NULL, NULL) == 0) os_usleep(100);
   host_take();
-  CHECK_EQ(chansend(&hosted_chan, &(uint64_t){42}, false, 0), WAKE_OK);
+  CHECK_EQ(chansend(&hosted_chan, &(uint64_t){42}, false, 0, true), WAKE_OK);
   host_drop();
   group_wait(&g);
   CHECK_EQ(load_rlx(&signals), 1);

@@ -400,7 +400,7 @@ TEST(the_main_goroutine_of_run, .procs = "124", .chaos = true) {
 static hchan nobody;
 static void waits_for_nobody(void *arg) {
   uint64_t v;
-  *(wake_t *)arg = chanrecv(&nobody, &v, true, 0);
+  *(wake_t *)arg = chanrecv(&nobody, &v, true, 0, true);
 }
 static void deadlocks(void *arg) {
   wake_t r[5];
@@ -408,7 +408,7 @@ static void deadlocks(void *arg) {
   for (int i = 0; i < 5; i++) j[i] = hosted_go(waits_for_nobody, &r[i]);
   timesleep(2 * MS); /* a sleeper is no deadlock */
   uint64_t v;
-  *(wake_t *)arg = chanrecv(&nobody, &v, true, 0);
+  *(wake_t *)arg = chanrecv(&nobody, &v, true, 0, true);
   CHECK_EQ(chanclose(&nobody), WAKE_OK);
   for (int i = 0; i < 5; i++) {
     CHECK_EQ(hosted_join(j[i]), WAKE_OK);

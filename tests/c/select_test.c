@@ -174,9 +174,9 @@ static void execute_command(worker *w) {
     w->index = selectgo(cases, w->n, w->block, 0, x->hosted, &w->result);
     if (w->index >= 0 && !w->send[w->index]) w->got = w->value[w->index];
   } else if (w->op == SEND) {
-    w->result = chansend(&x->c[w->chan[0]], &w->value[0], w->block, 0);
+    w->result = chansend(&x->c[w->chan[0]], &w->value[0], w->block, 0, x->hosted);
   } else {
-    w->result = chanrecv(&x->c[w->chan[0]], &w->got, w->block, 0);
+    w->result = chanrecv(&x->c[w->chan[0]], &w->got, w->block, 0, x->hosted);
   }
   if (w->op != SELECT && (w->result == WAKE_WOULDBLOCK || w->result == WAKE_CANCELLED)) w->index = -1;
 }
@@ -482,7 +482,7 @@ static void check_mesh(mesh *x) {
   for (int c = 0; c < MESH; c++) {
     CHECK(!x->c[c].recvq.first && !x->c[c].sendq.first);
     uint64_t v;
-    while (chanrecv(&x->c[c], &v, false, 0) == WAKE_OK) left++, left_sum += (long)v;
+    while (chanrecv(&x->c[c], &v, false, 0, x->hosted) == WAKE_OK) left++, left_sum += (long)v;
   }
   CHECK_EQ(load_rlx(&x->sent), load_rlx(&x->received) + left);
   CHECK_EQ(load_rlx(&x->sent_sum), load_rlx(&x->received_sum) + left_sum);
