@@ -130,6 +130,24 @@ print(gmprt.run(main))
     check("[0, 0, 0, 0, 0]\n0\n", body)
 
 
+@pytest.mark.parametrize("how", ["gmprt.run(work)", "gmprt.go(work).result()"])
+def test_child_waits_for_a_thread(how: str) -> None:
+    """That is no deadlock: the thread in the child is one that can wake its only goroutine."""
+    body = f"""
+def child():
+    done = threading.Event()
+    def wake():
+        time.sleep(0.3)
+        done.set()
+    threading.Thread(target=wake).start()
+    done.wait()
+def work():
+    return fork(child)
+print({how})
+"""
+    check("0\n", body)
+
+
 def test_from_a_thread() -> None:
     body = """
 statuses = []

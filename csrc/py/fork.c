@@ -52,7 +52,7 @@ void after_fork_child(void) {
     }
     sched_afterfork(m);
     py_preempt_afterfork();
-    tstate_afterfork(me && !((Goroutine *)me->handle)->lent);
+    tstate_afterfork();
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);
       m->host = pym_new();

@@ -160,8 +160,10 @@ uint32_t tstate_foreign(void) {
   return n - ours - load_rlx(&bases);
 }
 
-void tstate_afterfork(bool goroutine) {
-  ours = goroutine;
+/* In a forked child one state is left.  If it is a goroutine's, that goroutine is now the one in run(), and its state
+ * counts with those that are lent. */
+void tstate_afterfork(void) {
+  ours = 0;
   store_rlx(&bases, 0);
 }
 

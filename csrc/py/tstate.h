@@ -20,7 +20,7 @@ bool tstate_init(void);        /* once, GIL held: false and an exception if this
 const char *tstate_swap_mode(void);
 bool tstate_is_direct(void);
 PyThreadState *tstate_new(void);
-void tstate_afterfork(bool goroutine); /* the interpreter has freed all others */
+void tstate_afterfork(void); /* the interpreter has freed all others */
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);

@@ -1,0 +1,20 @@
+"""CPython's own tests, in four positions: does a goroutine behave as a thread does?
+
+    plain    the main thread, gmprt not imported
+    run      the main goroutine of gmprt.run(): must do as plain does
+    thread   a daemon thread of threading, gmprt not imported
+    go       a goroutine started with go(): must do as thread does
+
+`python -m tests.cpython --help` runs them, from the root of the project.  Its parts:
+
+    worker      one module in one position, in this process
+    processes   workers: started, watched, started again behind a test that took one down
+    compare     two positions of one module: what differs, and whether it does so again
+    expected    differences that are meant, from expected.toml
+    report      the table in docs/cpython-tests.md
+"""
+
+POSITIONS = ("plain", "run", "thread", "go")
+
+PAIRS = (("plain", "run"), ("thread", "go"))
+"""(what the interpreter does by itself, what gmprt does in its place)"""
