@@ -518,19 +518,19 @@ def connect_twice(stack: ExitStack) -> Stage:
     return lambda: a.connect(a.getpeername()), None
 
 
-def deaf(stack: ExitStack) -> Any:
-    """The address of a listener whose queue is full: it does not answer."""
+def deaf(stack: ExitStack) -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose queue is full, so that it does not answer, and those who fill it."""
     server = listener(stack, 0)
-    for _ in range(8):
-        s = stack.enter_context(socket.socket())
+    crowd = [stack.enter_context(socket.socket()) for _ in range(8)]
+    for s in crowd:
         s.setblocking(False)
         s.connect_ex(server.getsockname())
-    return server
+    return server, crowd
 
 
 @scenes(failure(TimeoutError), wakes=False, cancels=False)
 def connect_times_out(stack: ExitStack) -> Stage:
-    server = deaf(stack)
+    server, _ = deaf(stack)
     s = stack.enter_context(socket.socket())
     s.settimeout(0.05)
     return lambda: s.connect(server.getsockname()), None
@@ -538,7 +538,7 @@ def connect_times_out(stack: ExitStack) -> Stage:
 
 @scenes(failure(BlockingIOError, errno.EINPROGRESS), wakes=False, cancels=False)
 def connect_times_out_in_the_kernel(stack: ExitStack) -> Stage:
-    server = deaf(stack)
+    server, _ = deaf(stack)
     s = stack.enter_context(socket.socket())
     own_timeout(s, socket.SO_SNDTIMEO, 0.05)
     return lambda: s.connect(server.getsockname()), None
@@ -546,7 +546,7 @@ def connect_times_out_in_the_kernel(stack: ExitStack) -> Stage:
 
 @scenes(failure(BlockingIOError, errno.EALREADY), wakes=False)
 def connect_under_way_times_out(stack: ExitStack) -> Stage:
-    server = deaf(stack)
+    server, _ = deaf(stack)
     s = stack.enter_context(socket.socket())
     s.setblocking(False)
     s.connect_ex(server.getsockname())
@@ -558,10 +558,12 @@ def connect_under_way_times_out(stack: ExitStack) -> Stage:
 @scenes(None)
 def connect_late(stack: ExitStack) -> Stage:
     """The listener makes room; the kernel asks again after a second."""
-    server = deaf(stack)
+    server, crowd = deaf(stack)
     s = stack.enter_context(socket.socket())
 
     def make_room() -> None:
+        for other in crowd:  # or it asks again, too, and takes the room
+            other.close()
         server.setblocking(False)
         with suppress(BlockingIOError):
             while True:
