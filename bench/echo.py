@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ class Load:
 
     def __init__(self, port: int, scale: Scale) -> None:
         command = [client(), port, CONNECTIONS, _BYTES, scale.echo / 4, scale.echo]
-        self._cpu = time.process_time()
         self._process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, text=True
         )
@@ -68,13 +66,12 @@ class Load:
         return self._process.poll() is not None
 
     def figures(self) -> Figures:
-        """What the client has measured, and this process's CPU time for each request."""
+        """What the client has measured."""
         out, _ = self._process.communicate()
         if self._process.returncode:
             raise RuntimeError(f"echo_client ended with {self._process.returncode}")
         figures: Figures = json.loads(out)
-        cpu = time.process_time() - self._cpu
-        return figures | {"cpu": cpu / figures["total"] * 1e6}
+        return figures
 
 
 def serve(connection: socket.socket) -> None:

@@ -390,17 +390,7 @@ func echo(s scale) figures {
 	if err := json.Unmarshal(out, &answer); err != nil {
 		panic(err)
 	}
-	answer["cpu"] = cpuMicroseconds() / answer["total"]
 	return answer
-}
-
-// cpuMicroseconds is what this process has used.
-func cpuMicroseconds() float64 {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		panic(err)
-	}
-	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e3
 }
 
 func serve(connection net.Conn) {
