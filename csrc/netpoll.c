@@ -20,9 +20,10 @@
  * says EEXIST, as it should, or has just healed a registration that had died.
  *
  * Modes.  Whether a descriptor is a blocking one is known to the kernel alone, and asking costs as much as the call
- * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and
- * everything known is to be asked for anew.  So it is once a second, for changes that nobody reported,
- * by a library that we do not see or another process that shares the file.
+ * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and then
+ * all is to be asked for anew; descriptors share their modes, so it is not enough to ask for that one.
+ * After a second it is as well, for changes that nobody reported: by a library that we do not see, or by another
+ * process that shares the file.
  *
  * Sleeping until a deadline is exact: epoll_pwait2 takes nanoseconds.  Without it (Linux < 5.11) the
  * timeout is rounded up to milliseconds.
@@ -58,7 +59,7 @@ struct pollDesc {
 static int epfd = -1, breakfd = -1;
 static _Atomic uint32_t breaksig; /* a break is under way */
 static _Atomic uint32_t waiters;
-static _Atomic uint64_t modes = 1;
+static _Atomic uint64_t modes = 1, modes_since; /* ticks */
 static _Atomic bool unaudited; /* somebody has begun to wait since the last audit */
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 static bool no_pwait2;
@@ -343,15 +344,27 @@ void netpollopened(int fd) {
 
 /* ---- modes ---------------------------------------------------------------------------------------------- */
 
-/* The generation: to be read before the kernel is asked. */
-uint64_t netpollmodes(void) { return atomic_load(&modes); }
-
 /* The mode of some descriptor has changed, or its time-out. */
 void netpollmodechange(void) { xadd(&modes, 1); }
 
+static bool modes_old(uint64_t now) {
+  return ticks_to_ns(now - load_rlx(&modes_since)) > (int64_t)AUDIT_S * 1000000000;
+}
+
+/* The generation: to be read before the kernel is asked. */
+uint64_t netpollmodes(void) {
+  uint64_t now = cputicks();
+  if (modes_old(now)) {
+    store_rlx(&modes_since, now);
+    netpollmodechange();
+  }
+  return atomic_load(&modes);
+}
+
 /* Known to block for ever in the wanted direction. */
 bool netpollplain(const pollwait *w) {
-  return load_rlx(&w->pd->registered) && load_rlx(&w->pd->plain[w->want[POLL_WRITE]]) == load_rlx(&modes);
+  return load_rlx(&w->pd->registered) && load_rlx(&w->pd->plain[w->want[POLL_WRITE]]) == load_rlx(&modes) &&
+         !modes_old(cputicks());
 }
 
 /* The kernel has said so, in that generation.  Not kept if anything has happened since the sample: it might be

@@ -172,7 +172,6 @@ static void errands(int64_t now, int64_t *reaped) {
     *reaped = now;
     mreap_idle(now);
     netpollaudit();
-    netpollmodechange();
     os_check_signals();
   }
 }
