@@ -1,4 +1,4 @@
-"""The build: one cffi extension (build_native.py), optimised at link time where the compiler can."""
+"""The build: one cffi extension (build_native.py), optimised at link time if the compiler can."""
 
 import tempfile
 from pathlib import Path
