@@ -699,9 +699,11 @@ def test_signals_that_another_thread_receives() -> None:
         RT_TGSIGQUEUEINFO = {"x86_64": 297, "aarch64": 240}[platform.machine()]
         SI_USER = 0
         libc = ctypes.CDLL(None)
+        started = gmprt.Chan()
         def handler(number, frame):
             raise LookupError("out of the handler")
         def chosen_by_the_kernel():
+            started.recv()
             info = struct.pack("iii116x", signal.SIGUSR1, 0, SI_USER)
             me = threading.get_native_id()
             assert not libc.syscall(RT_TGSIGQUEUEINFO, os.getpid(), me, signal.SIGUSR1, info)
@@ -709,8 +711,9 @@ def test_signals_that_another_thread_receives() -> None:
             signal.signal(signal.SIGUSR1, handler)
             for _ in range(20):
                 thread = threading.Thread(target=chosen_by_the_kernel)
+                thread.start()
                 try:
-                    thread.start()
+                    started.send(None)
                     gmprt.Chan().recv()
                 except LookupError as error:
                     print(error)
