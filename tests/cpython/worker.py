@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import faulthandler
-import importlib.util
+import importlib
 import json
 import os
 import random
@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import Any
 
 import test.support  # type: ignore[import-not-found]
+
+from tests.cpython import find
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -166,7 +168,9 @@ def run(module: str, options: argparse.Namespace) -> None:
 
         def wanted(t: unittest.TestCase) -> bool:
             name = names[id(t)]
-            return name not in done and (not only or within(name, only)) and not within(name, EXCLUDED)
+            return (
+                name not in done and (not only or within(name, only)) and not within(name, EXCLUDED)
+            )
 
         keep(suite, wanted)
         suite.run(recorder)
@@ -192,9 +196,16 @@ def stand(position: str, call: Callable[[], None]) -> None:
             gmprt.run(call)
         else:
             gmprt.debug.install_sigquit()  # run() does it by itself
-            goroutine = gmprt.go(call)
+            goroutine = gmprt.go(deep, call, 3)  # Thread's own frames: some tests count them
             wait(goroutine.join, goroutine.done)
             goroutine.result()
+
+
+def deep(call: Callable[[], None], frames: int) -> None:
+    if frames > 1:
+        deep(call, frames - 1)
+    else:
+        call()
 
 
 def wait(join: Callable[[], object], ended: Callable[[], bool]) -> None:
@@ -230,7 +241,7 @@ def main() -> None:
     options = parser().parse_args()
     os.chdir(options.dir)
     prepare()
-    module = options.module if "." in options.module else f"test.{options.module}"
+    module = find(options.module) or options.module
     stand(options.position, lambda: run(module, options))
 
 
