@@ -202,7 +202,8 @@ bool interpose_install(void) {
   parks = !(env && strcmp(env, "0") == 0);
   if (!dynload) dynload = find_dynload();
   got_resolve(hooks, nelem(hooks));
-  return interpose_refresh() || entries > 0;
+  if (interpose_refresh()) signals_relay(true);
+  return entries > 0;
 }
 
 /* Cheap when nothing was loaded. */
@@ -215,6 +216,7 @@ bool interpose_refresh(void) {
 }
 
 void interpose_remove(void) {
+  signals_relay(false);
   got_restore(hooks, nelem(hooks), kind_of);
   entries = 0;
 }

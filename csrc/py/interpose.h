@@ -268,7 +268,8 @@ int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespe
 int hook_kill(pid_t pid, int sig);
 int hook_killpg(pid_t pgrp, int sig);
 int hook_raise(int sig);
-long signal_syscall_done(long number, long r);
+long hook_signal_syscall(long number, long a, long b, long c, long d, long e, long f);
+void signals_relay(bool on);
 int hook_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 int hook_sigaltstack(const stack_t *ss, stack_t *old);
 

@@ -132,7 +132,7 @@ def urllib3(url: str) -> None:
 
 
 def flask(server: str) -> None:
-    """Flask on werkzeug and its clients in one process; each request has a goroutine or a thread."""
+    """Flask on werkzeug and its clients in one process."""
     import http.client
     import logging
     import socketserver
