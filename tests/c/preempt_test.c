@@ -11,8 +11,11 @@ static void preempt_start(void) {
   CHECK_EQ(gm_preemptible(__start_gm_text, __stop_gm_text), GM_OK);
 }
 
-static _Atomic bool stop;
 static _Atomic long ran;
+
+#if defined(__x86_64__) && !defined(GM_TSAN)
+
+static _Atomic bool stop;
 
 /* Calls nothing, takes no lock. */
 PREEMPTIBLE static void hog(void *arg) {
@@ -21,8 +24,6 @@ PREEMPTIBLE static void hog(void *arg) {
 }
 
 static void notes_time(void *arg) { store_rlx((_Atomic int64_t *)arg, nanotime()); }
-
-#if defined(__x86_64__) && !defined(GM_TSAN)
 
 TEST(a_hog_gives_way, .procs = "1") {
   preempt_start();
