@@ -6,6 +6,10 @@
 #define PREEMPTIBLE __attribute__((section("gm_text"))) noinline
 extern const char __start_gm_text[], __stop_gm_text[];
 
+/* The linker knows the bounds of a section that has something in it. */
+PREEMPTIBLE void something(void);
+void something(void) {}
+
 static void preempt_start(void) {
   runtime_start();
   CHECK_EQ(gm_preemptible(__start_gm_text, __stop_gm_text), GM_OK);
