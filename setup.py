@@ -1,4 +1,4 @@
-            # `pip install . && python -m gmprt` in the source tree imports ./gmprt.
+"""The build: one cffi extension (build_native.py), optimised at link time if the compiler can."""
 
 import tempfile
 from pathlib import Path
@@ -28,9 +28,7 @@ class BuildExt(build_ext):
             source = Path(tmp, "probe.c")
             source.write_text("int probe(void) { return 0; }\n")
             try:
-                objects = self.compiler.compile(
-                    [str(source)], output_dir=tmp, extra_postargs=LTO
-                )
+                objects = self.compiler.compile([str(source)], output_dir=tmp, extra_postargs=LTO)
                 self.compiler.link_shared_object(
                     objects, str(Path(tmp, "probe.so")), extra_postargs=LTO
                 )

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
+from bench import echo
 from bench.common import (
     BATCH,
     CAPACITY,
@@ -176,6 +177,21 @@ async def _sleepers(count: int, _scale: Scale) -> Figures:
     return {"value": time.perf_counter() - start}
 
 
+async def _echo(scale: Scale) -> Figures:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(echo.CHUNK):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, echo.LOCAL, 0, backlog=echo.BACKLOG)
+    async with server:
+        load = echo.Load(server.sockets[0].getsockname()[1], scale)
+        while not load.ended():
+            await asyncio.sleep(echo.NAP)
+        return load.figures()
+
+
 CASES: dict[str, AsyncCase] = {
     "gosched": _gosched,
     "pingpong": _pingpong,
@@ -187,6 +203,8 @@ CASES: dict[str, AsyncCase] = {
     "handoff_control": _handoff_control,
     "sleepers_10k": partial(_sleepers, 10_000),
     "sleepers_100k": partial(_sleepers, 100_000),
+    "sleepers_10k_unmodified": partial(_sleepers, 10_000),
+    "echo": _echo,
 }
 
 

@@ -16,6 +16,7 @@ import gevent  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import gevent.queue  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from gevent import monkey  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
+from bench import echo
 from bench.common import (
     BATCH,
     CAPACITY,
@@ -152,6 +153,18 @@ def _sleepers(count: int, _scale: Scale) -> Figures:
     return {"value": time.perf_counter() - start}
 
 
+def _sleepers_unmodified(count: int, _scale: Scale) -> Figures:
+    monkey.patch_time()
+    start = time.perf_counter()
+    gevent.joinall([gevent.spawn(_time_sleep, NAP) for _ in range(count)])
+    return {"value": time.perf_counter() - start}
+
+
+def _echo(scale: Scale) -> Figures:
+    monkey.patch_socket()
+    return echo.measured(gevent.spawn, gevent.sleep, scale)
+
+
 def cases() -> dict[str, CaseFn]:
     """All cases of gevent."""
     return {
@@ -165,4 +178,6 @@ def cases() -> dict[str, CaseFn]:
         "handoff_control": partial(_delays, gevent.sleep),
         "sleepers_10k": partial(_sleepers, 10_000),
         "sleepers_100k": partial(_sleepers, 100_000),
+        "sleepers_10k_unmodified": partial(_sleepers_unmodified, 10_000),
+        "echo": _echo,
     }

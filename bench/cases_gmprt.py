@@ -1,4 +1,5 @@
-"""gmprt: everything runs inside ``gmprt.run(main)``, but for the native rows (cases_native)."""
+"""gmprt: everything runs inside ``gmprt.run(main)``, but for the native rows (cases_native)
+and those that compare gmprt with a part of itself switched off (switches)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from itertools import repeat
 from typing import Any
 
 import gmprt
-from bench import cases_native
+from bench import cases_native, echo, switches
 from bench.common import (
     BATCH,
     CAPACITY,
@@ -20,7 +21,9 @@ from bench.common import (
     Figures,
     Gaps,
     Scale,
+    Ticks,
     each,
+    handover,
     memory_bytes,
     metered,
     nothing,
@@ -181,10 +184,18 @@ def _delays(block: Callable[[float], Any], scale: Scale) -> Figures:
     return gaps.figures()
 
 
-def _sleepers(count: int, _scale: Scale) -> Figures:
+def _sleepers(sleep: Callable[[float], Any], count: int, _scale: Scale) -> Figures:
     start = time.perf_counter()
-    _results([go(gmprt.sleep, NAP) for _ in range(count)])
+    _results([go(sleep, NAP) for _ in range(count)])
     return {"value": time.perf_counter() - start}
+
+
+def _lock_handover(scale: Scale) -> Figures:
+    return metered(scale, partial(_result, handover(go)))
+
+
+def _preemption_delay(scale: Scale) -> Figures:
+    return Ticks(2 * scale.block).measured(go, scale.switchers)
 
 
 _PYTHON: dict[str, CaseFn] = {
@@ -198,8 +209,12 @@ _PYTHON: dict[str, CaseFn] = {
     "handoff": partial(_delays, time.sleep),
     "handoff_c": partial(_delays, sleep_in_c),
     "handoff_control": partial(_delays, gmprt.sleep),
-    "sleepers_10k": partial(_sleepers, 10_000),
-    "sleepers_100k": partial(_sleepers, 100_000),
+    "sleepers_10k": partial(_sleepers, gmprt.sleep, 10_000),
+    "sleepers_100k": partial(_sleepers, gmprt.sleep, 100_000),
+    "sleepers_10k_unmodified": partial(_sleepers, time.sleep, 10_000),
+    "lock_handover": _lock_handover,
+    "echo": partial(echo.measured, go, time.sleep),
+    "preemption_delay": _preemption_delay,
 }
 
 
@@ -210,4 +225,4 @@ def _inside(case: CaseFn, scale: Scale) -> Figures:
 def cases() -> dict[str, CaseFn]:
     """All cases of gmprt."""
     inside: dict[str, CaseFn] = {name: partial(_inside, case) for name, case in _PYTHON.items()}
-    return inside | cases_native.cases()
+    return inside | cases_native.cases() | switches.cases()

@@ -14,6 +14,7 @@ from itertools import repeat
 from threading import Event, Semaphore, Thread
 from typing import Any
 
+from bench import echo
 from bench.common import (
     BATCH,
     CAPACITY,
@@ -23,7 +24,9 @@ from bench.common import (
     Figures,
     Gaps,
     Scale,
+    Ticks,
     each,
+    handover,
     memory_bytes,
     metered,
     nothing,
@@ -159,6 +162,14 @@ def _sleepers(count: int, _scale: Scale) -> Figures:
     return {"value": time.perf_counter() - start}
 
 
+def _lock_handover(scale: Scale) -> Figures:
+    return metered(scale, handover(_start))
+
+
+def _preemption_delay(scale: Scale) -> Figures:
+    return Ticks(2 * scale.block).measured(_start, scale.switching_threads)
+
+
 def cases() -> dict[str, CaseFn]:
     """All cases of threads; 100 000 of them are beyond the usual limits of a system."""
     return {
@@ -171,4 +182,8 @@ def cases() -> dict[str, CaseFn]:
         "handoff_c": partial(_delays, sleep_in_c),
         "handoff_control": partial(_delays, time.sleep),
         "sleepers_10k": partial(_sleepers, 10_000),
+        "sleepers_10k_unmodified": partial(_sleepers, 10_000),
+        "lock_handover": _lock_handover,
+        "echo": partial(echo.measured, _start, time.sleep),
+        "preemption_delay": _preemption_delay,
     }

@@ -16,6 +16,12 @@ class Case:
     figures: tuple[str, ...] = ("value",)
     timeout: float = 60.0  # seconds for one process
     most_rounds: int = 99  # the long ones are not repeated as often
+    units: tuple[str, ...] = ()  # of the figures, if they differ
+    placed: bool = False  # its process leaves a CPU to the load
+
+    def unit_of(self, figure: str) -> str:
+        """The unit of one of its figures."""
+        return self.units[self.figures.index(figure)] if self.units else self.unit
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,10 @@ class Column:
     peer: str
     env: dict[str, str] = field(default_factory=dict)
 
+    def counterpart(self, peer: str) -> str:
+        """The column of `peer` in the same configuration."""
+        return self.name.replace(self.peer, peer)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -35,14 +45,16 @@ class Goal:
     limit: float
     figure: str = "value"
     at_least: bool = False
+    peer: str = ""  # the limit is a multiple of this peer's figure at the same GOMAXPROCS
 
-    def met(self, value: float) -> bool:
-        """Whether `value` is good enough."""
-        return value >= self.limit if self.at_least else value <= self.limit
+    def met(self, value: float, base: float = 1) -> bool:
+        """Whether `value` is good enough; `base`: the peer's figure."""
+        limit = self.limit * base
+        return value >= limit if self.at_least else value <= limit
 
     def text(self) -> str:
-        """For example ``<= 60``."""
-        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+        """For example ``<= 60``, ``>= 0.8 Go``."""
+        return f"{'>=' if self.at_least else '<='} {self.limit:g} {self.peer}".rstrip()
 
 
 DELAY = ("p50", "p99", "p99.9", "max")
@@ -67,6 +79,25 @@ CASES = (
     Case("handoff_control", "turns of 1000 beside a cooperative sleep", "ms", DELAY, 120, 3),
     Case("sleepers_10k", "10 000 sleepers of 0.5 s, total", "s", timeout=120, most_rounds=3),
     Case("sleepers_100k", "100 000 sleepers of 0.5 s, total", "s", timeout=180, most_rounds=3),
+    Case("sleepers_10k_unmodified", "10 000 in plain time.sleep(0.5), total", "s", timeout=120),
+    Case("lock_handover", "threading.Lock handed over, round trip", "ns"),
+    Case(
+        "echo",
+        "echo, 1000 connections",
+        "",
+        ("rate", "p50", "p99", "cpu"),
+        units=("1/s", "us", "us", "us"),
+        placed=True,
+    ),
+    Case("recv_overhead", "recv in an ordinary thread", "ns", ("added", "without"), 120, 1),
+    Case("preemption_cost", "slow-down by preemption", "%", timeout=300, most_rounds=1),
+    Case(
+        "preemption_delay",
+        "lateness of 1000 sleepers beside a hog",
+        "ms",
+        ("p99", "worst", "machine"),
+        timeout=120,
+    ),
 )
 
 COLUMNS = (
@@ -86,6 +117,7 @@ PEERS = tuple(dict.fromkeys(column.peer for column in COLUMNS))
 
 KB = 1000
 MEMORY_GOAL = (9 if sys.version_info < (3, 12) else 7) * KB
+ECHO_GOAL = 0.82  # 90 000 requests/s where Go does 110 000
 
 GOALS = (
     Goal("gosched", 60),
@@ -102,4 +134,11 @@ GOALS = (
     Goal("native_tree", 1.7, SPEEDUP, at_least=True),
     Goal("handoff", 15, "p99.9"),
     Goal("handoff_c", 15, "p99.9"),
+    Goal("sleepers_10k_unmodified", 0.7),
+    Goal("lock_handover", 1500),
+    Goal("echo", ECHO_GOAL, "rate", at_least=True, peer="Go"),
+    Goal("echo", 1, "p99", peer="Go"),
+    Goal("recv_overhead", 10, "added"),
+    Goal("preemption_cost", 1),
+    Goal("preemption_delay", 12, "worst"),
 )

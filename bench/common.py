@@ -9,10 +9,15 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import subprocess
+import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from threading import Lock
+from typing import Any
 
 Figures = dict[str, float]
 
@@ -21,6 +26,7 @@ CAPACITY = 128
 SELECT_CHANNELS = 4
 NAP = 0.5
 WARM_UP = 0.05
+TICK = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,12 @@ class Scale:
     idle: float  # seconds before memory is read a second time
     switchers: int  # goroutines that take turns in the hand-off cases
     block: float  # seconds the blocking call beside them takes
+    echo: float  # seconds of load
+    pairs: int  # of child processes, with a feature of gmprt switched on and off
 
 
-FULL = Scale(0.2, 3, 100_000, 2_000, 100, 3.0, 1000, 1.0)
-QUICK = Scale(0.04, 3, 10_000, 500, 100, 1.5, 1000, 1.0)
+FULL = Scale(0.2, 3, 100_000, 2_000, 100, 3.0, 1000, 1.0, 3.0, 9)
+QUICK = Scale(0.04, 3, 10_000, 500, 100, 1.5, 1000, 1.0, 1.0, 3)
 
 CaseFn = Callable[[Scale], Figures]
 
@@ -153,3 +161,95 @@ def sleep_in_c(seconds: float) -> None:
     end = time.perf_counter() + seconds
     while (left := end - time.perf_counter()) > 0:
         usleep(min(int(left * 1e6) + 1, 999_999))
+
+
+def handover(start: Callable[..., Any]) -> Callable[[int], float]:
+    """Seconds for n round trips of a `threading.Lock` from the caller to what `start` starts."""
+    there, back = Lock(), Lock()
+    there.acquire()
+    back.acquire()
+
+    def answer(n: int) -> None:
+        for _ in repeat(None, n):
+            there.acquire()
+            back.release()
+
+    def run(n: int) -> float:
+        other = start(answer, n)
+        begin = time.perf_counter()
+        for _ in repeat(None, n):
+            there.release()
+            back.acquire()
+        seconds = time.perf_counter() - begin
+        other.join()
+        return seconds
+
+    return run
+
+
+# Alone in its process: no GIL to wait for, and nothing to do but to sleep.
+_CONTROL = """
+import gc, time
+gc.disable()
+print("ready", flush=True)
+worst, end = 0.0, time.perf_counter() + {seconds}
+while (now := time.perf_counter()) < end:
+    time.sleep(0.001)
+    worst = max(worst, time.perf_counter() - now - 0.001)
+print(worst)
+"""
+
+
+class Control:
+    """What the machine itself adds to a sleep meanwhile, at worst."""
+
+    def __init__(self, seconds: float) -> None:
+        command = [sys.executable, "-S", "-c", _CONTROL.format(seconds=seconds)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def worst(self) -> float:
+        """Seconds."""
+        return float(self._process.communicate()[0])
+
+
+class Ticks:
+    """Sleepers that note how late they wake, beside a loop that never gives way."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._late: array[int] = array("q")
+        self._hogs = 0
+
+    def tick(self) -> None:
+        """Sleep again and again, as long as the hog runs."""
+        clock, append, sleep = time.perf_counter_ns, self._late.append, time.sleep
+        while self._hogs:
+            due = clock() + round(TICK * 1e9)
+            sleep(TICK)
+            append(clock() - due)
+
+    def hog(self) -> None:
+        """Compute, with no call that blocks or gives way."""
+        end = time.perf_counter() + self._seconds
+        while time.perf_counter() < end:
+            pass
+        self._hogs -= 1
+
+    def measured(self, start: Callable[..., Any], count: int) -> Figures:
+        """`count` sleepers and a hog, started with `start(fn)`; lateness in milliseconds."""
+        self._hogs = 1
+        sleepers = [start(self.tick) for _ in range(count)]
+        time.sleep(TICK)  # all have begun
+        control = Control(self._seconds)
+        del self._late[:]
+        start(self.hog).join()
+        for sleeper in sleepers:
+            sleeper.join()
+        ordered = sorted(self._late)
+        return {
+            "p99": _rank(ordered, 0.99) / 1e6,
+            "worst": ordered[-1] / 1e6,
+            "machine": control.worst() * 1e3,
+        }

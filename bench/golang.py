@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from bench import echo
 from bench.cache import built
 
 _SOURCES = Path(__file__).with_name("go")
@@ -43,4 +44,8 @@ def build(go: str) -> list[str]:
         output("build", "-o", str(directory / "peer"), ".")
 
     sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-    return [str(built("go", [output("version"), *sources], compile_to) / "peer")]
+    peer = str(built("go", [output("version"), *sources], compile_to) / "peer")
+    try:
+        return [peer, "-client", str(echo.client())]
+    except RuntimeError:  # then it has no echo row
+        return [peer]

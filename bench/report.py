@@ -95,10 +95,14 @@ class Report:
 
     def _verdict(self, goal: Goal, column: Column) -> list[str]:
         """The figure, and whether it is good enough; an error is not."""
-        cell = self.results[goal.case, goal.figure].get(column.name)
+        row = (goal.case, goal.figure)
+        cell = self.results[row].get(column.name)
         value = cell.median() if cell else None
         if value is not None:
-            return [number(value), "met" if goal.met(value) else "MISSED"]
+            base = self._value(row, column.counterpart(goal.peer)) if goal.peer else 1
+            if base is None:
+                return [number(value), f"no {goal.peer}"]
+            return [number(value), "met" if goal.met(value, base) else "MISSED"]
         if self.peers[column.peer].error or (cell and cell.errors):
             return ["error", "MISSED"]
         return [_NONE, ""]
@@ -183,7 +187,7 @@ def titled_rows() -> list[tuple[Row, str, str]]:
     for case in CASES:
         for figure in case.figures:
             title = case.title if figure == "value" else f"{case.title}, {figure}"
-            rows.append(((case.name, figure), title, case.unit))
+            rows.append(((case.name, figure), title, case.unit_of(figure)))
         if case.name == "native_tree":
             rows.append(((case.name, SPEEDUP), f"{case.title}, speed-up on 2 Ps", "x"))
     return rows

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import golang
+from bench import echo, golang
 from bench.catalog import COLUMNS, SPEEDUP, Case, Column
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
@@ -82,7 +83,9 @@ Row = tuple[str, str]  # case, figure
 Results = dict[Row, dict[str, Cell]]
 
 
-def call(command: list[str], env: dict[str, str], timeout: float) -> Outcome:
+def call(
+    command: list[str], env: dict[str, str], timeout: float, cpus: set[int] | None = None
+) -> Outcome:
     """Run `command`, which prints one line of JSON; it is gone on return, whatever happened."""
     process = subprocess.Popen(
         command,
@@ -93,6 +96,7 @@ def call(command: list[str], env: dict[str, str], timeout: float) -> Outcome:
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=partial(os.sched_setaffinity, 0, cpus) if cpus else None,
     )
     try:
         out, err = process.communicate(timeout=timeout)
@@ -201,7 +205,8 @@ def _run_case(case: Case, column: Column, peer: Peer, settings: Settings) -> Out
     flags = ["--quick"] if settings.quick else []
     # Options first: the peer in Go knows them only there.
     command = [*peer.command, *flags, case.name]
-    return call(command, column.env, settings.timeout or case.timeout)
+    cpus, env = echo.placed() if case.placed else (None, {})
+    return call(command, column.env | env, settings.timeout or case.timeout, cpus)
 
 
 def _order(

@@ -19,6 +19,12 @@
  * see, is found by the audit: once a second sysmon adds anew what has begun to wait since, and the kernel
  * says EEXIST, as it should, or has just healed a registration that had died.
  *
+ * Modes.  Whether a descriptor is a blocking one is known to the kernel alone, and asking costs as much as the call
+ * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and then
+ * all is to be asked for anew; descriptors share their modes, so it is not enough to ask for that one.
+ * After a second it is as well, for changes that nobody reported: by a library that we do not see, or by another
+ * process that shares the file.
+ *
  * Sleeping until a deadline is exact: epoll_pwait2 takes nanoseconds.  Without it (Linux < 5.11) the
  * timeout is rounded up to milliseconds.
  *
@@ -47,11 +53,13 @@ struct pollDesc {
   _Atomic uint32_t nwait;  /* waiters in both queues */
   _Atomic uint32_t seq[2]; /* events seen, per direction */
   waitq q[2];
+  _Atomic uint64_t plain[2]; /* the generation of modes in which it was known to be a blocking descriptor */
 };
 
 static int epfd = -1, breakfd = -1;
 static _Atomic uint32_t breaksig; /* a break is under way */
 static _Atomic uint32_t waiters;
+static _Atomic uint64_t modes = 1, modes_since; /* ticks */
 static _Atomic bool unaudited; /* somebody has begun to wait since the last audit */
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 static bool no_pwait2;
@@ -306,7 +314,10 @@ static void forget(pollDesc *pd, int fd, bool open) {
     if (open) epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
     store_rlx(&pd->registered, false);
   }
-  for (int mode = 0; mode < 2; mode++) event(pd, mode, WAKE_CLOSED, &list);
+  for (int mode = 0; mode < 2; mode++) {
+    store_rlx(&pd->plain[mode], 0);
+    event(pd, mode, WAKE_CLOSED, &list);
+  }
   spin_unlock(&pd->lock);
   readyall(list);
 }
@@ -329,6 +340,40 @@ void netpollclosed(int fd) {
 void netpollopened(int fd) {
   pollDesc *pd = known_desc(fd);
   if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, false);
+}
+
+/* ---- modes ---------------------------------------------------------------------------------------------- */
+
+/* The mode of some descriptor has changed, or its time-out. */
+void netpollmodechange(void) { xadd(&modes, 1); }
+
+static bool modes_old(uint64_t now) {
+  return ticks_to_ns(now - load_rlx(&modes_since)) > (int64_t)AUDIT_S * 1000000000;
+}
+
+/* The generation: to be read before the kernel is asked. */
+uint64_t netpollmodes(void) {
+  uint64_t now = cputicks();
+  if (modes_old(now)) {
+    store_rlx(&modes_since, now);
+    netpollmodechange();
+  }
+  return atomic_load(&modes);
+}
+
+/* Known to block for ever in the wanted direction. */
+bool netpollplain(const pollwait *w) {
+  return load_rlx(&w->pd->registered) && load_rlx(&w->pd->plain[w->want[POLL_WRITE]]) == load_rlx(&modes) &&
+         !modes_old(cputicks());
+}
+
+/* The kernel has said so, in that generation.  Not kept if anything has happened since the sample: it might be
+ * another file by now. */
+void netpollsetplain(const pollwait *w, uint64_t generation) {
+  pollDesc *pd = w->pd;
+  spin_lock(&pd->lock);
+  if (load_rlx(&pd->registered) && !moved(w)) store_rlx(&pd->plain[w->want[POLL_WRITE]], generation);
+  spin_unlock(&pd->lock);
 }
 
 int gm_close(int fd) {

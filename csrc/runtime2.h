@@ -218,6 +218,7 @@ struct M {
   _Atomic uint64_t parks, ended;
   _Atomic bool dying;
   _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
+  _Atomic bool tries; /* in a call that cannot block */
   _Atomic uint32_t drops; /* of the host lock, if the host counts them: tells one call from the next */
   pid_t vforked;      /* own thread: in vfork, or a child of it */
   _Atomic bool preempt;        /* sysmon: the goroutine that runs here shall yield, */
@@ -554,6 +555,10 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted);
 void netpollclosing(int fd);
 void netpollclosed(int fd);
 void netpollopened(int fd);
+uint64_t netpollmodes(void);
+void netpollmodechange(void);
+bool netpollplain(const pollwait *w);
+void netpollsetplain(const pollwait *w, uint64_t modes);
 void netpollaudit(void);
 bool netpoll_unaudited(void);
 int netpollinit(void);

@@ -20,7 +20,8 @@
  *
  * Its pace: 20 us at most attentive, doubled after 50 rounds in which it took nothing, up to 10 ms, or
  * 1 ms while work waits behind a running goroutine; never past the end of that one's slice, nor past the next
- * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle it sleeps until an M wakes it. */
+ * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle and
+ * nobody driving it sleeps until an M wakes it. */
 #include <stdlib.h>
 
 #include "runtime2.h"
@@ -213,14 +214,18 @@ void sysmon_wake(void) {
   if (xchg(&sched.sysmonwait, false)) notewakeup(&sched.sysmonnote);
 }
 
-/* All Ps idle: nothing can block, nothing can expire. */
+/* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
+ * nothing can expire.  A new driver takes a P first, and that wakes sysmon. */
+static bool all_rest(void) {
+  return load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder);
+}
+
 static void deep_sleep(void) {
   bool nap = netpoll_unaudited();
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
-  if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) &&
-      !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
+  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
@@ -262,7 +267,7 @@ void *sysmon_main(void *arg) {
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
-    if (load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs)) {
+    if (all_rest()) {
       deep_sleep();
       idle = 0;
       delay = SYSMON_MIN_US * 1000;

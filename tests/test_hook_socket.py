@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -813,6 +815,74 @@ def test_close_of_a_duplicate_disturbs_nobody(procs: int) -> None:
         assert other.result(PATIENCE) == failure(OSError, errno.EBADF)
         b.send(b"x")
         assert waiting.result(PATIENCE) == b"x"
+
+
+def _warm(a: socket.socket, b: socket.socket) -> None:
+    """Waits often enough that the mode of `a` is known."""
+    for _ in range(4):
+        g = go(a.recv, 10)
+        parked(g, "IO wait")
+        b.send(b"x")
+        assert g.result(PATIENCE) == b"x"
+
+
+def _unseen(a: socket.socket) -> None:
+    """Nobody hears of it; it counts after a second."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.fcntl(a.fileno(), fcntl.F_SETFL, fcntl.fcntl(a, fcntl.F_GETFL) | os.O_NONBLOCK)
+    gmprt.sleep(1.1)
+
+
+MODES: dict[str, Callable[[socket.socket], object]] = {
+    "setblocking": lambda a: a.setblocking(False),
+    "a duplicate": lambda a: a.dup().setblocking(False),
+    "set_blocking": lambda a: os.set_blocking(a.fileno(), False),
+    "fcntl": lambda a: fcntl.fcntl(a, fcntl.F_SETFL, fcntl.fcntl(a, fcntl.F_GETFL) | os.O_NONBLOCK),
+    "ioctl": lambda a: fcntl.ioctl(a, termios.FIONBIO, struct.pack("i", 1)),
+    "its own time-out": lambda a: own_timeout(a, socket.SO_RCVTIMEO, 0.02),
+    "unseen": _unseen,
+}
+
+
+@pytest.mark.parametrize("how", MODES)
+def test_a_mode_that_changes(how: str, procs: int) -> None:
+    """What is known of a socket that has been waited for holds no longer."""
+    with ExitStack() as stack:
+        a, b = pair(stack)
+        _warm(a, b)
+        go(MODES[how], a).join()
+        assert go(outcome, lambda: a.recv(1)).result(PATIENCE) == failure(
+            BlockingIOError, errno.EAGAIN
+        )
+
+
+def test_a_mode_that_changes_back(procs: int) -> None:
+    with ExitStack() as stack:
+        a, b = pair(stack)
+        _warm(a, b)
+        a.setblocking(False)
+        assert go(outcome, lambda: a.recv(1)).result(PATIENCE) == failure(
+            BlockingIOError, errno.EAGAIN
+        )
+        a.setblocking(True)
+        _warm(a, b)
+
+
+def test_a_mode_is_that_of_the_file_not_of_its_number(procs: int) -> None:
+    with ExitStack() as stack:
+        a, b = pair(stack)
+        _warm(a, b)
+        number = a.fileno()
+        a.close()
+        c, d = socket.socketpair(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        stack.enter_context(c)
+        stack.enter_context(d)
+        assert c.fileno() == number
+        assert go(outcome, lambda: c.recv(1)).result(PATIENCE) == failure(
+            BlockingIOError, errno.EAGAIN
+        )
 
 
 def test_another_file_is_put_in_its_place(procs: int) -> None:

@@ -11,6 +11,11 @@ RUN = Path(__file__).parent / "models" / "run.sh"
 pytestmark = pytest.mark.skipif(shutil.which("spin") is None, reason="spin not installed")
 
 
+@pytest.fixture(autouse=True)
+def _watchdog() -> None:
+    """Millions of states take as long as the machine makes it: see the time limit below."""
+
+
 @pytest.mark.parametrize("model", ["licence", "park", "stw"])
 def test_model(model: str) -> None:
     run = subprocess.run(

@@ -342,7 +342,7 @@ print("ok")
 
 
 def test_cprofile_counts_every_call() -> None:
-    """One profiler, in one goroutine: before 3.12 as many as one likes, since 3.12 one at a time."""
+    """One profiler, in one goroutine: since 3.12 there may be one at a time."""
     body = """
 import cProfile, pstats
 def profiled(n):

@@ -664,6 +664,65 @@ def test_interval_timers() -> None:
     assert run_child(code).stdout == "done\n"
 
 
+def test_signals_to_oneself_are_handled_at_once() -> None:
+    """Other threads would take them, too: they do not block any."""
+    code = """
+        import gmprt, os, signal, threading
+        handled = 0
+        def handler(number, frame):
+            global handled
+            handled += 1
+        def main():
+            signal.signal(signal.SIGUSR1, handler)
+            fd = os.open(f"/proc/{os.getpid()}", os.O_DIRECTORY)
+            gate = threading.Event()
+            thread = threading.Thread(target=gate.wait)
+            thread.start()
+            for i in range(2000):
+                if i % 2:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                else:
+                    signal.pidfd_send_signal(fd, signal.SIGUSR1)
+                assert handled == i + 1, (handled, i)
+            gate.set()
+            thread.join()
+        gmprt.run(main)
+        print("done")
+    """
+    assert run_child(code).stdout == "done\n"
+
+
+def test_signals_that_another_thread_receives() -> None:
+    """The kernel may give it one that is for the process; main is interrupted all the same."""
+    code = """
+        import ctypes, gmprt, os, platform, signal, struct, threading
+        RT_TGSIGQUEUEINFO = {"x86_64": 297, "aarch64": 240}[platform.machine()]
+        SI_USER = 0
+        libc = ctypes.CDLL(None)
+        started = gmprt.Chan()
+        def handler(number, frame):
+            raise LookupError("out of the handler")
+        def chosen_by_the_kernel():
+            started.recv()
+            info = struct.pack("iii116x", signal.SIGUSR1, 0, SI_USER)
+            me = threading.get_native_id()
+            assert not libc.syscall(RT_TGSIGQUEUEINFO, os.getpid(), me, signal.SIGUSR1, info)
+        def main():
+            signal.signal(signal.SIGUSR1, handler)
+            for _ in range(20):
+                thread = threading.Thread(target=chosen_by_the_kernel)
+                thread.start()
+                try:
+                    started.send(None)
+                    gmprt.Chan().recv()
+                except LookupError as error:
+                    print(error)
+                thread.join()
+        gmprt.run(main)
+    """
+    assert run_child(code).stdout == "out of the handler\n" * 20
+
+
 def test_signals_in_the_main_thread_without_run() -> None:
     """The main thread waiting as an ordinary thread is interrupted too."""
     code = """

@@ -134,9 +134,11 @@ def test_gomaxprocs_changes_while_everybody_works() -> None:
             gmprt.sleep(0.001)
 
     workers = [go(talk) for _ in range(5)] + [go(block) for _ in range(4)] + [Thread(talk)]
-    for t in [mixed(i, change, i) for i in range(3)]:
-        t.result(PATIENCE)
-    stop = True
+    try:
+        for t in [mixed(i, change, i) for i in range(3)]:
+            t.result(PATIENCE)
+    finally:
+        stop = True
     assert all(w.result(PATIENCE) > 0 for w in workers)
     assert 1 <= gmprt.gomaxprocs() <= 8
     assert gmprt.stats().stop_the_worlds > 0

@@ -2,6 +2,7 @@
 //
 //	peer -list            names of the cases, and the version of Go
 //	peer [-quick] CASE    one case; its figures as JSON
+//	-client PATH          the load of the echo case
 package main
 
 import (
@@ -9,7 +10,9 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"net"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -29,6 +32,13 @@ const (
 	trees    = 7
 )
 
+// As in bench/echo.py.
+const (
+	connections = 1000
+	chunk       = 1024
+	bytes       = 64
+)
+
 type figures map[string]float64
 
 // scale mirrors Scale in bench/common.py.
@@ -39,11 +49,12 @@ type scale struct {
 	idle      time.Duration
 	switchers int
 	block     time.Duration
+	echo      float64
 }
 
 var (
-	full  = scale{0.2, 3, 100_000, 3 * time.Second, 1000, time.Second}
-	quick = scale{0.04, 3, 10_000, 1500 * time.Millisecond, 1000, time.Second}
+	full  = scale{0.2, 3, 100_000, 3 * time.Second, 1000, time.Second, 3}
+	quick = scale{0.04, 3, 10_000, 1500 * time.Millisecond, 1000, time.Second, 1}
 )
 
 // metered finds a run of about the budget, as Meter does, and gives the median ns per operation.
@@ -332,6 +343,70 @@ func sleepers(count int) figures {
 	return figures{"value": time.Since(start).Seconds()}
 }
 
+// handover passes locks that were taken by the other goroutine, which sync.Mutex allows.
+func handover(s scale) figures {
+	return metered(s, 1, func(n int) {
+		var there, back sync.Mutex
+		there.Lock()
+		back.Lock()
+		go func() {
+			for range n {
+				there.Lock()
+				back.Unlock()
+			}
+		}()
+		for range n {
+			there.Unlock()
+			back.Lock()
+		}
+	})
+}
+
+var client string
+
+// echo serves the client of bench/echo.py, one goroutine for each connection.
+func echo(s scale) figures {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serve(connection)
+		}
+	}()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	load := exec.Command(client, port, fmt.Sprint(connections), fmt.Sprint(bytes), fmt.Sprint(s.echo/4), fmt.Sprint(s.echo))
+	load.Stderr = os.Stderr
+	out, err := load.Output()
+	if err != nil {
+		panic(err)
+	}
+	var answer figures
+	if err := json.Unmarshal(out, &answer); err != nil {
+		panic(err)
+	}
+	return answer
+}
+
+func serve(connection net.Conn) {
+	defer connection.Close()
+	buffer := make([]byte, chunk)
+	for {
+		n, err := connection.Read(buffer)
+		if err != nil {
+			return
+		}
+		if _, err := connection.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
 var cases = map[string]func(scale) figures{
 	"gosched":         gosched,
 	"pingpong":        pingpong,
@@ -350,12 +425,20 @@ var cases = map[string]func(scale) figures{
 	"handoff_control": func(s scale) figures { return delays(s, time.Sleep) },
 	"sleepers_10k":    func(scale) figures { return sleepers(10_000) },
 	"sleepers_100k":   func(scale) figures { return sleepers(100_000) },
+	"lock_handover":   handover,
+	"echo":            echo,
+
+	"sleepers_10k_unmodified": func(scale) figures { return sleepers(10_000) },
 }
 
 func main() {
 	list := flag.Bool("list", false, "print the version and the names of the cases")
 	short := flag.Bool("quick", false, "shorter runs")
+	flag.StringVar(&client, "client", "", "the load of the echo case")
 	flag.Parse()
+	if client == "" {
+		delete(cases, "echo")
+	}
 	var answer any
 	if *list {
 		names := make([]string, 0, len(cases))

@@ -71,3 +71,23 @@ int hook_pipe2(int fd[2], int flags) { return opened_pair(real.pipe2(fd, flags),
 int hook_dup(int fd) { return opened(real.dup(fd)); }
 int hook_eventfd(unsigned n, int flags) { return opened(real.eventfd(n, flags)); }
 int hook_open64(const char *path, int flags, mode_t mode) { return opened(real.open64(path, flags, mode)); }
+
+/* fcntl: hook_file.c */
+int hook_ioctl(int fd, unsigned long request, void *arg) {
+  int r = real.ioctl(fd, request, arg);
+  if (request == FIONBIO) netpollmodechange();
+  return r;
+}
+
+static bool is_timeout(int option) {
+#ifdef SO_RCVTIMEO_NEW
+  if (option == SO_RCVTIMEO_NEW || option == SO_SNDTIMEO_NEW) return true;
+#endif
+  return option == SO_RCVTIMEO || option == SO_SNDTIMEO;
+}
+
+int hook_setsockopt(int fd, int level, int option, const void *value, socklen_t len) {
+  int r = real.setsockopt(fd, level, option, value, len);
+  if (level == SOL_SOCKET && is_timeout(option)) netpollmodechange();
+  return r;
+}

@@ -231,6 +231,7 @@ int hook_fcntl64(int fd, int op, void *arg) {
     call_handoff();
   }
   int r = real.fcntl64(fd, op, arg);
+  if (op == F_SETFL) netpollmodechange();
   if (r >= 0 && (op == F_DUPFD || op == F_DUPFD_CLOEXEC)) netpollopened(r);
   return r;
 }

@@ -5,8 +5,13 @@
  * pthread_sigmask reads and changes; the real one takes effect for the main goroutine, on the thread that
  * lends its state (pyrun.c), and around calls that make processes and threads (hook_fork.c).
  *
- * A signal that a goroutine sends to its own process has run its C handler when the call returns, as on a
- * thread that does not block it: the lending thread is asked to acknowledge (lender_sync).
+ * A signal that the main goroutine sends to its own process has run its C handler when the call returns, as on a
+ * thread that does not block it: the lending thread is asked to be ready for it (lender_expose), and then to
+ * acknowledge (lender_sync).
+ *
+ * A signal for the process is its main thread's if that does not block it, and else any thread's.  The thread that
+ * lends blocks all for as long as it is awake, so that another thread of the program may get it instead: the relay
+ * in front of the program's handlers passes it on to the thread that should have got it.
  *
  * The runtime's own handlers (stack growth, preemption) stay in front whatever the program installs: what it
  * wishes is kept behind them, and called for what is not ours. */
@@ -159,22 +164,33 @@ int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespe
 
 /* ---- sending ------------------------------------------------------------------------------------------------------ */
 
-/* The signal was sent to this process: its handler has run before the call returns. */
-static int acknowledged(int r, bool to_us) {
-  G *gp = r == 0 && to_us ? running() : NULL;
-  if (gp && ((Goroutine *)gp->handle)->lent) {
-    int e = errno_get();
-    lender_sync(gp);
-    errno_set(e);
-  }
-  return r;
+/* The main goroutine sends a signal to its own process, or may do so: between these its thread is open to it. */
+static G *sending(bool to_us) {
+  G *gp = to_us ? running() : NULL;
+  if (!gp || !((Goroutine *)gp->handle)->lent) return NULL;
+  lender_expose(gp);
+  return gp;
+}
+
+/* Its handler has run before the call returns. */
+static void sent(G *gp) {
+  if (!gp) return;
+  int e = errno_get();
+  lender_sync(gp);
+  errno_set(e);
 }
 
 int hook_kill(pid_t pid, int sig) {
-  return acknowledged(real.kill(pid, sig), pid == getpid() || pid == 0 || pid == -getpgrp());
+  G *gp = sending(pid == getpid() || pid == 0 || pid == -getpgrp());
+  int r = real.kill(pid, sig);
+  sent(gp);
+  return r;
 }
 int hook_killpg(pid_t pgrp, int sig) {
-  return acknowledged(real.killpg(pgrp, sig), pgrp == 0 || pgrp == getpgrp());
+  G *gp = sending(pgrp == 0 || pgrp == getpgrp());
+  int r = real.killpg(pgrp, sig);
+  sent(gp);
+  return r;
 }
 
 /* Those that mean this very thread, and end the process. */
@@ -189,11 +205,18 @@ int hook_raise(int sig) {
   if (!gp || synchronous(sig)) return real.raise(sig);
   pid_t tid = lent_tid(gp);
   if (!tid) return real.kill(getpid(), sig);
-  return acknowledged((int)real.syscall(SYS_tgkill, getpid(), tid, sig), true);
+  int r = (int)real.syscall(SYS_tgkill, getpid(), tid, sig);
+  sent(gp);
+  return r;
 }
 
 int hook_pthread_kill(pthread_t t, int sig) {
-  if (!is_goroutine(t)) return acknowledged(real.pthread_kill(t, sig), running() && t == hook_pthread_self());
+  if (!is_goroutine(t)) {
+    G *gp = sending(running() && t == hook_pthread_self());
+    int r = real.pthread_kill(t, sig);
+    sent(gp);
+    return r;
+  }
   if (!goroutine_alive(t)) return ESRCH;
   if (sig == 0) return 0;
   if (synchronous(sig) && running() && t == hook_pthread_self()) return real.raise(sig);
@@ -201,17 +224,73 @@ int hook_pthread_kill(pthread_t t, int sig) {
 }
 
 /* pidfd_send_signal and tgkill have no functions of their own everywhere. */
-long signal_syscall_done(long number, long r) {
-  if (number == SYS_pidfd_send_signal || number == SYS_tgkill) acknowledged((int)r, true);
+long hook_signal_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  G *gp = sending(number == SYS_pidfd_send_signal || number == SYS_tgkill);
+  long r = real.syscall(number, a, b, c, d, e, f);
+  sent(gp);
   return r;
 }
 
 /* ---- handlers --------------------------------------------------------------------------------------------------- */
 
+/* What the program wished, for signals in whose way the relay stands. */
+static struct sigaction wished[NSIG];
+typedef void handler(int sig, siginfo_t *info, void *context); /* one with a single parameter ignores the others */
+static _Atomic(handler *) handlers[NSIG];
+
+/* Signals for the process go to the thread that lends, if the main goroutine does not block them. */
+static void relay(int sig, siginfo_t *info, void *context) {
+  bool aimed = info->si_code == SI_TKILL; /* at this very thread */
+  if (!aimed && os_gettid() != getpid() && lender_takes(sig)) {
+    int e = errno_get();
+    siginfo_t copy = *info;
+    copy.si_code = SI_QUEUE; /* only the kernel may say anything else to another thread */
+    real.syscall(SYS_rt_tgsigqueueinfo, getpid(), getpid(), sig, &copy);
+    errno_set(e);
+    return;
+  }
+  load_acq(&handlers[sig])(sig, info, context);
+}
+
+static bool relayed(int sig, const struct sigaction *act) {
+  return sig > 0 && sig < NSIG && !synchronous(sig) && sig != os_kick_signal() && act->sa_handler != SIG_DFL &&
+         act->sa_handler != SIG_IGN && act->sa_sigaction != relay;
+}
+
+static int relay_install(int sig, const struct sigaction *act, struct sigaction *old) {
+  struct sigaction ours = *act, before = wished[sig];
+  handler *running_now = load_rlx(&handlers[sig]);
+  ours.sa_flags |= SA_SIGINFO;
+  ours.sa_sigaction = relay;
+  wished[sig] = *act;
+  store_rel(&handlers[sig], act->sa_sigaction);
+  int r = real.sigaction(sig, &ours, old);
+  if (old && old->sa_sigaction == relay) *old = before;
+  if (r != 0) {
+    wished[sig] = before;
+    store_rel(&handlers[sig], running_now);
+  }
+  return r;
+}
+
 int hook_sigaction(int sig, const struct sigaction *act, struct sigaction *old) {
   M *m = getm();
-  if ((m && in_vfork_child(m)) || !os_signal_chain(sig, act, old)) return real.sigaction(sig, act, old);
-  return 0;
+  if (m && in_vfork_child(m)) return real.sigaction(sig, act, old);
+  if (os_signal_chain(sig, act, old)) return 0;
+  if (act && relayed(sig, act)) return relay_install(sig, act, old);
+  int r = real.sigaction(sig, act, old);
+  if (r == 0 && old && old->sa_sigaction == relay) *old = wished[sig];
+  return r;
+}
+
+/* Handlers that were there before the hooks. */
+void signals_relay(bool on) {
+  for (int sig = 1; sig < NSIG; sig++) {
+    struct sigaction now;
+    if (sig == SIGURG || real.sigaction(sig, NULL, &now) != 0) continue;
+    if (on && relayed(sig, &now)) relay_install(sig, &now, NULL);
+    if (!on && now.sa_sigaction == relay) real.sigaction(sig, &wished[sig], NULL);
+  }
 }
 
 /* A goroutine's signal stack would replace its thread's, and be freed: kept in mind, not applied. */

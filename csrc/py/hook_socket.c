@@ -24,7 +24,8 @@ bool io_begin(io *x, int fd, int mode) {
 
 /* The first time that an attempt would block. false: the descriptor is non-blocking, as its owner wishes. */
 static bool io_blocking(io *x, int timeout_option) {
-  if (x->known) return true;
+  if (x->known || (timeout_option && netpollplain(&x->w))) return true;
+  uint64_t modes = netpollmodes();
   int flags = fcntl(x->w.fd, F_GETFL);
   if (flags < 0 || flags & O_NONBLOCK) return false;
   struct timeval t = {0, 0};
@@ -32,6 +33,8 @@ static bool io_blocking(io *x, int timeout_option) {
   if (timeout_option && getsockopt(x->w.fd, SOL_SOCKET, timeout_option, &t, &len) == 0 &&
       (t.tv_sec || t.tv_usec))
     x->deadline = nanotime() + (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_usec * 1000;
+  else if (timeout_option)
+    netpollsetplain(&x->w, modes);
   x->known = true;
   return true;
 }
@@ -74,7 +77,7 @@ static ssize_t recv_all(int fd, char *buf, size_t n, int flags) {
   if (flags & MSG_PEEK || !io_begin(&x, fd, POLL_READ)) return real.recv(fd, buf, n, flags);
   for (;;) {
     netpollsample(&x.w);
-    ssize_t r = real.recv(fd, buf + got, n - got, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+    ssize_t r = IO_TRY(x.c.g->m, real.recv(fd, buf + got, n - got, (flags & ~MSG_WAITALL) | MSG_DONTWAIT));
     if (r >= 0) {
       got += (size_t)r;
       x.partial = got > 0;
@@ -92,7 +95,7 @@ static ssize_t recv_all(int fd, char *buf, size_t n, int flags) {
 ssize_t hook_recv(int fd, void *buf, size_t n, int flags) {
   if (likely(!detached_g()) || flags & AT_ONCE) return real.recv(fd, buf, n, flags);
   if (unlikely(flags & MSG_WAITALL)) return recv_all(fd, buf, n, flags);
-  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recv(fd, buf, n, flags | MSG_DONTWAIT),
+  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, IO_TRY(x.c.g->m, real.recv(fd, buf, n, flags | MSG_DONTWAIT)),
           real.recv(fd, buf, n, flags));
 }
 
@@ -104,7 +107,7 @@ ssize_t hook_recv_chk(int fd, void *buf, size_t n, size_t size, int flags) {
 ssize_t hook_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *a, socklen_t *len) {
   if (flags & AT_ONCE) return real.recvfrom(fd, buf, n, flags, a, len);
   if (flags & MSG_WAITALL) return a ? real.recvfrom(fd, buf, n, flags, a, len) : hook_recv(fd, buf, n, flags);
-  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recvfrom(fd, buf, n, flags | MSG_DONTWAIT, a, len),
+  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, IO_TRY(x.c.g->m, real.recvfrom(fd, buf, n, flags | MSG_DONTWAIT, a, len)),
           real.recvfrom(fd, buf, n, flags, a, len));
 }
 
@@ -116,7 +119,8 @@ ssize_t hook_recvfrom_chk(int fd, void *buf, size_t n, size_t size, int flags, s
 
 ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags) {
   if (flags & (AT_ONCE | MSG_WAITALL)) return real.recvmsg(fd, m, flags);
-  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, real.recvmsg(fd, m, flags | MSG_DONTWAIT), real.recvmsg(fd, m, flags));
+  IO_CALL(fd, POLL_READ, SO_RCVTIMEO, IO_TRY(x.c.g->m, real.recvmsg(fd, m, flags | MSG_DONTWAIT)),
+          real.recvmsg(fd, m, flags));
 }
 
 /* ---- sending ---------------------------------------------------------------------------------------------- */
@@ -143,7 +147,7 @@ static bool send_all(int fd, struct msghdr *m, size_t total, int flags, bool par
   size_t sent = 0;
   for (;;) {
     netpollsample(&x.w);
-    ssize_t r = real.sendmsg(fd, m, flags | MSG_DONTWAIT);
+    ssize_t r = IO_TRY(x.c.g->m, real.sendmsg(fd, m, flags | MSG_DONTWAIT));
     int e = r < 0 ? errno_get() : EAGAIN;
     if (r > 0) {
       sent += (size_t)r;
@@ -164,8 +168,9 @@ static bool send_all(int fd, struct msghdr *m, size_t total, int flags, bool par
 }
 
 ssize_t hook_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *a, socklen_t len) {
-  if (likely(!detached_g()) || flags & MSG_DONTWAIT) return real.sendto(fd, buf, n, flags, a, len);
-  ssize_t r = real.sendto(fd, buf, n, flags | MSG_DONTWAIT, a, len);
+  G *gp = detached_g();
+  if (likely(!gp) || flags & MSG_DONTWAIT) return real.sendto(fd, buf, n, flags, a, len);
+  ssize_t r = IO_TRY(gp->m, real.sendto(fd, buf, n, flags | MSG_DONTWAIT, a, len));
   if (likely(r == (ssize_t)n) || (r < 0 && errno_get() != EAGAIN)) return r;
   size_t sent = r > 0 ? (size_t)r : 0;
   struct iovec iov = {(char *)buf + sent, n - sent};

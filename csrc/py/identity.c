@@ -108,5 +108,5 @@ long hook_syscall(long number, long a, long b, long c, long d, long e, long f) {
     pid_t tid = gp ? lent_tid(gp) : 0;
     if (tid) return tid;
   }
-  return signal_syscall_done(number, real.syscall(number, a, b, c, d, e, f));
+  return hook_signal_syscall(number, a, b, c, d, e, f);
 }

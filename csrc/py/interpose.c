@@ -97,7 +97,10 @@ static hook hooks[] = {
     HOOK(dup, PARK_FD),
     HOOK(eventfd, PARK_FD),
     HOOK_AS("open64", hook_open64, open64, PARK),
-    HOOK_AS("fcntl64", hook_fcntl64, fcntl64, PARK),
+    HOOK_AS("fcntl64", hook_fcntl64, fcntl64, ALL),
+    HOOK_AS("fcntl", hook_fcntl64, fcntl64, ALL),
+    HOOK(ioctl, ALL),
+    HOOK(setsockopt, ALL),
     HOOK(flock, PARK),
     HOOK(lockf64, PARK),
     HOOK(fsync, PARK),
@@ -203,6 +206,7 @@ bool interpose_install(void) {
   if (!dynload) dynload = find_dynload();
   got_resolve(hooks, nelem(hooks));
   interpose_refresh();
+  if (entries > 0) signals_relay(true);
   return entries > 0;
 }
 
@@ -218,6 +222,7 @@ bool interpose_refresh(void) {
 }
 
 void interpose_remove(void) {
+  signals_relay(false);
   got_restore(hooks, nelem(hooks), kind_of);
   entries = 0;
 }

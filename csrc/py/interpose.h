@@ -114,6 +114,8 @@ extern struct real {
   int (*eventfd)(unsigned, int);
   int (*open64)(const char *, int, ...);
   int (*fcntl64)(int, int, ...);
+  int (*ioctl)(int, unsigned long, ...);
+  int (*setsockopt)(int, int, int, const void *, socklen_t);
   int (*flock)(int, int);
   int (*lockf64)(int, int, off_t);
   int (*fsync)(int);
@@ -223,6 +225,8 @@ int hook_pipe2(int fd[2], int flags);
 int hook_dup(int fd);
 int hook_eventfd(unsigned n, int flags);
 int hook_open64(const char *path, int flags, mode_t mode);
+int hook_ioctl(int fd, unsigned long request, void *arg);
+int hook_setsockopt(int fd, int level, int option, const void *value, socklen_t len);
 
 /* hook_child.c */
 pid_t hook_waitpid(pid_t pid, int *status, int options);
@@ -264,7 +268,8 @@ int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespe
 int hook_kill(pid_t pid, int sig);
 int hook_killpg(pid_t pgrp, int sig);
 int hook_raise(int sig);
-long signal_syscall_done(long number, long r);
+long hook_signal_syscall(long number, long a, long b, long c, long d, long e, long f);
+void signals_relay(bool on);
 int hook_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 int hook_sigaltstack(const stack_t *ss, stack_t *old);
 

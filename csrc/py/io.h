@@ -15,6 +15,16 @@ typedef struct io {
 /* What an attempt that would block leads to: an errno to fail with, or */
 enum { IO_AGAIN = 0, IO_BLOCK = -1 /* the poller cannot watch it: let the thread wait */ };
 
+/* An attempt that cannot block.  Sysmon, who finds most threads of a server in such calls, need not come back soon
+ * to see whether they have ended. */
+#define IO_TRY(m, attempt) \
+  ({ \
+    store_rlx(&(m)->tries, true); \
+    __typeof__(attempt) try_ = (attempt); \
+    store_rlx(&(m)->tries, false); \
+    try_; \
+  })
+
 bool io_begin(io *x, int fd, int mode);
 int io_wait_hosted(io *x, int timeout_option);
 bool io_ready(int fd, short events);

@@ -43,6 +43,7 @@ static void host_g_bind(G *gp) { tstate_root_chunk(ts_of(gp), gp); }
 static host_where host_where_is(G *gp) {
   PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() */
   if (ts && tstate_attached(ts)) return HOST_INSIDE;
+  if (load_rlx(&gp->m->tries)) return HOST_INSIDE; /* as good as */
   if (!interpose_sees_gil()) return HOST_UNKNOWN;
   return load_rlx(&gp->m->wants) ? HOST_WANTS : HOST_OUT;
 }

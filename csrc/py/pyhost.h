@@ -118,7 +118,9 @@ void lender_wake(M *m);
 void lender_main_left(G *gp);
 void lender_all_asleep(unsigned epoch);
 void lender_set_mask(G *gp, uint64_t bits);
+void lender_expose(G *gp);
 void lender_sync(G *gp);
+bool lender_takes(int sig);
 void lender_lend(M *m);
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 

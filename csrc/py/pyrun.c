@@ -35,7 +35,8 @@ typedef struct lender {
   bool returns;  /* in a forked child, too */
   int wakefd;
   _Atomic bool ended;
-  _Atomic uint64_t mask; /* of the main goroutine: in force inside ppoll only */
+  _Atomic uint64_t mask; /* of the main goroutine: in force inside ppoll only, and while exposed */
+  _Atomic bool exposed;
   _Atomic uint32_t sync_asked, sync_done;
   struct lender *next;
 } lender;
@@ -50,6 +51,7 @@ static struct {
   uint32_t n;
 } lenders = {.lock = {.rank = rank_gtable}};
 static _Atomic uint32_t asleep_epoch;
+static _Atomic uint64_t main_takes; /* signals that the main thread receives as a T0; 0: it is none */
 static G *spare_main;    /* a dead main goroutine with its big stack, kept for the next run() */
 static stack spare_wait; /* a stack to wait on, likewise */
 
@@ -159,8 +161,11 @@ static int window(lender *l, const struct timespec *t) {
 static void acknowledge(lender *l) {
   uint32_t asked = load_acq(&l->sync_asked);
   if (asked == load_rlx(&l->sync_done)) return;
+  sigset_t mask;
+  mask_real(l, load_acq(&l->exposed), &mask);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
   struct timespec now = {0, 0};
-  while (window(l, &now) < 0) {
+  while (window(l, &now) != 0) { /* a poke may have ended it before the signals' turn */
   }
   store_rel(&l->sync_done, asked);
   futexwakeup(&l->sync_done, 1);
@@ -208,19 +213,34 @@ static lender *lender_of(G *gp) {
   return found;
 }
 
-/* Returns when T0 has let through what was pending. */
-void lender_sync(G *gp) {
+static void ask(G *gp, bool expose) {
   lender *l = lender_of(gp);
   if (!l || gp->m == l->m) return; /* on T0 itself: signals come to it directly */
+  store_rel(&l->exposed, expose);
   uint32_t ticket = xadd(&l->sync_asked, 1) + 1;
   poke(l);
   for (uint32_t done; (int32_t)((done = load_acq(&l->sync_done)) - ticket) < 0;) futexsleep(&l->sync_done, done, -1);
 }
 
+/* From here to lender_sync T0 blocks nothing that the main goroutine does not.  What it receives outside of ppoll it
+ * tells nobody; but the main goroutine runs, and will see to it when it comes back to the interpreter. */
+void lender_expose(G *gp) { ask(gp, true); }
+
+/* Returns when T0 has let through what was pending. */
+void lender_sync(G *gp) { ask(gp, false); }
+
+/* From a signal handler on any thread: does the main thread lend, and its goroutine not block sig? */
+bool lender_takes(int sig) { return load_acq(&main_takes) >> (sig - 1) & 1; }
+
+static void publish_mask(lender *l, uint64_t bits) {
+  store_rel(&l->mask, bits);
+  if (l->returns) store_rel(&main_takes, ~bits);
+}
+
 void lender_set_mask(G *gp, uint64_t bits) {
   lender *l = lender_of(gp);
   if (!l) return;
-  store_rel(&l->mask, bits & ~(UINT64_C(1) << (SIGURG - 1)));
+  publish_mask(l, bits & ~(UINT64_C(1) << (SIGURG - 1)));
   if (gp->m != l->m) {
     lender_sync(gp);
     return;
@@ -322,8 +342,8 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   pthread_sigmask(SIG_SETMASK, &all, &mask);
   uint64_t bits;
   memcpy(&bits, &mask, sizeof bits);
-  store_rel(&l->mask, bits);
   l->returns = os_gettid() == getpid();
+  publish_mask(l, bits);
   lender_link(l);
   setm(l->m);
   tstate_unbind(ts); /* whoever attaches it next binds it there */
@@ -331,6 +351,7 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   tstate_bind(pm->base); /* what PyGILState_* finds on this thread meanwhile */
   stack_switch(&l->t0, &l->m->g0);
   pm = l->m->host;
+  if (l->returns) store_rel(&main_takes, 0);
   lender_unlink(l);
   setm(NULL);
   tstate_unbind(ts);
@@ -410,6 +431,7 @@ bool lender_afterfork(G *me, M *m) {
   lenders.n = 0;
   spare_main = NULL;
   spare_wait.lo = NULL;
+  store_rel(&main_takes, 0);
   if (!me) return false;
   bool returns = l && (l->returns || l->m == m);
   if (!returns) {
@@ -421,7 +443,9 @@ bool lender_afterfork(G *me, M *m) {
   if (returns) close(l->wakefd);
   if (fd < 0) throw("no eventfd in a forked child");
   l->wakefd = fd;
-  store_rlx(&l->mask, mask_of(me));
+  publish_mask(l, mask_of(me));
+  store_rel(&main_takes, ~load_rlx(&l->mask)); /* whoever survives a fork is the main thread */
+  store_rlx(&l->exposed, false);
   store_rlx(&l->sync_asked, 0);
   store_rlx(&l->sync_done, 0);
   l->m = m;

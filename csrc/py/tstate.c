@@ -10,6 +10,10 @@
  * that has queued itself and whose wait is not open yet, and its wake-up is lost.  So the slot is located
  * once, verified, and written directly; an interpreter where it cannot be found is refused at import.
  *
+ * The TSS entry that PyGILState_* looks at is written on every swap, too.  pthread_setspecific checks key and
+ * sequence for 4 ns; the entry of a low key lies in the thread's descriptor, so each M finds its own once
+ * and verifies it.  Another C library: not found, and the function is called.
+ *
  * What a direct swap must carry over, and what happens if it is forgotten:
  *   TSS key            ctypes/cffi callbacks deadlock on the GIL (3.11, 3.12) or abort (3.13)
  *   bound_gilstate     the next attach elsewhere would not rebind (3.12+)
@@ -83,6 +87,37 @@ static bool find_slot(void) {
   return believed && CURRENT_UNCHECKED() == ts;
 }
 #endif
+
+/* ---- the TSS entry --------------------------------------------------------------------------------- */
+
+/* Where this thread's value of the key lies, NULL if not where glibc has it: among the first words of what
+ * pthread_self() points to.  (The descriptor is longer than that on every glibc.) */
+static void **tss_of_this_thread(void) {
+  enum { WORDS = 1536 / sizeof(void *) };
+  static PyThreadState probe[2]; /* never looked into: a state to whoever comes across it */
+  void *own = pthread_getspecific(AUTO_TSS_KEY), **self = (void **)pthread_self(), **at = NULL;
+  if (pthread_setspecific(AUTO_TSS_KEY, &probe[0]) != 0) return NULL;
+  int hits = 0;
+  for (int i = 0; i < WORDS; i++) {
+    if (self[i] != &probe[0]) continue;
+    at = &self[i];
+    hits++;
+  }
+  bool sure = hits == 1;
+  if (sure) {
+    *at = &probe[1];
+    sure = pthread_getspecific(AUTO_TSS_KEY) == &probe[1];
+  }
+  pthread_setspecific(AUTO_TSS_KEY, own);
+  return sure && *at == own ? at : NULL;
+}
+
+static inline void tss_set(pym *m, PyThreadState *ts) {
+  if (likely(m->tss != NULL))
+    *m->tss = ts;
+  else
+    pthread_setspecific(AUTO_TSS_KEY, ts);
+}
 
 /* false: exception set. */
 bool tstate_init(void) {
@@ -217,13 +252,13 @@ static inline void show_signals(PyThreadState *to) {
 
 #if defined(HAVE_GLOBAL_CURRENT)
 static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
-  (void)m, (void)from;
-  pthread_setspecific(AUTO_TSS_KEY, to);
+  (void)from;
+  tss_set(m, to);
   _Py_atomic_store_relaxed(&_PyRuntime.gilstate.tstate_current, (uintptr_t)to);
 }
 #elif defined(HAVE_GLOBAL_BREAKER)
 static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
-  pthread_setspecific(AUTO_TSS_KEY, to);
+  tss_set(m, to);
   from->_status.active = 0;
   from->_status.bound_gilstate = 0;
   to->_status.active = 1;
@@ -255,7 +290,7 @@ static inline void carry_requests(PyThreadState *from, PyThreadState *to) {
 }
 
 static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
-  pthread_setspecific(AUTO_TSS_KEY, to);
+  tss_set(m, to);
   from->_status.active = 0;
   from->_status.bound_gilstate = 0;
   from->_status.holds_gil = 0;
@@ -361,6 +396,7 @@ pym *pym_new(void) {
 #ifdef HAVE_TLS_CURRENT
   m->slot = slot_of_this_thread();
 #endif
+  m->tss = tss_of_this_thread();
   m->tid = (unsigned long)os_gettid();
   return m;
 }

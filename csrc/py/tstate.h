@@ -10,6 +10,7 @@
 typedef struct pym {
   PyThreadState *base;  /* the state of the thread itself: current while it is on g0 */
   PyThreadState **slot; /* where this thread's current state lives (HAVE_TLS_CURRENT) */
+  void **tss;           /* where its TSS entry lives, for PyGILState_*; NULL: not known */
   unsigned long tid;    /* kernel's thread id */
 } pym;
 

@@ -216,3 +216,29 @@ TEST(a_driver_without_a_p_may_block, .procs = "1") {
   host_drop();
   group_wait(&g);
 }
+
+/* Its P dies under it, the others are idle: nobody but sysmon can see that it blocks. */
+static _Atomic bool begun, shrunk;
+
+static void outlives_its_p(void *arg) {
+  (void)arg;
+  store_rlx(&begun, true);
+  while (!load_rlx(&shrunk)) os_usleep(100); /* with the host lock */
+  hosted_go(ticker, NULL);                   /* wakes nobody: its starter drives */
+  call_until(&ticks, 1);
+  store_rlx(&stop, true);
+}
+
+TEST(a_driver_whose_p_died_may_block, .procs = "2", .seconds = 8) {
+  stub_start();
+  host_take();
+  job *j = hosted_go(outlives_its_p, NULL);
+  host_drop();
+  while (!load_rlx(&begun)) os_usleep(100);
+  CHECK_EQ(PSTATE(load_rlx(&sched.allp[1]->status)), Phost); /* the one that goes */
+  gomaxprocs_set(1);
+  store_rlx(&shrunk, true);
+  host_take();
+  CHECK_EQ(hosted_join(j), WAKE_OK);
+  host_drop();
+}

@@ -14,7 +14,26 @@
     report      the table in docs/cpython-tests.md
 """
 
+import importlib.util
+
 POSITIONS = ("plain", "run", "thread", "go")
 
 PAIRS = (("plain", "run"), ("thread", "go"))
 """(what the interpreter does by itself, what gmprt does in its place)"""
+
+
+def find(module: str) -> str | None:
+    """The full name of a module of tests; None: distributions leave out some, or all.
+
+    Of those of multiprocessing some leave out only the parts that name the start method: we have
+    our own.
+    """
+    if "." in module:
+        return module if importlib.util.find_spec(module) else None
+    if importlib.util.find_spec("test") is None:
+        return None
+    if importlib.util.find_spec(f"test.{module}"):
+        return f"test.{module}"
+    ours = f"tests.cpython.{module.removeprefix('test_')}"
+    source = importlib.util.find_spec("test._test_multiprocessing")
+    return ours if source and importlib.util.find_spec(ours) else None

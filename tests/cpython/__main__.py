@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
-import importlib.util
 import json
 import platform
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cpython import PAIRS, report
+from tests.cpython import PAIRS, find, report
 from tests.cpython.compare import Difference, differences
 from tests.cpython.expected import Expectations
 from tests.cpython.processes import Outcome, Runner
@@ -66,12 +65,6 @@ MODULES = [
 ]
 
 
-def installed(module: str) -> bool:
-    """Distributions leave out some of the interpreter's tests."""
-    name = module if "." in module else f"test.{module}"
-    return importlib.util.find_spec(name) is not None
-
-
 def _run(options: argparse.Namespace) -> int:
     options.logs.mkdir(parents=True, exist_ok=True)
     runner = Runner(options.logs.resolve(), options.limit)
@@ -89,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         modules = options.modules or MODULES
-        futures = {module: pool.submit(one, module) for module in modules if installed(module)}
+        futures = {module: pool.submit(one, module) for module in modules if find(module)}
         for module in modules:
             if module not in futures:
                 print(f"{module}: not installed", flush=True)

@@ -12,6 +12,7 @@
  *   SENDERS    threads that send one value each
  *   CANCELS    0 or 1
  *   DEADLINE   each wait has a deadline, which passes (1) or there is none (0)
+ *   NOCANCEL   the first so many waits are such that no cancel may end (N); it stays pending for a later one
  *   SLEEP      the waits have a deadline and no channel: no lock stands between lander and cancel (SENDERS=0)
  *
  * Broken variants
@@ -20,6 +21,8 @@
  *   BROKEN_NO_CLAIM                a waker that finds the waiter linked or the timer due needs no CAS
  *   BROKEN_NO_SEQ                  the claim does not compare seq
  *   BROKEN_CANCEL_TWO_WORDS        cancel looks at S and sets C in two steps
+ *   BROKEN_CANCEL_IGNORES_N        cancel looks at S alone
+ *   BROKEN_CLAIM_DROPS_CANCEL      a claim writes the whole word, and with it a cancel that N had put off
  *   BROKEN_NO_UNLINK               G leaves the rest of its wait in the queue
  *   BROKEN_DISARM_DOES_NOT_WAIT    G stops its timer without regard to a lander that is about to arm it: cancel
  *                                  needs no lock, so G may be there first.  (A Python goroutine cannot: its
@@ -35,7 +38,8 @@
  *   2. Each wait is claimed once, and by a party of this wait; each claim is one push, one resume (won,
  *      ready).
  *   3. A timer is armed at most once at a time, for the wait that G is in (arm).
- *   4. At rest: G has had all its waits; cancel was delivered once or is still pending; no value is lost; queue
+ *   4. No wait with N ends by cancel (won).
+ *   5. At rest: G has had all its waits; cancel was delivered once or is still pending; no value is lost; queue
  *      and timer are empty (check). */
 
 #ifndef WAITS
@@ -49,6 +53,9 @@
 #endif
 #ifndef CANCELS
 #define CANCELS 1
+#endif
+#ifndef NOCANCEL
+#define NOCANCEL 0
 #endif
 #ifndef DEADLINE
 #define DEADLINE 1
@@ -74,7 +81,7 @@
 byte status = RUNNABLE;
 byte runq = 1;         /* how often G stands in a run queue */
 byte stack;            /* the M that is on G's stack */
-byte seq; bool S, C;   /* G.wait: one word, changed by CAS only */
+byte seq; bool S, C, N; /* G.wait: one word, changed by CAS only */
 byte result;
 byte timer, timer_seq;
 bool lock, linked;     /* the channel: lock, and G's waiter in its queue */
@@ -103,13 +110,17 @@ inline claim(s, ok) {
 #else
     ok = (S && seq == s);
 #endif
-    S = (ok -> false : S)
+    S = (ok -> false : S);
+    N = (ok -> false : N)
+#ifdef BROKEN_CLAIM_DROPS_CANCEL
+    ; C = (ok -> false : C)
+#endif
   }
 }
 
 /* The winner's business: the result, and when no lock is held any more, status and push. */
 inline won(s, why) {
-  d_step { assert(s == seq); claims++; assert(claims == 1); result = why }
+  d_step { assert(s == seq); claims++; assert(claims == 1); assert(why != CANCELLED || seq > NOCANCEL); result = why }
 }
 inline ready() {
   d_step { assert(status == WAITING); status = RUNNABLE }
@@ -118,7 +129,7 @@ inline ready() {
 
 /* ---- G and its Ms ------------------------------------------------------------------------------- */
 
-inline open() { d_step { assert(!S && !C); seq++; S = true } }
+inline open() { d_step { assert(!S && (!C || seq < NOCANCEL)); seq++; S = true; N = (seq <= NOCANCEL) } }
 
 inline arm() {
 #if DEADLINE
@@ -205,7 +216,7 @@ end_idle:
   status = WAITING;
   atomic {
     if
-    :: C -> seq++; C = false; cancelled++; goto abort
+    :: C && seq >= NOCANCEL -> seq++; C = false; cancelled++; goto abort
     :: else -> open()
     fi
   }
@@ -273,7 +284,11 @@ proctype cancel() {
 #else
   atomic {
     if
+#ifdef BROKEN_CANCEL_IGNORES_N
     :: S -> S = false; s = seq
+#else
+    :: S && !N -> S = false; s = seq
+#endif
     :: else -> C = true; goto pending
     fi
   }
