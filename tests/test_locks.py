@@ -42,7 +42,7 @@ AWAY: list[Callable[[], object]] = [
 
 
 class Away:
-    """Ways to be away for a moment, another one at each call; now and then a long stretch of work."""
+    """Ways to be away for a moment; now and then a long stretch of work."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)

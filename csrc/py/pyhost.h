@@ -126,6 +126,7 @@ pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
 /* pythread.c */
 void thread_start(void);
+void thread_context(void);
 void thread_forget(unsigned long ident);
 extern PyMethodDef thread_functions[];
 
