@@ -247,6 +247,8 @@ struct M {
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
+  uint32_t stray_switches; /* when it was first seen with the host lock, and without the licence */
+  int64_t stray_since;
 };
 
 /* ---- P ------------------------------------------------------------------------------------------ */

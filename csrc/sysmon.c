@@ -11,6 +11,8 @@
  *     as two threads do; if only native work waits and no P idles it loses the P.  So does a driver that has
  *     waited for the host lock as long, or C code that keeps the lock would stop native goroutines;
  *   - the driver, if it has no P any more: it may block all the same;
+ *   - hosted goroutines that run beside the driver, their call having returned, or because they did not answer:
+ *     after a slice they are asked to get in line (each would cost a thread and a share of the host lock);
  *   - slices: a P or L whose tick stands still for 10 ms gets `expired`, and the pair that shares runnext
  *     gives way;
  *   - timers and the poller, when every M is busy;
@@ -127,6 +129,37 @@ static uint32_t retake(int64_t now, bool *first) {
   return n;
 }
 
+/* The M other than the driver that has the host lock. */
+static M *inside_besides(M *driver) {
+  M *found = NULL;
+  lock(&sched.lock);
+  for (uint32_t i = 1; i <= sched.nextmid && !found; i++) {
+    M *m = sched.allm[i];
+    G *gp = m != driver ? load_acq(&m->curg) : NULL;
+    if (gp && gp->kind == GK_HOST && host->where(gp) == HOST_INSIDE) found = m;
+  }
+  unlock(&sched.lock);
+  return found;
+}
+
+/* A hosted goroutine that runs without the licence, while others wait for the host lock or their turn. */
+static bool strays(int64_t now) {
+  static int64_t looked;
+  M *driver = load_acq(&sched.l.holder);
+  if (now - looked < (int64_t)SYSMON_BUSY_US * 1000 || (!driver && !lwaiting())) return false;
+  looked = now;
+  M *m = inside_besides(driver);
+  if (!m) return false;
+  uint32_t switches = load_rlx(&m->switches);
+  if (m->stray_switches != switches) {
+    m->stray_switches = switches;
+    m->stray_since = now;
+  } else if (now - m->stray_since >= SLICE_NS) {
+    preemptone(m);
+  }
+  return true;
+}
+
 static void slice_of_l(int64_t now) {
   L *l = &sched.l;
   uint32_t tick = load_rlx(&l->schedtick);
@@ -201,9 +234,9 @@ static void deep_sleep(void) {
   store_rlx(&sched.sysmonwait, false);
 }
 
-static int64_t pace(int64_t delay, int64_t now, uint32_t idle) {
+static int64_t pace(int64_t delay, int64_t now, uint32_t idle, bool stray) {
   if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
-  int64_t most = (behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
+  int64_t most = (stray || behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
   if (delay > most) delay = most;
   M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
   if (driver && behind()) { /* not past the end of its slice */
@@ -231,6 +264,7 @@ void *sysmon_main(void *arg) {
       idle = 0;
     else
       idle++;
+    bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
     if (all_rest()) {
@@ -240,7 +274,7 @@ void *sysmon_main(void *arg) {
       continue;
     }
     if (idle == 0) delay = SYSMON_MIN_US * 1000;
-    delay = pace(delay, now, idle);
+    delay = pace(delay, now, idle, stray);
     int64_t us = (first ? SYSMON_MIN_US * 1000 : delay) / 1000;
     os_usleep((uint32_t)us);
   }

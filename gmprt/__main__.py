@@ -11,6 +11,7 @@ import platform
 import resource
 import runpy
 import sys
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,13 @@ def _info(_: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
+    for path, functions in _core.interposed().items():
+        print(f"\ninterposed in {path}:")
+        print(
+            textwrap.fill(
+                ", ".join(sorted(functions)), 100, initial_indent="  ", subsequent_indent="  "
+            )
+        )
     return 0
 
 

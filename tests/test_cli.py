@@ -155,12 +155,17 @@ if __name__ == "__main__":
 
 def test_info() -> None:
     out = cli("info").stdout
-    rows = dict(re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines())
+    facts, *objects = out.split("\n\n")
+    rows = dict(re.split(r" {2,}", line, maxsplit=1) for line in facts.splitlines())
     assert rows["gmprt"] == gmprt.__version__
     assert rows["Python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert rows["CPUs"].startswith(str(len(os.sched_getaffinity(0))))
     for name in ("platform", "kernel", "GOMAXPROCS", "RLIMIT_NOFILE", "stack slot", "poller"):
         assert rows[name]
+    assert rows["interposition"] == rows["preemption"] == "on"
+    (interpreter,) = [text for text in objects if " pthread_self," in text]
+    assert interpreter.startswith("interposed in ")
+    assert " clock_nanosleep," in interpreter
 
 
 def test_version_and_help() -> None:

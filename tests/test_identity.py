@@ -4,17 +4,33 @@ objects, and what goes by them."""
 from __future__ import annotations
 
 import _thread
+import contextlib
 import decimal
 import io
 import logging
 import random
+import shutil
+import signal
+import sqlite3
+import subprocess
 import sys
 import threading
+import time
 import warnings
 from typing import Any
 
 import pytest
-from support import PATIENCE, Thread, ended, eventually, mixed, parked, run_child
+from support import (
+    PATIENCE,
+    Child,
+    Thread,
+    c_sleep,
+    ended,
+    eventually,
+    mixed,
+    parked,
+    run_child,
+)
 
 import gmprt
 from gmprt import Chan, go
@@ -402,3 +418,250 @@ def test_async_exceptions_reach_a_goroutine_by_its_ident() -> None:
     set_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
     assert set_exc(ctypes.c_ulong(g.ident), ctypes.py_object(Stop)) == 1
     assert g.result(PATIENCE) == "stopped"
+
+
+def test_a_hundred_thousand_that_logged_leave_nothing() -> None:
+    """Neither in threading's tables, nor in logging's, nor in memory."""
+    code = """
+        import gc, gmprt, logging, sys, threading
+
+        class Nowhere(logging.Handler):
+            lines = 0
+            def emit(self, record):
+                assert record.threadName.startswith("goroutine"), record.threadName
+                Nowhere.lines += 1
+
+        logger = logging.getLogger("many")
+        logger.addHandler(Nowhere())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+        def work(i):
+            logger.info("%d", i)
+            if i % 3 == 0:
+                gmprt.gosched()
+            logger.info("%d", i)
+
+        def batch():
+            for g in [gmprt.go(work, i) for i in range(1000)]:
+                g.join()
+
+        def main():
+            batch()
+            gc.collect()
+            def tables():
+                return set(threading._active), len(threading._dangling), len(gc.get_objects())
+            active, dangling, objects = tables()
+            blocks = sys.getallocatedblocks()
+            for _ in range(99):
+                batch()
+            gc.collect()
+            after = tables()
+            assert after[0] == active, len(after[0])
+            assert after[1] == dangling
+            assert after[2] < objects + 1000, (objects, after[2])
+            assert sys.getallocatedblocks() < blocks + 5000, (blocks, sys.getallocatedblocks())
+            print(Nowhere.lines)
+        gmprt.run(main)
+    """
+    assert run_child(code, timeout=50).stdout == "200000\n"
+
+
+def test_faulthandler_shows_goroutines() -> None:
+    """Parked ones, one that blocks in C, and the one that asks."""
+    code = """
+        import ctypes, faulthandler, gmprt, os, sys
+        read, write = os.pipe()
+        def parks_here(ch):
+            ch.recv()
+        def blocks_here():
+            ctypes.CDLL(None).read(read, ctypes.create_string_buffer(1), 1)
+        def asks_here():
+            faulthandler.dump_traceback(all_threads=True)
+        ch = gmprt.Chan()
+        parks, blocks = gmprt.go(parks_here, ch), gmprt.go(blocks_here)
+        while (parks.state, blocks.state) != ("waiting", "syscall"):
+            gmprt.sleep(0.001)
+        print(f"0x{parks.ident:016x} 0x{blocks.ident:016x}")
+        gmprt.go(asks_here).result()
+        os.close(write)
+        ch.send(1)
+        blocks.join()
+    """
+    done = run_child(code)
+    for ident, name in zip(done.stdout.split(), ("parks_here", "blocks_here"), strict=True):
+        block = done.stderr.split(f"Thread {ident} ")[1].split("\n\n")[0]
+        assert name in block, done.stderr
+    current = done.stderr.split("Current thread ")[1].split("\n\n")[0]
+    assert "asks_here" in current, done.stderr
+
+
+def test_current_frames_are_those_of_now() -> None:
+    """Asked from a goroutine, while others run, park and end."""
+    stop = False
+
+    def churn() -> None:
+        while not stop:
+            ended(*[go(gmprt.gosched) for _ in range(3)])
+
+    def look() -> None:
+        me = threading.get_ident()
+        for _ in range(200):
+            frames = sys._current_frames()
+            assert frames[me].f_code is look.__code__
+            del frames
+            gmprt.gosched()
+
+    churners = [go(churn) for _ in range(3)]
+    ended(*[go(look) for _ in range(3)])
+    stop = True
+    ended(*churners)
+
+
+def test_sqlite_checks_the_thread(procs: int) -> None:
+    """A connection belongs to the goroutine that made it, on whichever thread it runs."""
+    made: Chan[sqlite3.Connection] = Chan()
+    tried: Chan[None] = Chan()
+
+    def owner() -> list[tuple[int]]:
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+            db.execute("create table t (x)")
+            made.send(db)
+            tried.recv()
+            for i in range(20):
+                c_sleep(0.0002)
+                gmprt.gosched()
+                db.execute("insert into t values (?)", (i,))
+            return db.execute("select count(*) from t").fetchall()
+
+    g = go(owner)
+    db = made.recv()
+    for use in (go(db.execute, "select 1"), Thread(db.execute, "select 1")):
+        with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
+            use.result(PATIENCE)
+    tried.send(None)
+    assert g.result(PATIENCE) == [(20,)]
+
+
+def test_decimal_contexts_across_everything(procs: int) -> None:
+    """Traps, flags and precision stay with the goroutine when it is preempted or comes back."""
+
+    def work(precision: int) -> int:
+        ctx = decimal.getcontext()
+        ctx.prec = precision
+        ctx.clear_flags()
+        for _ in range(3):
+            end = time.thread_time() + 0.004
+            while time.thread_time() < end:
+                assert len(str(decimal.Decimal(2).sqrt())) == precision + 1
+            c_sleep(0.0005)
+            gmprt.gosched()
+            assert decimal.getcontext() is ctx
+        assert ctx.flags[decimal.Inexact]
+        return ctx.prec
+
+    before = decimal.getcontext().prec
+    goroutines = [go(work, p) for p in range(5, 15)]
+    assert [g.result(PATIENCE) for g in goroutines] == list(range(5, 15))
+    assert decimal.getcontext().prec == before
+
+
+def test_clock_of_a_goroutine() -> None:
+    """pthread_getcpuclockid: of the thread it runs on; one that does not run has none."""
+    gate: Chan[None] = Chan()
+    g = go(gate.recv)
+    parked(g)
+    with pytest.raises(OSError, match="No such process"):
+        time.pthread_getcpuclockid(g.ident)
+    gate.send(None)
+    ended(g)
+
+    def own() -> None:
+        clock = time.pthread_getcpuclockid(threading.get_ident())
+        before = time.clock_gettime(clock)
+        while time.clock_gettime(clock) < before + 0.001:
+            pass
+
+    ended(go(own))
+    clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
+    assert time.clock_gettime(clock) > 0
+
+
+def test_pthread_kill() -> None:
+    """0 asks whether there is such a thread; a signal to a goroutine runs the handler."""
+    handled: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
+    gate: Chan[None] = Chan()
+    try:
+        g = go(gate.recv)
+        parked(g)
+        signal.pthread_kill(g.ident, 0)
+        go(lambda: signal.pthread_kill(threading.get_ident(), 0)).result(PATIENCE)
+        go(lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).result(PATIENCE)
+        eventually(lambda: handled == [signal.SIGUSR1])
+        signal.pthread_kill(g.ident, signal.SIGUSR1)
+        eventually(lambda: len(handled) == 2)
+        gate.send(None)
+        ended(g)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_py_spy_sees_goroutines() -> None:
+    """An outside profiler reads thread states; goroutines have them."""
+    spy = shutil.which("py-spy")
+    if not spy:
+        pytest.skip("needs py-spy")
+    code = """
+        import gmprt, sys
+        def parks_here(ch):
+            ch.recv()
+        def main():
+            ch = gmprt.Chan()
+            for _ in range(3):
+                gmprt.go(parks_here, ch)
+            gmprt.sleep(0.01)
+            print("ready")
+            gmprt.sleep(60)
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        command = [spy, "dump", "--pid", str(child.process.pid)]
+        dump = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert dump.returncode == 0, dump.stderr
+    _, stacks = dump.stdout.split("Python v")
+    assert stacks.count("parks_here") == 3, stacks
+
+
+def test_a_decimal_context_is_inherited_as_a_copy() -> None:
+    """Of the one who started it, as it was then."""
+    code = """
+        import gmprt
+        assert gmprt.go(int).result() == 0  # before decimal is known
+        import contextvars, decimal
+        var = contextvars.ContextVar("var")
+        var.set(1)
+        decimal.getcontext().prec = 7
+
+        def child(precision):
+            mine = decimal.getcontext()
+            assert mine.prec == 7
+            mine.prec = precision
+            gmprt.gosched()
+            assert decimal.getcontext() is mine
+            assert gmprt.go(lambda: decimal.getcontext().prec).result() == precision
+            return len(str(decimal.Decimal(2).sqrt())), var.get()
+
+        children = [gmprt.go(child, p) for p in (3, 11)]
+        assert [g.result() for g in children] == [(4, 1), (12, 1)]
+        assert decimal.getcontext().prec == 7
+        with decimal.localcontext() as ctx:
+            ctx.prec = 5
+            assert gmprt.go(lambda: decimal.getcontext().prec).result() == 5
+        def main():  # is the thread itself
+            decimal.getcontext().prec = 9
+        gmprt.run(main)
+        assert decimal.getcontext().prec == 9
+    """
+    run_child(code)

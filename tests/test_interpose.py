@@ -8,6 +8,7 @@ import select
 import shlex
 import socket
 import subprocess
+import sys
 import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
@@ -287,3 +288,100 @@ def test_identity_stays_when_it_is_switched_off() -> None:
         g.join()
     """
     run_child(code, env={"GMPRT_INTERPOSE": "0"})
+
+
+def test_what_is_interposed_where(trusted: Path) -> None:
+    code = """
+        import ctypes, gmprt, socket, sys
+        from gmprt import _core
+        ctypes.CDLL(sys.argv[1])
+        for path, names in _core.interposed().items():
+            print(path, *names)
+    """
+    for switch, parks in (("1", True), ("0", False)):
+        out = run_child(code, args=[str(trusted)], env={"GMPRT_INTERPOSE": switch}).stdout
+        rows = {path: names for path, *names in map(str.split, out.splitlines())}
+        own = [names for path, names in rows.items() if "pthread_self" in names]
+        assert len(own) == 1, "the interpreter, and nothing else"
+        assert ("clock_nanosleep" in own[0]) == parks
+        assert "posix_spawn" in own[0]
+        module = next((names for path, names in rows.items() if "/_socket." in path), [])
+        assert ("accept4" in module) == parks or "accept4" in own[0]  # it may be linked in
+        assert ("recv" in rows.get(str(trusted), [])) == parks
+
+
+NO_TABLE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+
+typedef int visitor(struct dl_phdr_info *, size_t, void *);
+typedef struct { visitor *visit; void *arg; } call;
+
+/* No object has a dynamic section. */
+static int without(struct dl_phdr_info *info, size_t size, void *arg) {
+  call *c = arg;
+  struct dl_phdr_info seen = *info;
+  ElfW(Phdr) headers[64];
+  seen.dlpi_phnum = 0;
+  for (int i = 0; i < info->dlpi_phnum && seen.dlpi_phnum < 64; i++)
+    if (info->dlpi_phdr[i].p_type != PT_DYNAMIC) headers[seen.dlpi_phnum++] = info->dlpi_phdr[i];
+  seen.dlpi_phdr = headers;
+  return c->visit(&seen, size, c->arg);
+}
+
+int dl_iterate_phdr(visitor *visit, void *arg) {
+  int (*real)(visitor *, void *) = (int (*)(visitor *, void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
+  call c = {visit, arg};
+  return real(without, &c);
+}
+"""
+
+NO_OBJECTS = "int dl_iterate_phdr(void *visit, void *arg) { return 0; }"
+
+
+def preloaded(folder: Path, source: str) -> dict[str, str]:
+    """The environment of a process in which the C library's functions are those of `source`."""
+    library = folder / "preloaded.so"
+    command = [*CC, "-w", "-xc", "-", "-o", str(library), "-ldl"]
+    subprocess.run(command, input=source, text=True, check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_where_it_cannot_work(tmp_path: Path) -> None:
+    """It is said once; blocking calls are handed off; channels, sleep and run() are as ever."""
+    code = """
+        import time, warnings
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            import gmprt, gmprt.native
+            from gmprt import _core
+            def main():
+                begun = time.monotonic()
+                sleepers = [gmprt.go(time.sleep, 0.3) for _ in range(20)]
+                ch = gmprt.Chan()
+                gmprt.go(ch.send, 7)
+                assert ch.recv() == 7
+                gmprt.sleep(0.01)
+                assert {g.state for g in sleepers} == {"syscall"}
+                for g in sleepers:
+                    g.join()
+                assert time.monotonic() - begun < 3  # not one after the other
+            gmprt.run(main)
+            gmprt.go(main).result()
+        print(*{w.category.__name__ for w in seen}, len(seen))
+        print(seen[0].message)
+        print(_core.interposed(), _core.features()["blocking calls"])
+        print(_core.features()["interposition"])
+    """
+    out = run_child(code, env=preloaded(tmp_path, NO_TABLE)).stdout.splitlines()
+    assert out[0] == "RuntimeWarning 1"
+    assert "blocking calls" in out[1]
+    assert out[2] == "{} are handed off"
+    assert out[3].startswith("not possible")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has one global current thread state")
+def test_an_interpreter_whose_current_state_is_not_found(tmp_path: Path) -> None:
+    done = run_child("import gmprt", env=preloaded(tmp_path, NO_OBJECTS), status=1)
+    assert "ImportError: gmprt cannot find" in done.stderr

@@ -47,9 +47,8 @@ typedef struct pass {
   size_t n;
   got_kind kind;
   bool restore;
-  void (*each)(const char *path, unsigned entries, void *arg);
+  void (*each)(const char *path, const char *name, void *arg);
   void *arg;
-  unsigned entries; /* of all objects */
 } pass;
 
 void got_resolve(const hook *hooks, size_t n) {
@@ -107,9 +106,7 @@ static const hook *hook_named(const pass *p, const char *name, unsigned kind) {
   return NULL;
 }
 
-/* How many entries of o are ours afterwards (or were, when they are given back). */
-static unsigned patch_table(const pass *p, const dynobj *o, int t, unsigned kind) {
-  unsigned found = 0;
+static void patch_table(const pass *p, const dynobj *o, int t, const char *path, unsigned kind) {
   const ElfW(Rela) *r = o->rela[t], *end = (const void *)((const char *)r + o->bytes[t]);
   for (; r && r < end; r++) {
     unsigned type = (unsigned)ELF64_R_TYPE(r->r_info);
@@ -118,12 +115,12 @@ static unsigned patch_table(const pass *p, const dynobj *o, int t, unsigned kind
     if (!h) continue;
     void **entry = (void **)(o->base + r->r_offset);
     bool ours = *entry == h->replacement;
-    if (p->restore)
-      found += ours && set_entry(o, entry, *h->original);
-    else
-      found += ours || set_entry(o, entry, h->replacement);
+    if (p->restore) {
+      if (ours) set_entry(o, entry, *h->original);
+    } else if ((ours || set_entry(o, entry, h->replacement)) && p->each) {
+      p->each(path, h->name, p->arg);
+    }
   }
-  return found;
 }
 
 static int visit(struct dl_phdr_info *info, size_t size, void *arg) {
@@ -132,17 +129,14 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg) {
   dynobj o;
   unsigned kind = p->kind(info->dlpi_name);
   if (!kind || !read_object(info, &o)) return 0;
-  unsigned found = patch_table(p, &o, 0, kind) + patch_table(p, &o, 1, kind);
-  p->entries += found;
-  if (found && p->each) p->each(info->dlpi_name, found, p->arg);
+  for (int t = 0; t < 2; t++) patch_table(p, &o, t, info->dlpi_name, kind);
   return 0;
 }
 
-unsigned got_patch(const hook *hooks, size_t n, got_kind kind,
-                   void (*each)(const char *path, unsigned entries, void *arg), void *arg) {
+void got_patch(const hook *hooks, size_t n, got_kind kind,
+               void (*each)(const char *path, const char *name, void *arg), void *arg) {
   pass p = {.hooks = hooks, .n = n, .kind = kind, .each = each, .arg = arg};
   dl_iterate_phdr(visit, &p);
-  return p.entries;
 }
 
 void got_restore(const hook *hooks, size_t n, got_kind kind) {

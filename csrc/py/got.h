@@ -19,9 +19,9 @@ typedef unsigned (*got_kind)(const char *path);
 void got_resolve(const hook *hooks, size_t n);
 
 /* Makes the entries of all loaded objects what they should be; may be repeated, for objects that were
- * loaded meanwhile.  each (may be NULL) hears of every object that has entries of ours. */
-unsigned got_patch(const hook *hooks, size_t n, got_kind kind,
-                   void (*each)(const char *path, unsigned entries, void *arg), void *arg);
+ * loaded meanwhile.  each (may be NULL) hears of every entry that is ours then. */
+void got_patch(const hook *hooks, size_t n, got_kind kind,
+               void (*each)(const char *path, const char *name, void *arg), void *arg);
 
 /* Puts the originals back. */
 void got_restore(const hook *hooks, size_t n, got_kind kind);

@@ -48,7 +48,7 @@ enum {
 
 #define HOOK(name, where) {#name, (void *)hook_##name, (void **)&real.name, where}
 #define HOOK_AS(name, fn, like, where) {name, (void *)(fn), (void **)&real.like, where}
-static const hook hooks[] = {
+static hook hooks[] = {
     HOOK(clock_nanosleep, PARK),
     HOOK(pause, PARK),
     HOOK(sem_wait, PARK),
@@ -157,7 +157,7 @@ static bool starts_with(const char *s, const char *prefix) {
   return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-static unsigned by_name(const char *path) {
+static unsigned kind_of(const char *path) {
   if (!path[0]) return IN_INTERPRETER; /* the executable */
   const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
   if (starts_with(name, "libpython")) return IN_INTERPRETER;
@@ -171,15 +171,10 @@ static unsigned by_name(const char *path) {
   return 0;
 }
 
-static unsigned kind_of(const char *path) {
-  unsigned kind = by_name(path);
-  return parks || !kind ? kind : ALWAYS;
-}
-
 /* ---- install ----------------------------------------------------------------------------------------------- */
 
 static unsigned long long seen; /* generation of the last pass */
-static unsigned entries;
+static unsigned entries;        /* of ours in the interpreter itself */
 
 static char *find_dynload(void) {
   PyObject *mod = PyImport_ImportModule("sysconfig");
@@ -197,12 +192,21 @@ static char *find_dynload(void) {
   return out;
 }
 
+static void count_entry(const char *path, const char *name, void *arg) {
+  (void)name;
+  if (kind_of(path) & IN_INTERPRETER) ++*(unsigned *)arg;
+}
+
+/* false: the interpreter has no table in which calls could be replaced. */
 bool interpose_install(void) {
   const char *env = getenv("GMPRT_INTERPOSE");
   parks = !(env && strcmp(env, "0") == 0);
+  for (size_t i = 0; i < nelem(hooks) && !parks; i++)
+    if (!(hooks[i].where & ALWAYS)) hooks[i].where = 0;
   if (!dynload) dynload = find_dynload();
   got_resolve(hooks, nelem(hooks));
-  if (interpose_refresh()) signals_relay(true);
+  interpose_refresh();
+  if (entries > 0) signals_relay(true);
   return entries > 0;
 }
 
@@ -211,7 +215,9 @@ bool interpose_refresh(void) {
   unsigned long long now = got_generation();
   if (now == seen) return false;
   seen = now;
-  entries = got_patch(hooks, nelem(hooks), kind_of, NULL, NULL);
+  unsigned n = 0;
+  got_patch(hooks, nelem(hooks), kind_of, count_entry, &n);
+  entries = n;
   return true;
 }
 
@@ -224,15 +230,22 @@ void interpose_remove(void) {
 bool interpose_parks(void) { return parks && entries > 0; }
 bool interpose_sees_gil(void) { return entries > 0; }
 
-static void report_one(const char *path, unsigned n, void *arg) {
-  PyObject *count = PyLong_FromUnsignedLong(n);
+const char *interpose_mode(void) {
+  if (!entries) return "not possible: the interpreter calls the C library directly";
+  return parks ? "on" : "off (GMPRT_INTERPOSE=0)";
+}
+
+static void report_one(const char *path, const char *name, void *arg) {
   PyObject *key = PyUnicode_DecodeFSDefault(path[0] ? path : "(executable)");
-  if (!count || !key || PyDict_SetItem(arg, key, count) < 0) PyErr_Clear();
-  Py_XDECREF(count);
+  PyObject *fresh = PyList_New(0), *text = PyUnicode_FromString(name);
+  PyObject *names = key && fresh ? PyDict_SetDefault(arg, key, fresh) : NULL;
+  if (!names || !text || PyList_Append(names, text) < 0) PyErr_Clear();
+  Py_XDECREF(text);
+  Py_XDECREF(fresh);
   Py_XDECREF(key);
 }
 
-/* {path: entries replaced} */
+/* {path: [function, ...]} */
 PyObject *interpose_report(void) {
   PyObject *d = PyDict_New();
   if (d) got_patch(hooks, nelem(hooks), kind_of, report_one, d);

@@ -293,6 +293,7 @@ bool interpose_install(void);
 void interpose_remove(void);
 bool interpose_refresh(void); /* after objects may have been loaded; true: some were */
 PyObject *interpose_report(void);
+const char *interpose_mode(void);
 bool interpose_in_fork(void); /* in a forked child that has not been told yet */
 void interpose_fork_over(void);
 bool is_goroutine(pthread_t t);

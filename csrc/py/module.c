@@ -108,14 +108,20 @@ static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   if (!runtime_ensure()) return NULL;
   PyObject *d = PyDict_New();
   if (!d) return NULL;
-  if (put_text(d, "swap of thread states", PyUnicode_FromString(tstate_swap_mode())) < 0 ||
-      put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
+  if (put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
+      put_text(d, "interposition", PyUnicode_FromString(interpose_mode())) < 0 ||
+      put_text(d, "preemption", PyUnicode_FromString(preempt_enabled() ? "on" : "off (GMPRT_PREEMPT=0)")) < 0 ||
       put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
       put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
       put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||
       put_text(d, "chaos", PyUnicode_FromString(chaos_on ? "on" : "off")) < 0)
     Py_CLEAR(d);
   return d;
+}
+
+static PyObject *py_interposed(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return interpose_report();
 }
 
 /* ---- limits --------------------------------------------------------------------------------------------- */
@@ -220,6 +226,8 @@ static PyObject *py_after_fork_parent(PyObject *module, PyObject *Py_UNUSED(igno
 static PyMethodDef control_functions[] = {
     {"stats", py_stats, METH_NOARGS, "stats()\n--\n\nCounters, as a dict."},
     {"features", py_features, METH_NOARGS, "features()\n--\n\nWhat was found on this machine."},
+    {"interposed", py_interposed, METH_NOARGS,
+     "interposed()\n--\n\n{path: [name, ...]}: C library functions that have a stand-in, and in which objects."},
     {"set_max_threads", py_set_max_threads, METH_O,
      "set_max_threads(n, /)\n--\n\nLimit the OS threads of the runtime; returns the old limit (10000 at first)."},
     {"set_max_stack", py_set_max_stack, METH_O,
@@ -287,7 +295,12 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (load_errors() < 0 || !tstate_init()) return -1;
-  interpose_install();
+  if (!interpose_install() &&
+      PyErr_WarnEx(PyExc_RuntimeWarning,
+                   "gmprt finds no table of this interpreter's calls of the C library (is it linked statically?): "
+                   "blocking calls will hold a thread each, and goroutines share their thread's identity",
+                   1) < 0)
+    return -1;
   shims_install();
   gm_start_hook = py_gm_start;
   host = &python_host;

@@ -273,6 +273,7 @@ host_after goroutine_run(G *gp) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */
     Py_INCREF(ts->context);
     ts->context_ver++;
+    thread_context();
   }
   if (!self->lent) thread_start();
   PyObject *kwnames = self->more ? self->more->kwnames : NULL;

@@ -9,8 +9,10 @@
  *
  * 3.11 runs pending calls on the main thread only.  There SIGURG arms a trace function on the goroutine's state:
  * plain stores to what only this thread touches.  It is called at the next line, backward jump, call or
- * return, takes itself off, and yields.  A goroutine that is traced already (debuggers, coverage) is left
- * alone, and shares the GIL with others by the interpreter's own switching.
+ * return, takes itself off, and yields.  A trace function of the program's own (debuggers, coverage) stands
+ * behind it meanwhile: it gets the event, and is put back.
+ *   `while True: pass` is one instruction that jumps to itself, of which no event tells.  If SIGURG finds itself
+ * armed already, the running frame is made to report each instruction, once.
  *
  * Never while the collector runs: its finalizers reach bytecode boundaries, too, and others would find no
  * collector until this one runs again. */
@@ -46,23 +48,54 @@ bool py_preempt(M *m) {
 }
 
 void py_preempt_signal(M *m, G *gp) { (void)m, (void)gp; }
+void py_preempt_leave(Goroutine *self, PyThreadState *ts) { (void)self, (void)ts; }
 void py_preempt_afterfork(void) { store_rlx(&posted, false); }
 
 #else
 
+/* The running frame, if its memory is certain to be there: the interpreter lets go of it while it is popped. */
+static _PyInterpreterFrame *frame_here(PyThreadState *ts) {
+  char *f = (char *)ts->cframe->current_frame, *chunk = (char *)ts->datastack_chunk;
+  if (chunk && f >= chunk && f < chunk + ts->datastack_chunk->size) return (_PyInterpreterFrame *)f;
+  if (ts->exc_info == &ts->exc_state) return NULL;
+  PyGenObject *gen = (PyGenObject *)((char *)ts->exc_info - offsetof(PyGenObject, gi_exc_state));
+  return f == (char *)gen->gi_iframe ? (_PyInterpreterFrame *)f : NULL;
+}
+
+static void mark(PyThreadState *ts, Goroutine *self) {
+  _PyInterpreterFrame *f = frame_here(ts);
+  PyFrameObject *o = f ? f->frame_obj : NULL;
+  if (!o || o->f_trace_opcodes || self->marked) return;
+  o->f_trace_opcodes = 1;
+  self->marked = o;
+}
+
+/* true: the event is one that the mark has made. */
+static bool unmark(Goroutine *self, PyFrameObject *frame, int what) {
+  PyFrameObject *o = self->marked;
+  if (likely(!o)) return false;
+  self->marked = NULL;
+  for (_PyInterpreterFrame *f = frame->f_frame; f; f = f->previous) { /* else it is gone */
+    if (f->frame_obj != o) continue;
+    o->f_trace_opcodes = 0;
+    return o == frame && what == PyTrace_OPCODE;
+  }
+  return false;
+}
+
 static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject *arg) {
-  (void)obj, (void)frame, (void)what, (void)arg;
-  PyThreadState_Get()->c_tracefunc = NULL; /* the caller puts use_tracing right when it goes on */
+  PyThreadState *ts = PyThreadState_Get();
+  Goroutine *self = current_handle();
+  Py_tracefunc behind = ts->c_tracefunc;
+  if (behind == preempt_trace) behind = ts->c_tracefunc = self->traced; /* the caller sees to use_tracing */
+  bool made = unmark(self, frame, what);
+  int r = behind && !made ? behind(obj, frame, what, arg) : 0;
   M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
-  if (gp && gp->kind == GK_HOST && preempt_wanted(m) && !collecting()) yield_now();
-  return 0;
+  if (r == 0 && preempt_wanted(m) && !collecting()) yield_now();
+  return r;
 }
 
 bool py_preempt(M *m) {
-  G *gp = load_acq(&m->curg);
-  PyThreadState *ts = gp ? load_acq(&gp->host) : NULL;
-  if (!ts || (ts->c_tracefunc && ts->c_tracefunc != preempt_trace)) return false;
   preempt_signalM(m);
   return true;
 }
@@ -71,9 +104,22 @@ bool py_preempt(M *m) {
 void py_preempt_signal(M *m, G *gp) {
   (void)m;
   PyThreadState *ts = ts_of(gp);
-  if (!tstate_attached(ts) || ts->tracing || (ts->c_tracefunc && ts->c_tracefunc != preempt_trace)) return;
-  ts->c_tracefunc = preempt_trace;
+  Goroutine *self = gp->handle;
+  if (!self || !tstate_attached(ts) || ts->tracing) return;
+  if (ts->c_tracefunc == preempt_trace) {
+    mark(ts, self);
+  } else {
+    self->traced = ts->c_tracefunc;
+    ts->c_tracefunc = preempt_trace;
+  }
   ts->cframe->use_tracing = 255;
+}
+
+/* A lent state goes back to its thread, where nobody is preempted. */
+void py_preempt_leave(Goroutine *self, PyThreadState *ts) {
+  if (ts->c_tracefunc != preempt_trace) return;
+  ts->c_tracefunc = self->traced;
+  _PyThreadState_UpdateTracingState(ts);
 }
 void py_preempt_afterfork(void) {}
 

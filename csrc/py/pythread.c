@@ -3,7 +3,11 @@
  * A goroutine that asked for its thread object (gmprt/_threads.py) has it taken out of threading's table at its
  * end.  threading.settrace() and setprofile() count for goroutines as for threads: what they have set is
  * installed when one starts.  Looking it up would be a tenth of a goroutine's price, so the module's dict
- * is looked at only when it has changed: by its version on 3.11, by a watcher from 3.12 on. */
+ * is looked at only when it has changed: by its version on 3.11, by a watcher from 3.12 on.
+ *
+ * decimal keeps its context, an object that is changed in place, in a context variable.  A goroutine has a copy of
+ * its parent's variables, and would have the very same object: getcontext().prec = 5 would count for both.  A
+ * thread has one of its own, so a goroutine gets a copy. */
 #include "pyhost.h"
 
 static PyObject *module_dict, *forget, *start_hooks; /* NULL: not told yet */
@@ -58,6 +62,41 @@ void thread_forget(unsigned long ident) {
   PyObject *r = PyObject_CallFunction(forget, "k", ident);
   if (!r) PyErr_WriteUnraisable(forget);
   Py_XDECREF(r);
+}
+
+static PyObject *decimal_var; /* NULL: decimal is not known to be in use */
+
+/* The one variable that decimal.getcontext() sets in an empty context. */
+static PyObject *decimal_find(void) {
+  PyObject *mod = PyDict_GetItemString(PyImport_GetModuleDict(), "_decimal"), *ctx = mod ? PyContext_New() : NULL;
+  if (!ctx) return NULL;
+  PyObject *used = NULL;
+  if (PyContext_Enter(ctx) == 0) {
+    used = PyObject_CallMethod(mod, "getcontext", NULL);
+    PyContext_Exit(ctx);
+  }
+  PyObject *it = used ? PyObject_GetIter(ctx) : NULL;
+  PyObject *var = it ? PyIter_Next(it) : NULL;
+  Py_XDECREF(it);
+  Py_XDECREF(used);
+  Py_DECREF(ctx);
+  return var;
+}
+
+/* At the start of a goroutine that has inherited context variables, with these in force. */
+void thread_context(void) {
+  if (!decimal_var && !(decimal_var = decimal_find())) {
+    PyErr_Clear(); /* not imported, or being imported just now */
+    return;
+  }
+  PyObject *inherited = NULL;
+  if (PyContextVar_Get(decimal_var, NULL, &inherited) == 0 && !inherited) return;
+  PyObject *own = inherited ? PyObject_CallMethod(inherited, "copy", NULL) : NULL;
+  PyObject *token = own ? PyContextVar_Set(decimal_var, own) : NULL;
+  if (!token) PyErr_WriteUnraisable(decimal_var);
+  Py_XDECREF(token);
+  Py_XDECREF(own);
+  Py_XDECREF(inherited);
 }
 
 /* (threading's dict, forget(ident), start_hooks()) */

@@ -6,9 +6,9 @@
  *
  * Swap, GIL held throughout.  After it, on this thread: current state == what PyGILState_* finds == the
  * new goroutine's.  3.11: current is one global.  3.12 and 3.13: it is a private thread-local of the
- * interpreter, and the public PyThreadState_Swap gives the GIL away (3-5 us when another thread wants it),
- * so the slot is located once, verified, and written directly.  Where it cannot be found the public swap
- * is used: slower, and as correct.
+ * interpreter, and the public PyThreadState_Swap gives the GIL away: whoever takes it then finds a goroutine
+ * that has queued itself and whose wait is not open yet, and its wake-up is lost.  So the slot is located
+ * once, verified, and written directly; an interpreter where it cannot be found is refused at import.
  *
  * The TSS entry that PyGILState_* looks at is written on every swap, too.  pthread_setspecific checks key and
  * sequence for 4 ns; the entry of a low key lies in the thread's descriptor, so each M finds its own once
@@ -34,7 +34,6 @@
 #include <unistd.h>
 
 static PyInterpreterState *interp;
-static bool direct; /* the slot of the current state is known */
 static uint64_t next_id = (uint64_t)1 << 40; /* own range: ContextVar caches key on it */
 
 /* ---- the private slot (3.12+) ----------------------------------------------------------------------- */
@@ -71,9 +70,7 @@ static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
   return 0;
 }
 
-static PyThreadState **slot_of_this_thread(void) {
-  return direct ? __tls_get_addr(&slot_index) : NULL;
-}
+static PyThreadState **slot_of_this_thread(void) { return __tls_get_addr(&slot_index); }
 
 /* Exactly one hit, and the interpreter believes what is written there. */
 static bool find_slot(void) {
@@ -82,13 +79,12 @@ static bool find_slot(void) {
   dl_iterate_phdr(scan_object, &s);
   if (s.hits != 1) return false;
   slot_index = s.at;
-  direct = true;
   PyThreadState **slot = slot_of_this_thread();
   static PyThreadState probe;
   *slot = &probe;
-  direct = CURRENT_UNCHECKED() == &probe;
+  bool believed = CURRENT_UNCHECKED() == &probe;
   *slot = ts;
-  return direct && CURRENT_UNCHECKED() == ts;
+  return believed && CURRENT_UNCHECKED() == ts;
 }
 #endif
 
@@ -123,19 +119,16 @@ static inline void tss_set(pym *m, PyThreadState *ts) {
     pthread_setspecific(AUTO_TSS_KEY, ts);
 }
 
+/* false: exception set. */
 bool tstate_init(void) {
   interp = PyInterpreterState_Main();
 #ifdef HAVE_TLS_CURRENT
-  direct = find_slot();
-#else
-  direct = true;
+  if (!find_slot()) {
+    PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
+    return false;
+  }
 #endif
   return true;
-}
-
-bool tstate_is_direct(void) { return direct; }
-const char *tstate_swap_mode(void) {
-  return direct ? "direct (the GIL is kept)" : "public (PyThreadState_Swap)";
 }
 
 /* ---- life -------------------------------------------------------------------------------------------- */
@@ -316,12 +309,7 @@ static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
 /* On the thread of m, GIL held, `from` current. */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to) {
   to->native_thread_id = m->tid;
-  if (likely(direct)) {
-    swap_direct(m, from, to);
-  } else {
-    tstate_unbind(to); /* so that the attach binds it here */
-    PyThreadState_Swap(to);
-  }
+  swap_direct(m, from, to);
 #ifdef HAVE_GLOBAL_BREAKER
   show_signals(to);
 #endif

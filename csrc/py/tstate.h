@@ -18,8 +18,6 @@ typedef struct pym {
 static inline PyThreadState *ts_of(G *gp) { return load_rlx(&gp->host); }
 
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
-const char *tstate_swap_mode(void);
-bool tstate_is_direct(void);
 PyThreadState *tstate_new(void);
 void tstate_afterfork(void); /* the interpreter has freed all others */
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */

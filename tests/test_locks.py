@@ -1,0 +1,245 @@
+"""Locks of the interpreter held across everything that may happen to a goroutine.
+
+Whoever holds one parks, is preempted, blocks in C code, and comes back on another thread; the lock
+stays his, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PATIENCE, c_sleep, mixed
+
+import gmprt
+from gmprt import go
+
+
+def busy() -> None:
+    """Longer than a slice: if others wait, this is where it is preempted."""
+    end = time.thread_time() + 0.012
+    while time.thread_time() < end:
+        pass
+
+
+AWAY: list[Callable[[], object]] = [
+    gmprt.gosched,
+    lambda: gmprt.sleep(0.0002),
+    lambda: time.sleep(0.0002),
+    lambda: c_sleep(0.0005),
+    lambda: go(int).join(),
+    lambda: [gmprt.gosched() for _ in range(5)],
+]
+
+
+class Away:
+    """Ways to be away for a moment; now and then a long stretch of work."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def __call__(self) -> None:
+        if self.random.random() < 0.02:
+            busy()
+        else:
+            self.random.choice(AWAY)()
+
+
+def all_done(tasks: list[Any]) -> None:
+    for task in tasks:
+        task.result(PATIENCE)
+
+
+@pytest.mark.parametrize("kind", [threading.RLock, threading._RLock])  # type: ignore[attr-defined]
+def test_rlock(kind: Any, procs: int) -> None:
+    lock = kind()
+    owner: int | None = None
+    turns = 0
+
+    def work(i: int) -> None:
+        nonlocal owner, turns
+        away = Away(i)
+        me = threading.get_ident()
+        for _ in range(15):
+            assert not lock._is_owned()
+            with lock:
+                assert owner is None
+                owner = me
+                away()
+                with lock:
+                    assert owner == me == threading.get_ident()
+                    away()
+                assert lock._is_owned()
+                assert owner == me
+                owner = None
+                turns += 1
+            with pytest.raises(RuntimeError):
+                lock.release()
+
+    all_done([mixed(i % 4 == 0, work, i) for i in range(20)])
+    assert turns == 300
+    assert lock.acquire(blocking=False)
+    lock.release()
+
+
+def test_condition(procs: int) -> None:
+    """A buffer of three places, by the book."""
+    cond = threading.Condition()
+    buffer: deque[int] = deque()
+    got: list[int] = []
+    inside = 0
+
+    def alone(away: Away) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        away()
+        assert inside == 1
+        inside -= 1
+
+    def produce(i: int) -> None:
+        away = Away(i)
+        for n in range(20):
+            with cond:
+                assert cond.wait_for(lambda: len(buffer) < 3, PATIENCE)
+                alone(away)
+                buffer.append(i * 100 + n)
+                assert len(buffer) <= 3
+                cond.notify_all()
+
+    def consume(i: int) -> None:
+        away = Away(-i)
+        for _ in range(20):
+            with cond:
+                assert cond.wait_for(lambda: buffer, PATIENCE)
+                alone(away)
+                got.append(buffer.popleft())
+                cond.notify_all()
+
+    producers = [mixed(i % 3 == 0, produce, i) for i in range(6)]
+    consumers = [mixed(i % 3 == 0, consume, i) for i in range(6)]
+    all_done(producers + consumers)
+    assert sorted(got) == sorted(i * 100 + n for i in range(6) for n in range(20))
+    assert not buffer
+
+
+def test_buffered_writer(procs: int) -> None:
+    """Its lock is held while its raw file is away."""
+    written = bytearray()
+    inside = 0
+    away = Away(1)
+
+    class Raw(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            nonlocal inside
+            inside += 1
+            assert inside == 1
+            data = bytes(data)[:50]  # the writer comes again for the rest
+            away()
+            written.extend(data)
+            assert inside == 1
+            inside -= 1
+            return len(data)
+
+    out = io.BufferedWriter(Raw(), 128)
+
+    def work(i: int) -> None:
+        for n in range(30):
+            out.write(f"{i:03d}:{n:03d}\n".encode())
+            if n % 10 == 0:
+                out.flush()
+
+    all_done([mixed(i % 4 == 0, work, i) for i in range(16)])
+    out.flush()
+    lines = written.decode().splitlines()
+    assert sorted(lines) == sorted(f"{i:03d}:{n:03d}" for i in range(16) for n in range(30))
+
+
+MODULE = """
+import gmprt, time
+from test_locks import Away
+runs = globals().get("runs", 0) + 1
+away = Away({seed})
+for _ in range(10):
+    away()
+{imports}
+complete = True
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Modules that take their time, some of which import each other in circles."""
+    name = f"slow_{tmp_path.name}"
+    folder = tmp_path / name
+    folder.mkdir()
+    imports = {
+        "a": f"from {name} import b",
+        "b": f"import {name}.c",
+        "c": f"import {name}.a",  # a circle
+        "d": f"from {name} import a, e",
+        "e": "",
+        "__init__": "",
+    }
+    for seed, (module, text) in enumerate(imports.items()):
+        (folder / f"{module}.py").write_text(MODULE.format(seed=seed, imports=text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    return name
+
+
+def test_import_in_progress(package: str, procs: int) -> None:
+    """Everybody waits for the one who imports, whatever that one goes through; once is enough."""
+
+    def work(i: int) -> list[Any]:
+        names = ["d", "a", "e", "c", "b"]
+        random.Random(i).shuffle(names)
+        modules = [importlib.import_module(f"{package}.{name}") for name in names]
+        return [(m.__name__, m.runs) for m in modules if m.__name__.endswith(("d", "e"))]
+
+    try:
+        tasks = [mixed(i % 4 == 0, work, i) for i in range(20)]
+        results = [task.result(PATIENCE) for task in tasks]
+        expected = [(f"{package}.d", 1), (f"{package}.e", 1)]
+        assert [sorted(result) for result in results] == [expected] * 20
+        for name in "abcde":
+            assert sys.modules[f"{package}.{name}"].complete  # type: ignore[attr-defined]
+            assert sys.modules[f"{package}.{name}"].runs == 1  # type: ignore[attr-defined]
+    finally:
+        for module in [m for m in sys.modules if m.startswith(package)]:
+            del sys.modules[module]
+
+
+def test_they_did_go_through_it(procs: int) -> None:
+    """These tests are worth something: there are preemptions and other threads."""
+    lock = threading.RLock()
+    before = gmprt.stats().preemptions
+    moved = 0
+
+    def work(i: int) -> None:
+        nonlocal moved
+        away = Away(i)
+        for _ in range(4):
+            with lock:
+                first = threading.get_native_id()
+                busy()
+                away()
+                c_sleep(0.0005)
+                gmprt.gosched()
+                moved += threading.get_native_id() != first
+
+    all_done([go(work, i) for i in range(6)])
+    assert gmprt.stats().preemptions > before
+    assert moved > 0
