@@ -51,7 +51,7 @@ void after_fork_child(void) {
         store_rlx(&gp->status, Gidle);
     }
     sched_afterfork(m);
-    py_preempt_afterfork();
+    py_preempt_afterfork(m);
     tstate_afterfork();
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);
