@@ -33,8 +33,13 @@ void sched_fork_parent(void) {
   starttheworld();
 }
 
-/* The world stays stopped: nobody is left to be started. */
-void sched_fork_child(void) { unlock_all(); }
+/* The world stays stopped: nobody is left to be started.  A request to yield that is still open would be answered by
+ * running another of the parent's goroutines, which stand in this copy of the queues. */
+void sched_fork_child(void) {
+  M *m = getm();
+  if (m) store_rlx(&m->preempt, false);
+  unlock_all();
+}
 
 /* What a P was is forgotten with the goroutines on it. */
 static void procs_afterfork(void) {

@@ -98,6 +98,12 @@ class GoroutineThread(_DummyThread):
 
     # ---- in a forked child: the goroutine that forked is the main thread, others are no more
 
+    def _main(self) -> None:
+        """Becomes what threading makes of the thread that it finds at its start."""
+        thread: Any = self
+        thread.__class__ = _threading._MainThread
+        thread.__init__()
+
     def _ordinary(self) -> None:
         """Becomes what threading makes of a thread it does not know."""
         name, ident = self.name, self._ident
@@ -108,12 +114,18 @@ class GoroutineThread(_DummyThread):
         self._ident = ident
 
     def _reset_internal_locks(self, is_alive: bool) -> None:  # 3.11, 3.12
+        if self._goroutine is not None and is_alive:
+            self._main()
+            return
         if self._goroutine is not None:
             self._ordinary()
         thread: Any = super()
         thread._reset_internal_locks(is_alive)
 
     def _after_fork(self, new_ident: int | None = None) -> None:  # 3.13
+        if self._goroutine is not None and new_ident is not None:
+            self._main()
+            return
         if self._goroutine is not None:
             self._ordinary()
         thread: Any = super()

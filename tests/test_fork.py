@@ -230,3 +230,26 @@ def main():
 print(gmprt.run(main) == [str(i) for i in range(20)])
 """
     check("True\n", body)
+
+
+def test_the_end_of_a_slice_during_a_fork() -> None:
+    """A request to yield that is open when the process forks is not answered in the child: the other
+    goroutines stand in its copy of the queue, and none of them exists there."""
+    body = """
+import functools
+parent = os.getpid()
+# C code that keeps the GIL for longer than a slice, right before the system call
+os.register_at_fork(before=functools.partial(sum, range(2_000_000)))
+def other():
+    while True:
+        if os.getpid() != parent:
+            os.write(2, b"a goroutine of the parent runs in the child")
+            os._exit(9)
+        gmprt.sleep(0.0001)
+        gmprt.gosched()
+def main():
+    others = [gmprt.go(other) for _ in range(3)]
+    return {gmprt.go(fork, lambda: pipeline(10)).result() for _ in range(5)} | {fork(int)}
+print(gmprt.run(main))
+"""
+    check("{0}\n", body)

@@ -201,7 +201,8 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
   if (!load_rlx(&sched.started)) Py_RETURN_NONE;
   schedstop();
   int64_t end = nanotime() + seconds_to_ns(s);
-  while (load_rlx(&sched.l.holder) && nanotime() < end) {
+  M *m = getm(); /* not NULL if a goroutine ends the process: then it is not to be waited for */
+  for (M *driver; (driver = load_rlx(&sched.l.holder)) && driver != m && nanotime() < end;) {
     Py_BEGIN_ALLOW_THREADS
     os_usleep(200);
     Py_END_ALLOW_THREADS

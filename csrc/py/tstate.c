@@ -379,7 +379,12 @@ void pending_calls_leave(void) {
 /* The state of the interpreter's main thread: the oldest. */
 static PyThreadState *main_ts;
 PyThreadState *main_tstate(void) { return main_ts; }
-void main_tstate_set(PyThreadState *ts) { main_ts = ts; }
+void main_tstate_set(PyThreadState *ts) {
+  main_ts = ts;
+#ifdef HAVE_MAIN_TSTATE
+  _PyRuntime.main_tstate = ts; /* in a forked child it still names one that was freed */
+#endif
+}
 
 /* ---- Ms ------------------------------------------------------------------------------------------------------ */
 
