@@ -33,8 +33,13 @@ void sched_fork_parent(void) {
   starttheworld();
 }
 
-/* The world stays stopped: nobody is left to be started. */
-void sched_fork_child(void) { unlock_all(); }
+/* The world stays stopped: nobody is left to be started.  And the goroutine that forked must not yield to one that
+ * exists no more; sysmon may have asked it to during the fork. */
+void sched_fork_child(void) {
+  unlock_all();
+  M *m = getm();
+  if (m) store_rlx(&m->preempt, false);
+}
 
 /* What a P was is forgotten with the goroutines on it. */
 static void procs_afterfork(void) {
@@ -77,7 +82,6 @@ static void ms_afterfork(M *keep) {
   if (!keep) return;
   keep->p = NULL;
   keep->tid = os_gettid();
-  store_rlx(&keep->preempt, false);
 }
 
 /* In the child, which goes on.  keep: the M of the goroutine that forked, NULL: an ordinary thread did. */
