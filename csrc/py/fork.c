@@ -41,7 +41,7 @@ void fork_child_end(G *gp, PyObject *result) {
 void after_fork_child(void) {
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
-  if (load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
+  if (me || load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
     uint32_t cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
       if (gp == me || gp->kind != GK_HOST) continue;
