@@ -23,8 +23,8 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = "import sys; sys.path.append({root!r}); from bench.switches import {name}; print({name}())"
 
 _RECEIVES = 20_000
-_ROUNDS = 100_000
-_RUNS = 40
+_ADDITIONS = 1_000_000
+_RUNS = 30
 
 
 def receive() -> float:
@@ -49,14 +49,14 @@ def receive() -> float:
 
 
 def compute() -> float:
-    """Seconds of a computation that one goroutine makes: several times what sysmon allows."""
+    """Seconds of a computation that one goroutine makes: several of sysmon's slices."""
 
     def measure() -> float:
         runs, clock = [], time.process_time
-        for _ in range(_RUNS):
+        for _ in range(_RUNS // 2):
             start = clock()
             total = 0
-            for i in range(10 * _ROUNDS):
+            for i in range(_ADDITIONS):
                 total += i & 7
             runs.append(clock() - start)
         return min(runs)

@@ -82,7 +82,6 @@ static void ms_afterfork(M *keep) {
   if (!keep) return;
   keep->p = NULL;
   keep->tid = os_gettid();
-  store_rlx(&keep->preempt, false);
 }
 
 /* In the child, which goes on.  keep: the M of the goroutine that forked, NULL: an ordinary thread did. */

@@ -38,7 +38,7 @@ const host_t *host;
 
 /* ---- the current M -------------------------------------------------------------------------------- */
 
-static __thread M *tls_m __attribute__((tls_model("initial-exec")));
+__thread M *tls_m __attribute__((tls_model("initial-exec")));
 
 /* noinline: a compiler that keeps the address of tls_m over a switch would read another thread's. */
 noinline M *getm(void) {

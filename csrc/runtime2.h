@@ -462,6 +462,10 @@ wake_t park_any(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why,
 
 /* proc.c */
 M *getm(void);
+extern __thread M *tls_m __attribute__((tls_model("initial-exec")));
+/* Is this thread one of ours?  May be inlined, unlike getm(): a compiler that keeps the address over a switch
+ * reads another M's, and the answer is the same. */
+static inline bool on_m(void) { return tls_m != NULL; }
 void setm(M *m);
 bool schedinit(void);
 G *newproc_native(void (*fn)(void *), void *arg);

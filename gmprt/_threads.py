@@ -98,37 +98,30 @@ class GoroutineThread(_DummyThread):
 
     # ---- in a forked child: the goroutine that forked is the main thread, others are no more
 
-    def _main(self) -> None:
-        """Becomes what threading makes of the thread that it finds at its start."""
-        thread: Any = self
-        thread.__class__ = _threading._MainThread
-        thread.__init__()
-
-    def _ordinary(self) -> None:
-        """Becomes what threading makes of a thread it does not know."""
+    def _ordinary(self, alive: bool) -> Any:
+        """Becomes an ordinary thread, in the state in which threading expects one after a fork."""
         name, ident = self.name, self._ident
-        self._goroutine = None
-        threading.Thread.__init__(self, name=name, daemon=True)
         thread: Any = self
+        del thread._goroutine
+        thread.__class__ = threading.Thread
+        threading.Thread.__init__(thread, name=name, daemon=True)
         thread._started.set()
-        self._ident = ident
+        thread._ident = ident
+        if sys.version_info >= (3, 13):
+            thread._handle = _threading._make_thread_handle(ident)
+            if not alive:
+                thread._handle._set_done()
+        elif alive:
+            thread._set_tstate_lock()
+        return thread
 
     def _reset_internal_locks(self, is_alive: bool) -> None:  # 3.11, 3.12
-        if self._goroutine is not None and is_alive:
-            self._main()
-            return
-        if self._goroutine is not None:
-            self._ordinary()
-        thread: Any = super()
+        thread: Any = super() if self._goroutine is None else self._ordinary(is_alive)
         thread._reset_internal_locks(is_alive)
 
     def _after_fork(self, new_ident: int | None = None) -> None:  # 3.13
-        if self._goroutine is not None and new_ident is not None:
-            self._main()
-            return
-        if self._goroutine is not None:
-            self._ordinary()
-        thread: Any = super()
+        alive = new_ident is not None
+        thread: Any = super() if self._goroutine is None else self._ordinary(alive)
         thread._after_fork(new_ident=new_ident)
 
 

@@ -179,6 +179,92 @@ print(fork(child))
     check("0\n", body)
 
 
+def test_grandchildren_wait_for_themselves() -> None:
+    """A goroutine forks twice before it parks: each process has a poller of its own."""
+    body = """
+def echo(pipes):
+    for _ in range(200):
+        os.write(pipes[3], os.read(pipes[0], 1))
+def child(pipes):
+    pid = os.fork()
+    echo(pipes[:4] if pid else pipes[4:])
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os._exit(0)
+def main():
+    pipes = [fd for _ in range(4) for fd in os.pipe()]
+    pid = os.fork()
+    if pid == 0:
+        child(pipes)
+    for i in range(200):
+        os.write(pipes[1], b"x")
+        os.write(pipes[5], b"x")
+        os.read(pipes[2], 1)
+        os.read(pipes[6], 1)
+    print(os.waitpid(pid, 0)[1])
+gmprt.go(main).result()
+"""
+    check("0\n", body)
+
+
+def test_thread_objects_in_the_child() -> None:
+    """They are what objects of threads are there: one is the main thread, the others are dead."""
+    body = """
+def child():
+    mine, other = objects
+    assert threading.current_thread() is threading.main_thread() is mine
+    assert mine.is_alive() and mine.name == "forks"
+    assert not other.is_alive() and other.name == "other"
+    assert threading.enumerate() == [mine]
+    other.join()
+    for _ in range(2):
+        thread = threading.Thread(target=objects.clear)
+        thread.start()
+        thread.join()
+    assert not objects
+    print("child", flush=True)
+def remember(gate=None):
+    objects.append(threading.current_thread())
+    if gate:
+        gate.recv()
+def main():
+    remember()
+    gate = gmprt.Chan()
+    gmprt.go(remember, gate).name = "other"
+    while len(objects) < 2:
+        gmprt.gosched()
+    p = multiprocessing.get_context("fork").Process(target=child)
+    p.start()
+    p.join()
+    print(p.exitcode)
+objects = []
+g = gmprt.go(main)
+g.name = "forks"
+g.result()
+"""
+    check("child\n0\n", body)
+
+
+def test_preempted_during_the_fork() -> None:
+    """The goroutine was asked to yield, and in the child nobody is left to yield to."""
+    body = """
+import functools
+def hog():
+    while os.getpid() == parent:
+        pass
+    print("a goroutine of the parent runs in the child", flush=True)
+    os._exit(1)
+# In C, and longer than a slice.
+os.register_at_fork(before=functools.partial(sum, range(3_000_000)))
+parent = os.getpid()
+gmprt.go(hog)
+print(gmprt.go(lambda: [fork(int) for _ in range(5)]).result())
+os._exit(0)
+"""
+    check(f"{[0] * 5}\n", body)
+
+
 def test_while_everybody_works() -> None:
     """Forks at any moment of a busy runtime."""
     body = """

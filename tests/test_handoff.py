@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import lzma
 import os
+import resource
 import select as select_module
 import socket
 import subprocess
@@ -281,9 +282,13 @@ def test_many_short_calls_are_not_one_long_one() -> None:
                 os.stat(".")
             gmprt.gosched()
 
-    before = gmprt.stats().handoffs
+    def interrupted() -> int:
+        """How often the kernel took a processor away, perhaps in the midst of a call."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+    before, by_kernel = gmprt.stats().handoffs, interrupted()
     ended(*[go(body) for _ in range(5)])
-    assert gmprt.stats().handoffs - before < 150
+    assert gmprt.stats().handoffs - before < 150 + interrupted() - by_kernel
 
 
 def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:

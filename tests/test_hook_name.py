@@ -9,6 +9,7 @@ from typing import Any
 from scenes import Scene, Scenes, Stage, failure
 from support import PATIENCE, ended
 
+import gmprt
 from gmprt import go
 
 scenes = Scenes()
@@ -49,6 +50,21 @@ def getnameinfo(stack: ExitStack) -> Stage:
 @scenes.everywhere()
 def test_as_on_a_thread(scene: Scene, play: Any) -> None:
     assert play(scene.build) == scene.expected
+
+
+def test_figures_are_no_question() -> None:
+    """A connection to an address in figures must not cost a change of threads."""
+
+    def ask() -> None:
+        for _ in range(100):
+            socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+            socket.getaddrinfo("::1", "443")
+            socket.getaddrinfo(None, 80)
+            socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+
+    before = gmprt.stats().handoffs
+    go(ask).result(PATIENCE)
+    assert gmprt.stats().handoffs - before < 100  # a loaded machine may cause some
 
 
 def test_many_ask_side_by_side(procs: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -76,16 +77,25 @@ def reset(s: socket.socket) -> None:
 
 
 def fill(s: socket.socket) -> int:
-    """Sends until the socket takes no more."""
+    """Sends until the socket takes no more.
+
+    TCP makes room again when the other side acknowledges, at the latest after the 40 ms of a
+    delayed acknowledgement; room for a byte or two without being writable.
+    """
     sent = 0
     chunk = bytes(1 << 16)
+    full = False
     while True:
         try:
             sent += s.send(chunk, socket.MSG_DONTWAIT)
+            full = False
         except BlockingIOError:
-            if len(chunk) == 1:
+            if len(chunk) > 1:
+                chunk = bytes(1)
+            elif full or s.family == socket.AF_UNIX:
                 return sent
-            chunk = bytes(1)
+            else:
+                full = not select.select([], [s], [], 0.06)[1]
 
 
 def empty(s: socket.socket) -> None:

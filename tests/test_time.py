@@ -151,7 +151,7 @@ def test_in_select(where: Where) -> None:
     def body() -> None:
         ch: Chan[int] = Chan()
         assert select(ch, after(0.01)).index == 1
-        first = select(after(PATIENCE), after(0.03), after(0.01), ch)
+        first = select(after(PATIENCE), after(PATIENCE / 2), after(0.01), ch)
         assert first.index == 2
         with pytest.raises(Timeout):
             select(ch, after(PATIENCE), timeout=0.01)

@@ -41,7 +41,7 @@ void fork_child_end(G *gp, PyObject *result) {
 void after_fork_child(void) {
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
-  if (load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
+  if (me || load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
     uint32_t cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
       if (gp == me || gp->kind != GK_HOST) continue;
@@ -51,7 +51,7 @@ void after_fork_child(void) {
         store_rlx(&gp->status, Gidle);
     }
     sched_afterfork(m);
-    py_preempt_afterfork();
+    py_preempt_afterfork(m);
     tstate_afterfork();
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);

@@ -24,21 +24,24 @@ void interpose_fork_over(void) {
   store_rlx(&in_parent, false);
 }
 
-/* Forks by `make`, which returns 0 in the child. */
+/* Forks by `make`, which returns 0 in the child.  A goroutine that goes on in a child of a fork may fork again
+ * before anything was started there: it is alone, there is nothing to stop, but its child must begin anew, too. */
 static pid_t forking(pid_t (*make)(void *), void *arg) {
-  if (!load_rlx(&sched.started) || interpose_in_fork()) return make(arg);
+  bool started = load_rlx(&sched.started);
+  M *m = getm();
+  if ((!started && !(m && load_rlx(&m->curg))) || interpose_in_fork()) return make(arg);
   maskscope mask;
   mask_enter(&mask);
-  sched_fork_prepare();
+  if (started) sched_fork_prepare();
   lenders_forklock(true);
   pid_t pid = make(arg);
   int e = errno_get();
   lenders_forklock(false);
   if (pid == 0) {
-    sched_fork_child();
+    if (started) sched_fork_child();
     store_rlx(&in_child, true);
   } else {
-    sched_fork_parent();
+    if (started) sched_fork_parent();
     store_rlx(&in_parent, pid > 0);
     mask_leave(&mask);
   }

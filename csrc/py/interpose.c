@@ -277,9 +277,8 @@ static void home_leave(extras *x) {
   x->home = NULL;
 }
 
-G *detached_g(void) {
+G *detached_g_of_m(void) {
   M *m = getm();
-  if (likely(!m)) return NULL;
   G *gp = load_rlx(&m->curg);
   if (!gp || gp->kind != GK_HOST || attached_here(ts_of(gp)) || in_vfork_child(m) || interpose_in_fork())
     return NULL;

@@ -55,8 +55,10 @@ void call_detach(call *c);
 int call_fail(call *c, int e); /* -1, with errno; also for a failure without a park */
 int call_errno(call *c, wake_t w);
 
-/* The running goroutine, when its C code has dropped the GIL; NULL: in any other position. */
-G *detached_g(void);
+/* The running goroutine, when its C code has dropped the GIL; NULL: in any other position.  An ordinary thread
+ * learns with one load that it is none. */
+G *detached_g_of_m(void);
+static inline G *detached_g(void) { return unlikely(on_m()) ? detached_g_of_m() : NULL; }
 /* The call that follows blocks for certain: P and licence go to others at once. */
 void call_handoff(void);
 /* A child between vfork and exec shares our memory: it must not touch the runtime. */

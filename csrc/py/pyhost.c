@@ -24,6 +24,8 @@ static void host_detach(M *m) {
 
 static void host_swap(M *m, G *from, G *to) {
   pym *pm = m->host;
+  atomic_signal_fence(memory_order_seq_cst); /* the switch is counted: no request arms `from` any more */
+  if (unlikely(pm->armed != NULL)) py_preempt_disarm(pm);
   tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
 }
 

@@ -41,10 +41,6 @@ typedef struct Goroutine {
   PyObject *weakrefs;
   extras *more; /* NULL: nothing of it */
   waitq joiners;
-#ifndef HAVE_PENDING_ANYWHERE
-  Py_tracefunc traced;   /* the program's own trace function while a request to yield stands before it */
-  PyFrameObject *marked; /* made to report its instructions for a request; borrowed (pypreempt.c) */
-#endif
   struct shim *shim; /* the innermost call of a function that can be cancelled, or NULL (shim.h) */
   uint32_t run;      /* number of the run() that it descends from, 0: none */
   uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
@@ -133,8 +129,8 @@ extern PyMethodDef thread_functions[];
 /* pypreempt.c */
 bool py_preempt(M *m);
 void py_preempt_signal(M *m, G *gp);
-void py_preempt_afterfork(void);
-void py_preempt_leave(Goroutine *self, PyThreadState *ts);
+void py_preempt_disarm(pym *pm);
+void py_preempt_afterfork(M *m);
 
 /* fork.c */
 void after_fork_child(void);

@@ -12,7 +12,9 @@
  * return, takes itself off, and yields.  A trace function of the program's own (debuggers, coverage) stands
  * behind it meanwhile: it gets the event, and is put back.
  *   `while True: pass` is one instruction that jumps to itself, of which no event tells.  If SIGURG finds itself
- * armed already, the running frame is made to report each instruction, once.
+ * armed already, the running frame is made to report each instruction, once.  Not beside a trace function of the
+ * program's own: the interpreter may hold that in a local already, and would report to it.  Such a loop shares
+ * the GIL with others by the interpreter's own switching.
  *
  * Never while the collector runs: its finalizers reach bytecode boundaries, too, and others would find no
  * collector until this one runs again. */
@@ -48,8 +50,11 @@ bool py_preempt(M *m) {
 }
 
 void py_preempt_signal(M *m, G *gp) { (void)m, (void)gp; }
-void py_preempt_leave(Goroutine *self, PyThreadState *ts) { (void)self, (void)ts; }
-void py_preempt_afterfork(void) { store_rlx(&posted, false); }
+void py_preempt_disarm(pym *pm) { (void)pm; }
+void py_preempt_afterfork(M *m) {
+  (void)m;
+  store_rlx(&posted, false);
+}
 
 #else
 
@@ -62,33 +67,35 @@ static _PyInterpreterFrame *frame_here(PyThreadState *ts) {
   return f == (char *)gen->gi_iframe ? (_PyInterpreterFrame *)f : NULL;
 }
 
-static void mark(PyThreadState *ts, Goroutine *self) {
+static void mark(PyThreadState *ts, pym *pm) {
   _PyInterpreterFrame *f = frame_here(ts);
   PyFrameObject *o = f ? f->frame_obj : NULL;
-  if (!o || o->f_trace_opcodes || self->marked) return;
+  if (!o || o->f_trace_opcodes || pm->marked) return;
   o->f_trace_opcodes = 1;
-  self->marked = o;
+  pm->marked = o;
 }
 
-/* true: the event is one that the mark has made. */
-static bool unmark(Goroutine *self, PyFrameObject *frame, int what) {
-  PyFrameObject *o = self->marked;
-  if (likely(!o)) return false;
-  self->marked = NULL;
-  for (_PyInterpreterFrame *f = frame->f_frame; f; f = f->previous) { /* else it is gone */
+/* The frame that was marked, if it still runs; NULL: none was, or it is gone. */
+static PyFrameObject *unmark(pym *pm, _PyInterpreterFrame *f) {
+  PyFrameObject *o = pm->marked;
+  pm->marked = NULL;
+  for (; o && f; f = f->previous) {
     if (f->frame_obj != o) continue;
     o->f_trace_opcodes = 0;
-    return o == frame && what == PyTrace_OPCODE;
+    return o;
   }
-  return false;
+  return NULL;
 }
 
 static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject *arg) {
+  pym *pm = getm()->host;
   PyThreadState *ts = PyThreadState_Get();
-  Goroutine *self = current_handle();
+  if (ts->c_tracefunc == preempt_trace) { /* else it is disarmed, and a second event of the same instruction */
+    ts->c_tracefunc = pm->traced;         /* the caller sees to use_tracing */
+    pm->armed = NULL;
+  }
   Py_tracefunc behind = ts->c_tracefunc;
-  if (behind == preempt_trace) behind = ts->c_tracefunc = self->traced; /* the caller sees to use_tracing */
-  bool made = unmark(self, frame, what);
+  bool made = unmark(pm, frame->f_frame) == frame && what == PyTrace_OPCODE;
   int r = behind && !made ? behind(obj, frame, what, arg) : 0;
   M *m = getm();
   if (r == 0 && preempt_wanted(m) && !collecting()) yield_now();
@@ -102,25 +109,32 @@ bool py_preempt(M *m) {
 
 /* In the handler of SIGURG, on m's thread. */
 void py_preempt_signal(M *m, G *gp) {
-  (void)m;
+  pym *pm = m->host;
   PyThreadState *ts = ts_of(gp);
-  Goroutine *self = gp->handle;
-  if (!self || !tstate_attached(ts) || ts->tracing) return;
+  if (!tstate_attached(ts) || ts->tracing) return;
   if (ts->c_tracefunc == preempt_trace) {
-    mark(ts, self);
+    if (!pm->traced) mark(ts, pm);
   } else {
-    self->traced = ts->c_tracefunc;
+    pm->traced = ts->c_tracefunc;
+    pm->armed = ts;
     ts->c_tracefunc = preempt_trace;
   }
   ts->cframe->use_tracing = 255;
 }
 
-/* A lent state goes back to its thread, where nobody is preempted. */
-void py_preempt_leave(Goroutine *self, PyThreadState *ts) {
-  if (ts->c_tracefunc != preempt_trace) return;
-  ts->c_tracefunc = self->traced;
+/* The goroutine leaves this M before an event has come: it yields anyway. */
+void py_preempt_disarm(pym *pm) {
+  PyThreadState *ts = pm->armed;
+  pm->armed = NULL;
+  unmark(pm, ts->cframe->current_frame);
+  if (ts->c_tracefunc != preempt_trace) return; /* the program has set another one */
+  ts->c_tracefunc = pm->traced;
   _PyThreadState_UpdateTracingState(ts);
 }
-void py_preempt_afterfork(void) {}
+
+void py_preempt_afterfork(M *m) {
+  pym *pm = m ? m->host : NULL;
+  if (pm && pm->armed) py_preempt_disarm(pm);
+}
 
 #endif

@@ -393,7 +393,6 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   static uint32_t runs;
   self->run = ++runs;
   lend_and_wait(&l, ts);
-  py_preempt_leave(self, ts);
   lender_close(&l);
   PyObject *result = PyObject_CallMethod((PyObject *)self, "result", NULL);
   Py_DECREF(self);

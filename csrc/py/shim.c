@@ -149,32 +149,47 @@ typedef PyObject *(*fn_method)(PyObject *, PyTypeObject *, PyObject *const *, Py
 
 #define ORIGINAL(type, i) ((type)(void (*)(void))installed[i].original)
 
-static inline PyObject *plain(int i, PyObject *o, PyObject *a) {
+static noinline PyObject *plain(int i, PyObject *o, PyObject *a) {
   SHIM_CALL(i, ORIGINAL(fn_plain, i)(o, a));
 }
-static inline PyObject *keywords(int i, PyObject *o, PyObject *a, PyObject *k) {
+static noinline PyObject *keywords(int i, PyObject *o, PyObject *a, PyObject *k) {
   SHIM_CALL(i, ORIGINAL(fn_keywords, i)(o, a, k));
 }
-static inline PyObject *fast(int i, PyObject *o, PyObject *const *a, Py_ssize_t n) {
+static noinline PyObject *fast(int i, PyObject *o, PyObject *const *a, Py_ssize_t n) {
   SHIM_CALL(i, ORIGINAL(fn_fast, i)(o, a, n));
 }
-static inline PyObject *fast_keywords(int i, PyObject *o, PyObject *const *a, Py_ssize_t n, PyObject *k) {
+static noinline PyObject *fast_keywords(int i, PyObject *o, PyObject *const *a, Py_ssize_t n, PyObject *k) {
   SHIM_CALL(i, ORIGINAL(fn_fast_keywords, i)(o, a, n, k));
 }
-static inline PyObject *method(int i, PyObject *o, PyTypeObject *t, PyObject *const *a, Py_ssize_t n,
+static noinline PyObject *method(int i, PyObject *o, PyTypeObject *t, PyObject *const *a, Py_ssize_t n,
                                PyObject *k) {
   SHIM_CALL(i, ORIGINAL(fn_method, i)(o, t, a, n, k));
 }
 
+/* An ordinary thread goes straight through. */
+#define THROUGH(i, type, ...) \
+  if (table[i].family != LOADS && likely(!on_m())) return ORIGINAL(type, i)(__VA_ARGS__)
+
 /* A function has no room for a number, so there is one of each convention for each entry of the table. */
 #define TRAMPOLINES(i) \
-  static PyObject *plain_##i(PyObject *o, PyObject *a) { return plain(i, o, a); } \
-  static PyObject *keywords_##i(PyObject *o, PyObject *a, PyObject *k) { return keywords(i, o, a, k); } \
-  static PyObject *fast_##i(PyObject *o, PyObject *const *a, Py_ssize_t n) { return fast(i, o, a, n); } \
+  static PyObject *plain_##i(PyObject *o, PyObject *a) { \
+    THROUGH(i, fn_plain, o, a); \
+    return plain(i, o, a); \
+  } \
+  static PyObject *keywords_##i(PyObject *o, PyObject *a, PyObject *k) { \
+    THROUGH(i, fn_keywords, o, a, k); \
+    return keywords(i, o, a, k); \
+  } \
+  static PyObject *fast_##i(PyObject *o, PyObject *const *a, Py_ssize_t n) { \
+    THROUGH(i, fn_fast, o, a, n); \
+    return fast(i, o, a, n); \
+  } \
   static PyObject *fast_keywords_##i(PyObject *o, PyObject *const *a, Py_ssize_t n, PyObject *k) { \
+    THROUGH(i, fn_fast_keywords, o, a, n, k); \
     return fast_keywords(i, o, a, n, k); \
   } \
   static PyObject *method_##i(PyObject *o, PyTypeObject *t, PyObject *const *a, Py_ssize_t n, PyObject *k) { \
+    THROUGH(i, fn_method, o, t, a, n, k); \
     return method(i, o, t, a, n, k); \
   }
 #define ENTRY(i) {(void (*)(void))plain_##i, (void (*)(void))keywords_##i, (void (*)(void))fast_##i, \

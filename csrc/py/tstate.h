@@ -12,6 +12,10 @@ typedef struct pym {
   PyThreadState **slot; /* where this thread's current state lives (HAVE_TLS_CURRENT) */
   void **tss;           /* where its TSS entry lives, for PyGILState_*; NULL: not known */
   unsigned long tid;    /* kernel's thread id */
+  /* 3.11: a request to yield stands before the program's trace function (pypreempt.c). */
+  PyThreadState *armed;  /* the current state, NULL: none */
+  Py_tracefunc traced;   /* the program's own */
+  PyFrameObject *marked; /* made to report its instructions; borrowed */
 } pym;
 
 /* The state that belongs to G: the one accessor.  (Free-threaded builds will answer: the M's.) */

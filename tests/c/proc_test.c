@@ -220,6 +220,13 @@ static void waits(void *arg) {
   gm_chan_recv(chan, NULL, -1);
 }
 
+static void blocks_until_stop(void *arg) {
+  (void)arg;
+  gm_enter_blocking();
+  while (!load_rlx(&stop)) os_usleep(100);
+  gm_exit_blocking();
+}
+
 TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
   stub_start();
   chan = gm_chan_make(8, 0);
@@ -243,9 +250,11 @@ TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
   while (!sched_asleep(load_rlx(&sched.idle_epoch))) os_usleep(1000);
   uint32_t before = load_rlx(&stub_asleep);
   group g = {0};
-  group_go(&g, blocks, (void *)(intptr_t)30000); /* blocked is not asleep */
+  group_go(&g, blocks_until_stop, NULL); /* blocked is not asleep */
+  while (load_rlx(&sched.nblocked) == 0) os_usleep(100);
   os_usleep(15000);
   CHECK_EQ(load_rlx(&stub_asleep), before);
+  store_rlx(&stop, true);
   group_wait(&g);
 }
 

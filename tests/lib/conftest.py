@@ -1,0 +1,27 @@
+"""Servers that live as long as the test run, and are started when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import servers
+from together import COUNT
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with servers.postgres(COUNT) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    with servers.redis() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Iterator[str]:
+    with servers.nginx() as url:
+        yield url

@@ -1,0 +1,269 @@
+"""The scenes: what the children run.  Each connects, then measures blocking calls of 0.1 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from together import COUNT, PAUSE, Meter, together
+
+import gmprt
+from gmprt import go
+
+# ---- databases ----------------------------------------------------------------------------------
+
+
+def _sleeping_queries(connect: Callable[[], Any]) -> None:
+    connections = together(lambda i: connect())
+
+    def query(i: int) -> int:
+        with connections[i].cursor() as cursor:
+            cursor.execute("select pg_sleep(%s), %s", (PAUSE, i))
+            return int(cursor.fetchone()[1])
+
+    with Meter():
+        assert together(query) == list(range(COUNT))
+    together(lambda i: connections[i].close())
+
+
+def psycopg2(dsn: str) -> None:
+    import psycopg2
+
+    _sleeping_queries(lambda: psycopg2.connect(dsn))
+
+
+def psycopg(dsn: str) -> None:
+    import psycopg
+
+    assert psycopg.pq.__impl__ == "binary"
+    _sleeping_queries(lambda: psycopg.connect(dsn))
+
+
+def psycopg2_one_connection(dsn: str) -> None:
+    """psycopg2 guards a connection with a mutex of C: whoever waits for it is handed off."""
+    import psycopg2
+
+    connection = psycopg2.connect(dsn)
+
+    def query(i: int) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(0.01), %s", (i,))
+            return int(cursor.fetchone()[1])
+
+    with Meter():
+        assert together(query, 20) == list(range(20))
+    connection.close()
+
+
+def redis(path: str) -> None:
+    """Even ones get a value after 0.1 s, odd ones wait 0.1 s in vain."""
+    import redis
+
+    client = redis.Redis(unix_socket_path=path, max_connections=COUNT + 10)
+    assert together(lambda i: client.ping()) == [True] * COUNT
+
+    def push() -> None:
+        time.sleep(PAUSE)
+        with client.pipeline() as pipeline:
+            for i in range(0, COUNT, 2):
+                pipeline.rpush(f"key{i}", i)
+            pipeline.execute()
+
+    def pop(i: int) -> Any:
+        return client.blpop([f"key{i}"], timeout=0 if i % 2 == 0 else PAUSE)
+
+    with Meter():
+        pusher = go(push)
+        popped = together(pop)
+        pusher.result()
+    for i, value in enumerate(popped):
+        expected = (f"key{i}".encode(), str(i).encode()) if i % 2 == 0 else None
+        assert value == expected, (i, value)
+
+
+# ---- HTTP ---------------------------------------------------------------------------------------
+
+
+def _requests_of(get: Callable[[str], str], url: str) -> None:
+    """The first request of each key is answered at once."""
+    keys = [f"{url}/slow?key={os.getpid()}-{i}" for i in range(COUNT)]
+    wanted = [key.rpartition("=")[2] for key in keys]
+    begun = time.monotonic()
+    assert together(lambda i: get(keys[i])) == wanted
+    with Meter():
+        assert together(lambda i: get(keys[i])) == wanted
+    # The server lets a key pass ten times a second.
+    assert time.monotonic() - begun >= PAUSE * 0.9
+
+
+def requests(url: str) -> None:
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_maxsize=COUNT))
+
+    def get(address: str) -> str:
+        response = session.get(address, timeout=20)
+        assert response.status_code == 200
+        return response.text
+
+    _requests_of(get, url)
+
+
+def urllib3(url: str) -> None:
+    import urllib3
+
+    pool = urllib3.PoolManager(maxsize=COUNT)
+
+    def get(address: str) -> str:
+        response = pool.request("GET", address, timeout=20)
+        assert response.status == 200
+        return response.data.decode()
+
+    _requests_of(get, url)
+
+
+def flask(server: str) -> None:
+    """Flask on werkzeug and its clients in one process."""
+    import http.client
+    import logging
+    import socketserver
+
+    from flask import Flask, request
+    from werkzeug.serving import BaseWSGIServer, ThreadedWSGIServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = Flask("test")
+
+    @app.get("/slow/<int:i>")
+    def slow(i: int) -> dict[str, Any]:
+        time.sleep(PAUSE)
+        return {"i": i, "agent": request.headers["User-Agent"]}
+
+    class GoroutineServer(socketserver.ThreadingMixIn, BaseWSGIServer):
+        multithread = True
+
+        def process_request(self, *args: Any) -> None:
+            go(self.process_request_thread, *args)
+
+    classes = {"goroutines": GoroutineServer, "threads": ThreadedWSGIServer}
+    http_server = classes[server]("127.0.0.1", 0, app)
+    http_server.socket.listen(COUNT)
+    serving = go(http_server.serve_forever)
+
+    def get(i: int) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", http_server.server_port)
+        connection.request("GET", f"/slow/{i}", headers={"User-Agent": f"client {i}"})
+        response = connection.getresponse()
+        assert response.status == 200
+        answer = json.loads(response.read())
+        connection.close()
+        return answer["i"], answer["agent"]
+
+    assert get(0) == (0, "client 0")
+    with Meter():
+        assert together(get) == [(i, f"client {i}") for i in range(COUNT)]
+    http_server.shutdown()
+    serving.result()
+    http_server.server_close()
+
+
+# ---- hand-off: calls that only a thread can wait for --------------------------------------------
+
+
+class Ticker:
+    """A goroutine that goes on beside the blocked ones."""
+
+    def __enter__(self) -> Ticker:
+        self.ticks = 0
+        self._stop = False
+        self._g = go(self._run)
+        return self
+
+    def _run(self) -> None:
+        while not self._stop:
+            self.ticks += 1
+            time.sleep(0.001)
+
+    def more(self, ticks: int = 20) -> None:
+        """Wait until it has run that often."""
+        wanted = self.ticks + ticks
+        while self.ticks < wanted:
+            time.sleep(0.001)
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop = True
+        self._g.result()
+
+
+def sqlite() -> None:
+    """They wait in sqlite's own busy handler, in C, until the lock is given back."""
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home, "data")
+        writer = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        writer.execute("create table t (i integer, square integer)")
+        writer.executemany("insert into t values (?, ?)", [(i, i * i) for i in range(COUNT)])
+        locked = threading.Event()
+
+        def write() -> None:
+            writer.execute("begin exclusive")
+            locked.set()
+            time.sleep(PAUSE)
+            ticker.more()
+            writer.execute("commit")
+
+        def read(i: int) -> int:
+            with sqlite3.connect(path, timeout=20) as connection:
+                row = connection.execute("select square from t where i = ?", (i,)).fetchone()
+            connection.close()
+            return int(row[0])
+
+        with Ticker() as ticker, Meter():
+            holder = go(write)
+            locked.wait()
+            assert together(read) == [i * i for i in range(COUNT)]
+            holder.result()
+        writer.close()
+
+
+def files() -> None:
+    """open() of a FIFO blocks until the other end is opened; then they read, and a file as well."""
+    with tempfile.TemporaryDirectory() as home:
+        plain = Path(home, "plain")
+        plain.write_bytes(bytes(range(256)) * 1000)
+        fifos = [Path(home, f"fifo{i}") for i in range(COUNT)]
+        for fifo in fifos:
+            os.mkfifo(fifo)
+
+        def read(i: int) -> bytes:
+            with fifos[i].open("rb") as fifo, plain.open("rb") as file:
+                file.seek(i)
+                return fifo.read() + file.read(10)
+
+        def write(i: int) -> None:
+            with fifos[i].open("wb") as fifo:
+                fifo.write(b"%d" % i)
+
+        def feed() -> None:
+            time.sleep(PAUSE)
+            ticker.more()
+            together(write)
+
+        content = plain.read_bytes()
+        with Ticker() as ticker, Meter():
+            feeder = go(feed)
+            assert together(read) == [b"%d" % i + content[i : i + 10] for i in range(COUNT)]
+            feeder.result()
+
+
+def play(name: str, *args: str) -> None:
+    """Runs the scene in the main goroutine."""
+    gmprt.run(globals()[name], *args)

@@ -1,0 +1,215 @@
+"""Real servers for one test run: PostgreSQL, Redis and nginx, each in a directory of its own.
+
+They listen on Unix sockets; nginx, for clients that know only addresses, on a port that the kernel
+has chosen.  A server whose program is not installed is a reason to skip.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_START = 40.0  # seconds until a server must be there
+
+
+def program(name: str, *elsewhere: str) -> str:
+    """The path of a program; skips the test if there is none."""
+    found = [path for pattern in elsewhere for path in sorted(glob.glob(pattern), reverse=True)]
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if path is None and not found:
+        pytest.skip(f"no {name} on this machine")
+    return found[0] if found else str(path)
+
+
+def plain_user() -> str | None:
+    """Whom to become: PostgreSQL does not run as root.  None: stay."""
+    if os.getuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    pytest.skip("no user but root to run a server as")
+
+
+@contextmanager
+def folder(user: str | None = None) -> Iterator[Path]:
+    """A directory with a short name, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="gmprt-", ignore_cleanup_errors=True) as name:
+        if user is not None:
+            shutil.chown(name, user)
+        yield Path(name)
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    ready: Callable[[], object],
+    log: Path,
+    *,
+    user: str | None = None,
+    env: Mapping[str, str] | None = None,
+    fds: Sequence[int] = (),
+) -> Iterator[None]:
+    """A server from when it is `ready` until the end of the block."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+            env={**os.environ, **(env or {})},
+            pass_fds=fds,
+            cwd=log.parent,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + _START
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{command[0]} does not start:\n{log.read_text(errors='replace')}")
+            time.sleep(0.01)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(str(path)) == 0
+
+
+@contextmanager
+def postgres(most: int) -> Iterator[str]:
+    """A connection string; up to `most` connections at a time."""
+    initdb = program("initdb", "/usr/lib/postgresql/*/bin/initdb")
+    server = str(Path(initdb).with_name("postgres"))
+    user = plain_user()
+    with folder(user) as home:
+        done = subprocess.run(
+            [initdb, "-D", home / "data", "-U", "test", "-A", "trust", "-N", "--no-locale"],
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.fail(f"initdb: {done.stdout}{done.stderr}")
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(home),
+            "max_connections": str(most + 10),
+            "shared_buffers": "16MB",
+            "fsync": "off",
+            "dynamic_shared_memory_type": "mmap",
+        }
+        options = [part for k, v in settings.items() for part in ("-c", f"{k}={v}")]
+        socket_path = home / ".s.PGSQL.5432"
+        log = home / "log"
+        log.touch()
+        with running(
+            [server, "-D", home / "data", *options],
+            lambda: answers(socket_path) and "ready to accept" in log.read_text(),
+            log,
+            user=user,
+        ):
+            yield f"host={home} user=test dbname=postgres"
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The path of its socket."""
+    server = program("redis-server")
+    with folder() as home:
+        path = home / "redis.sock"
+        command = [
+            server,
+            "--port",
+            "0",
+            "--unixsocket",
+            str(path),
+            "--save",
+            "",
+            "--dir",
+            str(home),
+        ]
+        with running(command, lambda: answers(path), home / "log"):
+            yield str(path)
+
+
+_NGINX = """
+daemon off;
+pid {home}/pid;
+error_log stderr warn;
+worker_processes 1;
+user {user};
+events {{ worker_connections 2000; }}
+http {{
+    access_log off;
+    keepalive_requests 100000;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    # The second request of a key within 0.1 s waits until it is over.
+    limit_req_zone $arg_key zone=slow:2m rate=10r/s;
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location /slow {{
+            limit_req zone=slow burst=10;
+            try_files /none @answer;
+        }}
+        location @answer {{ return 200 "$arg_key"; }}
+        location / {{ return 200 "fast"; }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx() -> Iterator[str]:
+    """Its URL.  ``/slow?key=K`` answers K, for the second time after 0.1 s."""
+    server = program("nginx")
+    with folder() as home, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        address = listener.getsockname()
+        user = pwd.getpwuid(os.getuid()).pw_name
+        (home / "conf").write_text(_NGINX.format(home=home, port=address[1], user=user))
+        # It is given the listening socket, as a new nginx by an old one: the port stays ours.
+        env = {"NGINX": f"{listener.fileno()};"}
+        command = [server, "-p", str(home), "-c", str(home / "conf"), "-e", "stderr"]
+        log = home / "log"
+        log.touch()
+
+        def ready() -> bool:
+            return (home / "pid").exists()
+
+        with running(command, ready, log, env=env, fds=[listener.fileno()]):
+            yield f"http://127.0.0.1:{address[1]}"

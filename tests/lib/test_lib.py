@@ -1,0 +1,86 @@
+"""Unmodified libraries against real servers: 200 goroutines, each in a blocking call of 0.1 s.
+
+One after the other they would take 20 s.  They finish in well under a second, with GOMAXPROCS=1;
+time in which the machine had no CPU for the child is not counted.  Where they park they do so on a
+few threads; where only a thread can wait, P and licence are handed off.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import run_child
+
+HERE = Path(__file__).parent
+LIMIT = 1.0
+LATEST = 10.0  # whatever the machine does: half of what they would take one after the other
+FEW = 16  # threads; a machine with other work makes some seem blocked
+MANY = 100
+
+
+def play(scene: str, *args: str) -> dict[str, Any]:
+    """The scene in a process of its own: what its meter has printed."""
+    code = f"""
+        import sys
+        sys.path.append({str(HERE)!r})
+        import scenes_lib
+        scenes_lib.play(*{(scene, *args)!r})
+    """
+    out = run_child(code, env={"GOMAXPROCS": "1"}, timeout=50).stdout
+    figures: dict[str, Any] = json.loads(out.splitlines()[-1])
+    print(scene, figures)
+    return figures
+
+
+def in_time(figures: dict[str, Any]) -> None:
+    assert figures["elapsed"] - figures["delayed"] < LIMIT, figures
+    assert figures["elapsed"] < LATEST, figures
+
+
+def parked(figures: dict[str, Any]) -> None:
+    in_time(figures)
+    assert figures["threads"] <= FEW, figures
+
+
+@pytest.mark.parametrize("library", ["psycopg2", "psycopg"])
+def test_postgres(library: str, postgres: str) -> None:
+    """Both bring a libpq of their own, under a name of its own."""
+    pytest.importorskip(library)
+    parked(play(library, postgres))
+
+
+def test_one_connection_for_many(postgres: str) -> None:
+    pytest.importorskip("psycopg2")
+    play("psycopg2_one_connection", postgres)
+
+
+def test_redis(redis: str) -> None:
+    pytest.importorskip("redis")
+    parked(play("redis", redis))
+
+
+@pytest.mark.parametrize("library", ["requests", "urllib3"])
+def test_http(library: str, nginx: str) -> None:
+    pytest.importorskip(library)
+    parked(play(library, nginx))
+
+
+def test_flask() -> None:
+    pytest.importorskip("flask")
+    parked(play("flask", "goroutines"))
+
+
+def test_flask_with_threads() -> None:
+    """Werkzeug's own server, which starts a thread for each request, beside goroutines that ask."""
+    pytest.importorskip("flask")
+    play("flask", "threads")
+
+
+@pytest.mark.parametrize("scene", ["sqlite", "files"])
+def test_handed_off(scene: str) -> None:
+    figures = play(scene)
+    in_time(figures)
+    assert figures["handoffs"] >= MANY <= figures["threads"], figures
