@@ -392,3 +392,137 @@ def test_again_and_again() -> None:
     for _ in range(10):
         done = run_child(code)
         assert (done.stdout, done.stderr) == ("", "")
+
+
+# ---- in the middle of calls that park ------------------------------------------------------------
+
+CALLS = {
+    "sleep": "time.sleep(1000)",
+    "lock": "held.acquire()",
+    "rlock": "with hers: pass",
+    "event": "threading.Event().wait()",
+    "condition": "c = threading.Condition(); c.acquire(); c.wait(1000)",
+    "queue": "queue.Queue().get()",
+    "simple queue": "queue.SimpleQueue().get()",
+    "barrier": "threading.Barrier(2).wait()",
+    "recv": "a.recv(1)",
+    "recv with a timeout": "a.settimeout(1000); a.recv(1)",
+    "accept": "server.accept()",
+    "select": "select.select([a], [], [])",
+    "poll": "p = select.poll(); p.register(a, select.POLLIN); p.poll()",
+    "epoll": "p = select.epoll(); p.register(a, select.EPOLLIN); p.poll()",
+    "selectors": "s = selectors.DefaultSelector(); s.register(a, selectors.EVENT_READ); s.select()",
+    "asyncio": "asyncio.run(asyncio.sleep(1000))",
+    "pipe": "os.read(read, 1)",
+    "file object": "open(read, 'rb', closefd=False).read(1)",
+    "child": "child.wait()",
+    "communicate": "child.communicate()",
+    "waitpid": "os.waitpid(child.pid, 0)",
+}
+
+
+@pytest.fixture(scope="module")
+def in_calls() -> Iterator[dict[str, Child]]:
+    children = {}
+    for kind, call in CALLS.items():
+        children[kind] = Child(f"""
+import asyncio, gmprt, os, queue, select, selectors, socket, subprocess, sys, threading, time
+held = threading.Lock(); held.acquire()
+hers = threading.RLock()
+read, write = os.pipe()
+a, b = socket.socketpair()
+server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+quiet = {{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}}
+child = subprocess.Popen(["sleep", "30"], **quiet)
+def calls():
+    try:
+        {call}
+    finally:
+        sys.stdout.write("finally\\n")
+ready = gmprt.Chan()
+def holds():
+    with hers:
+        ready.send(1)
+        gmprt.sleep(1000)
+holder = gmprt.go(holds)
+ready.recv()
+goroutines = [gmprt.go(calls) for _ in range(3)]
+while any(g.state != "waiting" for g in goroutines):
+    gmprt.sleep(0.001)
+sys.exit(7)
+""")
+    yield children
+    for child in children.values():
+        child.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("kind", list(CALLS))
+def test_in_a_call_that_parks(kind: str, in_calls: dict[str, Child]) -> None:
+    """It ends with a cancel, its finally blocks run, and the status is kept."""
+    done = in_calls[kind].finish()
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "finally\n" * 3, (done.stdout, done.stderr)
+    assert "abandoned" not in done.stderr, done.stderr
+
+
+ENDS = {
+    "the end": ("", 0),
+    "sys.exit": ("sys.exit(7)", 7),
+    "an exception": ("raise LookupError('the end')", 1),
+    "sys.exit in run": ("gmprt.run(sys.exit, 7)", 7),
+    "an exception in run": ("gmprt.run(lambda: 1 / 0)", 1),
+    "os._exit in a goroutine": ("gmprt.go(os._exit, 7).join()", 7),
+    "a signal": ("signal.raise_signal(signal.SIGTERM)", -15),
+}
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+@pytest.mark.parametrize("procs", ["1", "4"])
+def test_in_the_middle_of_all(end: str, procs: str) -> None:
+    """Everything at once: hogs, calls of C code, locks held, threads, functions of atexit."""
+    how, status = ENDS[end]
+    code = f"""
+        import atexit, gmprt, os, signal, socket, sys, threading, time, zlib
+        ch, lock, data = gmprt.Chan(), threading.RLock(), bytes(1 << 20)
+        a, b = socket.socketpair()
+        def hog():
+            while True:
+                if stop: return
+        def holds():
+            with lock:
+                gmprt.Chan().recv()
+        def waits():
+            with lock:
+                pass
+        def computes():
+            while not stop:
+                zlib.compress(data)
+        def swallows():
+            try:
+                a.recv(1)
+            except gmprt.Cancelled:
+                time.sleep(0.01)
+                gmprt.go(int).join()
+        def churns():
+            while True:
+                gmprt.go(time.sleep, 0.0001).join()
+        stop = False
+        @atexit.register
+        def first():  # before gmprt's own
+            global stop
+            gmprt.go(ch.send, "from a goroutine").detach()
+            print(ch.recv())
+            stop = True
+        for fn in (hog, holds, waits, computes, swallows, churns):
+            gmprt.go(fn).detach()
+        threading.Thread(target=a.recv, args=(1,), daemon=True).start()
+        threading.Thread(target=waits, daemon=True).start()
+        threading.Thread(target=lambda: gmprt.go(gmprt.sleep, 0.02).join()).start()
+        gmprt.sleep(0.03)
+        {how}
+    """
+    done = run_child(code, env={"GOMAXPROCS": procs}, status=status)
+    quick = status == -15 or "os._exit" in how
+    assert done.stdout == ("" if quick else "from a goroutine\n")
+    assert "Fatal" not in done.stderr
+    assert "abandoned" not in done.stderr, done.stderr

@@ -319,8 +319,10 @@ print(gmprt.run(main) == [str(i) for i in range(20)])
 
 
 def test_the_end_of_a_slice_during_a_fork() -> None:
-    """A request to yield that is open when the process forks is not answered in the child: the other
-    goroutines stand in its copy of the queue, and none of them exists there."""
+    """A request to yield that is open then is not answered in the child.
+
+    The parent's other goroutines stand in its copy of the queue, and none of them exists there.
+    """
     body = """
 import functools
 parent = os.getpid()
