@@ -33,8 +33,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 # What the tests may use beyond the usual (python -m test --help).
 RESOURCES = ("network", "cpu", "walltime", "subprocess", "decimal")
 
-# Not run in any position.  Nobody answers on a kernel that offers vsock without a peer; and the second waits five
-# minutes for a thread if that has had time to begin its work.
+# Not run in any position.  Nobody answers on a kernel that offers vsock without a peer; the second
+# waits five minutes for a thread if that has had time to begin its work.
 EXCLUDED = (
     "test.test_socket.ThreadedVSOCKSocketStreamTest.*",
     "*.WithThreadsTestPool.test_terminate",
