@@ -117,13 +117,14 @@ wake_t park_any(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why,
 }
 
 /* Calls each(gp) for every foreign thread now asleep in one of our waits without a deadline it could
- * reach by itself; returns how many. */
+ * reach by itself; returns how many.  One whose wait has been claimed is about to run. */
 uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg) {
   uint32_t n = 0;
   lock(&fthreads.lock);
   for (uint32_t i = 0; i < fthreads.n; i++) {
     G *gp = fthreads.all[i];
     if (load_acq(&gp->status) != Gwaiting || load_rlx(&gp->timer.when)) continue;
+    if (!(load_acq(&gp->wait) & WAIT_S)) continue;
     n++;
     if (each) each(gp, arg);
   }

@@ -80,19 +80,19 @@ uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
 void netpollbreak(void) {
   if (xchg(&breaksig, 1)) return;
   uint64_t one = 1;
-  while (write(breakfd, &one, sizeof one) < 0 && errno == EINTR) {
+  while (cpu_syscall(SYS_write, breakfd, (long)&one, sizeof one, 0, 0, 0) == -EINTR) {
   }
 }
 
 static int poll_wait(struct epoll_event *ev, int64_t ns) {
   if (!no_pwait2) {
     struct timespec ts = {ns / 1000000000, ns % 1000000000};
-    int n = (int)syscall(SYS_epoll_pwait2, epfd, ev, EVENTS, ns < 0 ? NULL : &ts, NULL, (size_t)8);
-    if (n >= 0 || errno != ENOSYS) return n;
+    long n = cpu_syscall(SYS_epoll_pwait2, epfd, (long)ev, EVENTS, ns < 0 ? 0 : (long)&ts, 0, 8);
+    if (n != -ENOSYS) return (int)n;
     no_pwait2 = true;
   }
   int64_t ms = ns < 0 ? -1 : (ns + 999999) / 1000000;
-  return epoll_wait(epfd, ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms);
+  return (int)cpu_syscall(SYS_epoll_pwait, epfd, (long)ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms, 0, 8);
 }
 
 /* The record of fd if there is one yet. */
@@ -167,7 +167,7 @@ void netpoll(int64_t delay) {
     if (ev[i].data.u64 == UINT64_MAX) {
       if (delay != 0) { /* only a sleep consumes the break */
         uint64_t junk;
-        if (read(breakfd, &junk, sizeof junk) >= 0) store_rel(&breaksig, 0);
+        if (cpu_syscall(SYS_read, breakfd, (long)&junk, sizeof junk, 0, 0, 0) >= 0) store_rel(&breaksig, 0);
       }
       continue;
     }

@@ -22,7 +22,9 @@
 
 #include "runtime2.h"
 
-/* ns < 0: for ever.  Returns on wake, timeout, signal or a different value: callers loop. */
+/* ns < 0: for ever.  Returns on wake, timeout, signal or a different value: callers loop.
+ * errno is left alone, here and in netpoll: C code on another thread may be about to read this thread's, for a
+ * goroutine that it ran last (py/interpose.c). */
 void futexsleep(_Atomic uint32_t *word, uint32_t value, int64_t ns) {
   struct timespec ts, *tp = NULL;
   if (ns >= 0) {
@@ -30,11 +32,11 @@ void futexsleep(_Atomic uint32_t *word, uint32_t value, int64_t ns) {
     ts.tv_nsec = (long)(ns % 1000000000);
     tp = &ts;
   }
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, tp, NULL, 0);
+  cpu_syscall(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, value, (long)tp, 0, 0);
 }
 
 void futexwakeup(_Atomic uint32_t *word, int n) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+  cpu_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, n, 0, 0, 0);
 }
 
 void noteclear(note *n) { store_rlx(&n->word, 0); }

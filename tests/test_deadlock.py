@@ -285,3 +285,24 @@ def test_the_class() -> None:
     assert (error.dump, error.message) == ("the dump\n", "message")
     assert str(error) == "message\n\nthe dump"
     assert str(gmprt.Deadlock()) == "all goroutines are asleep - deadlock!"
+
+
+def test_a_thread_about_to_run_is_no_deadlock() -> None:
+    """Main has woken it, and waits for it, before it has got the GIL."""
+    code = """
+        import gmprt, threading
+        def work():
+            for _ in range(300):
+                sum(range(100_000))
+                ch.send(None)
+        def main():
+            for _ in range(300):
+                ch.recv()
+        ch = gmprt.Chan()
+        thread = threading.Thread(target=work)
+        thread.start()
+        gmprt.run(main)
+        thread.join()
+        print("done")
+    """
+    assert run_child(code).stdout == "done\n"

@@ -692,6 +692,29 @@ def test_signals_to_oneself_are_handled_at_once() -> None:
     assert run_child(code).stdout == "done\n"
 
 
+def test_masks_beside_a_thread() -> None:
+    """Whoever waits for the thread in run() holds no GIL: that thread may be waiting for it."""
+    code = """
+        import gmprt, signal, threading
+        def work():
+            for _ in range(200):
+                sum(range(100_000))
+                ch.send(None)
+        def main():
+            for _ in range(200):
+                ch.recv()
+                for _ in range(20):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        ch = gmprt.Chan(200)
+        thread = threading.Thread(target=work)
+        thread.start()
+        gmprt.run(main)
+        thread.join()
+        print("done")
+    """
+    assert run_child(code).stdout == "done\n"
+
+
 def test_signals_that_another_thread_receives() -> None:
     """The kernel may give it one that is for the process; main is interrupted all the same."""
     code = """

@@ -19,8 +19,9 @@
  * address of errno before the call: on its home thread.  Success does not look at errno.  A failure is
  * stored on both threads.  That the home thread stores one of its own in between takes a failing call of its
  * own in the few nanoseconds until the C code has read it; it is asleep, or in a call, nearly always, because
- * its goroutine went elsewhere for that very reason.  Home is kept as long as the interpreter has not executed
- * another instruction: a C function may call several hooks, and may have taken the address before the first.
+ * its goroutine went elsewhere for that very reason, and the runtime's own system calls leave errno alone.  Home
+ * is kept as long as the interpreter has not executed another instruction: a C function may call several hooks,
+ * and may have taken the address before the first.
  * Threads that are home to somebody do not end.
  *
  * Rejected: a virtual errno through __errno_location (calls of the C library itself would not store there),

@@ -219,7 +219,9 @@ static void ask(G *gp, bool expose) {
   store_rel(&l->exposed, expose);
   uint32_t ticket = xadd(&l->sync_asked, 1) + 1;
   poke(l);
+  PyThreadState *ts = attached_here(ts_of(gp)) ? PyEval_SaveThread() : NULL; /* T0 may be waiting for the GIL: judge */
   for (uint32_t done; (int32_t)((done = load_acq(&l->sync_done)) - ticket) < 0;) futexsleep(&l->sync_done, done, -1);
+  if (ts) PyEval_RestoreThread(ts);
 }
 
 /* From here to lender_sync T0 blocks nothing that the main goroutine does not.  What it receives outside of ppoll it

@@ -1,6 +1,7 @@
 /* lock_test.c - the runtime's own locks, their ranks, notes, and throw(). */
 #include "test.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -37,6 +38,18 @@ static void four_threads(void (*fn)(void *), int n) {
 }
 
 TEST(spinlock_excludes) { four_threads(with_spin, rounds(500000)); }
+/* C code on another thread may be about to read it. */
+TEST(sleeping_leaves_errno_alone) {
+  _Atomic uint32_t word = 0;
+  note n = {0};
+  errno = 77;
+  futexsleep(&word, 1, -1);
+  futexsleep(&word, 0, 1000);
+  futexwakeup(&word, 1);
+  CHECK(!notetsleep(&n, 1000));
+  CHECK_EQ(errno, 77);
+}
+
 TEST(mutex_excludes) { four_threads(with_mutex, rounds(200000)); }
 
 TEST(trylock_of_a_held_mutex_fails) {

@@ -129,7 +129,7 @@ def _record(
 
 def _report(options: argparse.Namespace) -> int:
     results = [json.loads(file.read_text("utf-8")) for file in options.results]
-    sys.stdout.write(report.document(results))
+    sys.stdout.write(report.document(results, MODULES))
     return 0
 
 

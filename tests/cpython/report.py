@@ -50,10 +50,11 @@ it is in the test suite (`tests/test_cpython.py`).
 """
 
 
-def document(results: list[dict[str, Any]]) -> str:
+def document(results: list[dict[str, Any]], modules: list[str]) -> str:
+    """Of `modules` those without a result are named, not left out."""
     results = sorted(results, key=lambda r: [int(n) for n in r["python"].split(".")])
     parts = [INTRODUCTION]
-    parts += [_table(result) for result in results]
+    parts += [_table(result, modules) for result in results]
     parts += ["\n".join(_differences(results)), REPEAT]
     return "\n".join(parts)
 
@@ -61,13 +62,18 @@ def document(results: list[dict[str, Any]]) -> str:
 # ---- the table -----------------------------------------------------------------------------------
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: dict[str, Any], modules: list[str]) -> str:
     head = "".join(f" {TITLES[p]} |" for p in POSITIONS)
     lines = [f"## CPython {result['python']}\n", "passed / failed / skipped\n"]
     lines += [f"| module | tests |{head}", "|---|--:|" + "--:|" * len(POSITIONS)]
     total: dict[str, list[int]] = {p: [0, 0, 0] for p in POSITIONS}
     tests = 0
-    for module, found in result["modules"].items():
+    found_all = result["modules"]
+    for module in [*modules, *(m for m in found_all if m not in modules)]:
+        if module not in found_all:
+            lines.append(f"| {module} | not run |" + " |" * len(POSITIONS))
+            continue
+        found = found_all[module]
         if found is None:
             lines.append(f"| {module} | not installed |" + " |" * len(POSITIONS))
             continue

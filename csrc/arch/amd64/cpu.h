@@ -21,6 +21,16 @@ static inline void *switch_frame(void *top, void *arg) {
   return sp;
 }
 
+/* Leaves errno alone: a failure is -errno. */
+static inline long cpu_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "+a"(number)
+                   : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return number;
+}
+
 static inline uint64_t cputicks(void) { return __builtin_ia32_rdtsc(); }
 /* A store-load fence behind a read-modify-write, even one in another function: that was one. */
 static inline void fence_after_rmw(void) { __asm__ volatile("" ::: "memory"); }

@@ -15,6 +15,14 @@ static inline void *switch_frame(void *top, void *arg) {
   return sp;
 }
 
+/* Leaves errno alone: a failure is -errno. */
+static inline long cpu_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+  return x0;
+}
+
 static inline uint64_t cputicks(void) {
   uint64_t t;
   __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
