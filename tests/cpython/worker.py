@@ -78,7 +78,9 @@ class Recorder(unittest.TestResult):
 
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
-        collected, self._collected = self._collected or [], None
+        if self._collected is None:
+            return  # 3.12.1 does not start a test that is skipped, but stops it
+        collected, self._collected = self._collected, None
         verdict, text = min(collected, key=lambda v: VERDICTS.index(v[0]), default=("ok", ""))
         self.write(test=self._name(test), verdict=verdict, text=text)
         if self._limit:
