@@ -240,6 +240,7 @@ def test_they_did_go_through_it(procs: int) -> None:
                 gmprt.gosched()
                 moved += threading.get_native_id() != first
 
-    all_done([go(work, i) for i in range(6)])
-    assert gmprt.stats().preemptions > before
-    assert moved > 0
+    end = time.monotonic() + PATIENCE
+    while gmprt.stats().preemptions == before or moved == 0:
+        assert time.monotonic() < end, moved
+        all_done([go(work, i) for i in range(6)])
