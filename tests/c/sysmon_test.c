@@ -231,6 +231,9 @@ static void outlives_its_p(void *arg) {
 
 TEST(a_driver_whose_p_died_may_block, .procs = "2", .seconds = 8) {
   stub_start();
+  gomaxprocs_set(1);
+  gomaxprocs_set(2); /* the new one lies on top of the idle list, also when an M has looked for work */
+  while (load_rlx(&sched.npidle) < 2) os_usleep(100);
   host_take();
   job *j = hosted_go(outlives_its_p, NULL);
   host_drop();
