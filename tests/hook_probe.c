@@ -87,6 +87,13 @@ int probe_recv_twice(int fd, char *buf, int n) {
   return r < 0 ? -*at : (int)r;
 }
 
+/* A thread's errno between a call that failed and the look at it, drawn out until another thread says stop. */
+int probe_errno_stays(volatile int *entered, volatile int *stop) {
+  errno = EXDEV;
+  for (*entered = 1; !*stop;) usleep(100);
+  return errno;
+}
+
 int probe_readv(int fd, char *a, int na, char *b, int nb) {
   struct iovec iov[2] = {{a, (size_t)na}, {b, (size_t)nb}};
   return outcome(readv(fd, iov, 2));

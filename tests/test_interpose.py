@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,43 @@ def test_errno_of_a_second_call_on_another_thread() -> None:
         return lambda: lib.probe_recv_twice(a.fileno(), buffer, 100), wake
 
     assert moved(build) == -errno.ECONNRESET
+
+
+def test_a_success_elsewhere_leaves_errno_alone() -> None:
+    """Whose wait ends on another thread must not touch what its first thread has come to since."""
+
+    def move() -> tuple[bool, int]:
+        flags = (ctypes.c_int * 2)()
+        entered, stop = (ctypes.byref(flags, i * ctypes.sizeof(ctypes.c_int)) for i in range(2))
+
+        def stays() -> tuple[int, int]:
+            return threading.get_native_id(), lib.probe_errno_stays(entered, stop)
+
+        def body() -> tuple[int, int, gmprt.Goroutine[tuple[int, int]]]:
+            left = threading.get_native_id()
+            other = go(stays)  # runs next, on this thread, when the call parks
+            with suppress(FileNotFoundError):
+                Path("/there is no such file").stat()
+            assert lib.probe_recv(a.fileno(), ctypes.create_string_buffer(9), 9) == 5
+            return left, threading.get_native_id(), other
+
+        with ExitStack() as stack:
+            a, b = pair(stack)
+            g = go(body)
+            eventually(lambda: flags[0])
+            parked(g)
+            b.send(b"hello")
+            left, back, other = g.result(PATIENCE)
+            flags[1] = 1
+            thread, number = other.result(PATIENCE)
+        return left == thread != back, number
+
+    for _ in range(100):
+        happened, number = move()
+        if happened:
+            assert number == errno.EXDEV
+            return
+    raise AssertionError("never on the same thread")
 
 
 def test_without_a_shim_a_cancel_waits() -> None:

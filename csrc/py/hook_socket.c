@@ -40,6 +40,7 @@ static bool io_blocking(io *x, int timeout_option) {
 }
 
 int io_wait_hosted(io *x, int timeout_option) {
+  errno_set(x->c.e); /* the attempt is not to be seen */
   if (!io_blocking(x, timeout_option)) return EAGAIN;
   call_attach(&x->c);
   wake_t w = netpollwait(&x->w, 1, x->deadline, true);

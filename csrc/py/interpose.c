@@ -16,12 +16,20 @@
  * something was loaded (interpose_refresh).
  *
  * errno.  A goroutine may come back from a hook on another thread.  C code below may have computed the
- * address of errno before the call: on its home thread.  Success does not look at errno.  A failure is
- * stored on both threads.  That the home thread stores one of its own in between takes a failing call of its
- * own in the few nanoseconds until the C code has read it; it is asleep, or in a call, nearly always, because
- * its goroutine went elsewhere for that very reason, and the runtime's own system calls leave errno alone.  Home
- * is kept as long as the interpreter has not executed another instruction: a C function may call several hooks,
- * and may have taken the address before the first.
+ * address of errno before the call: on its home thread.  A failure is stored on both threads (call_fail), a success
+ * on neither but ours: C code that looks at errno after a success has the value that stood there before.
+ *
+ * Two goroutines then use one errno, and must not hurt each other.
+ *   - What runs on the home thread loses its own errno if ours is stored between its failing call and the look at
+ *     it.  So it is stored with the GIL, by which nobody looks at errno meanwhile, and while the thread is in no
+ *     call without the GIL.  A call that lasts is asleep in the kernel: it is not waited for (STORE_WAIT_NS).
+ *   - Ours is lost if a call fails there before our C code has read it: within nanoseconds in the functions
+ *     that keep the address (_Py_read and _Py_write read errno before they take the GIL again).  Attempts of
+ *     hooks, which fail all the time, put back what they found (io_wait_hosted), and the runtime's own system calls
+ *     leave errno alone.
+ *
+ * Home is kept as long as the interpreter has not executed another instruction: a C function may call several
+ * hooks, and may have taken the address before the first.
  * Threads that are home to somebody do not end.
  *
  * Rejected: a virtual errno through __errno_location (calls of the C library itself would not store there),
@@ -37,6 +45,8 @@
 #include "got.h"
 
 struct real real;
+
+enum { STORE_WAIT_NS = 100000 };
 
 enum {
   PARK = IN_INTERPRETER | IN_STDLIB,
@@ -311,13 +321,6 @@ bool call_begin(call *c, family f) {
   return true;
 }
 
-/* On the thread where we are, and where the C code may look. */
-static void store_errno(call *c, int e) {
-  M *home = c->home;
-  if (unlikely(home != c->g->m) && home->errno_at) *home->errno_at = e;
-  errno_set(e);
-}
-
 /* The goroutine is about to park. */
 void call_attach(call *c) {
   xadd(&c->home->homed, 1);
@@ -341,12 +344,28 @@ void call_detach(call *c) {
     PyErr_Clear();
   }
   PyEval_SaveThread();
-  store_errno(c, c->e); /* a success must not leave what happened on this thread before */
+  errno_set(c->e); /* a success must not leave what happened on this thread before */
   xadd(&c->home->homed, (uint32_t)-1);
 }
 
+/* A goroutine on m is in C code without the GIL.  With the GIL held: who is not, cannot get there. */
+static bool in_a_call(const M *m) {
+  G *gp = load_rlx(&m->curg);
+  if (!gp || load_rlx(&m->wants)) return false;
+  return gp->kind != GK_HOST || !tstate_attached(ts_of(gp));
+}
+
+static void store_at_home(call *c, int e) {
+  call_attach(c);
+  int64_t until = nanotime() + STORE_WAIT_NS;
+  while (c->g->m != c->home && in_a_call(c->home) && nanotime() < until) gosched();
+  if (c->home->errno_at) *c->home->errno_at = e;
+  call_detach(c);
+}
+
 int call_fail(call *c, int e) {
-  store_errno(c, e);
+  if (unlikely(c->g->m != c->home)) store_at_home(c, e);
+  errno_set(e);
   return -1;
 }
 

@@ -282,10 +282,11 @@ TEST(odd_times_are_understood, .procs = "12") {
   in_goroutine(odd_times, NULL);
   group g = {0};
   group_go(&g, sleeps_for_ever, NULL);
-  os_usleep(5000);
-  uint32_t cursor = 0;
-  for (G *gp; (gp = allg_next(&cursor)) != NULL;)
-    if (load_acq(&gp->status) == Gwaiting) gocancel(gp, false);
+  for (bool found = false; !found; os_usleep(100)) {
+    uint32_t cursor = 0;
+    for (G *gp; !found && (gp = allg_next(&cursor)) != NULL;)
+      if (load_acq(&gp->status) == Gwaiting) gocancel(gp, false), found = true;
+  }
   group_wait(&g);
 }
 
