@@ -2,12 +2,9 @@
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
-
-RUN = Path(__file__).parent / "c" / "run.sh"
+from once import passes_once
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +16,5 @@ def _watchdog() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_runtime() -> None:
     """tests/c/run.sh prints what has failed. Its asan and tsan builds are a matter for .ci/run."""
-    run = subprocess.run(
-        ["bash", str(RUN), "debug"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert run.returncode == 0, run.stdout
+    folders = ["csrc", "gmprt/include", "tests/c"]
+    passes_once(["bash", "tests/c/run.sh", "debug"], folders, timeout=900)

@@ -1,12 +1,9 @@
 """The protocols hold in their Spin models, and every variant that breaks a rule is caught."""
 
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
-
-RUN = Path(__file__).parent / "models" / "run.sh"
+from once import passes_once
 
 pytestmark = pytest.mark.skipif(shutil.which("spin") is None, reason="spin not installed")
 
@@ -18,11 +15,4 @@ def _watchdog() -> None:
 
 @pytest.mark.parametrize("model", ["licence", "park", "stw"])
 def test_model(model: str) -> None:
-    run = subprocess.run(
-        ["sh", str(RUN), model],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stdout
+    passes_once(["sh", "tests/models/run.sh", model], ["tests/models"], timeout=600)
