@@ -42,6 +42,7 @@ static bool io_blocking(io *x, int timeout_option) {
 int io_wait_hosted(io *x, int timeout_option) {
   errno_set(x->c.e); /* the attempt is not to be seen */
   if (!io_blocking(x, timeout_option)) return EAGAIN;
+  if (unlikely(!errqueue_empty())) return IO_BLOCK;
   call_attach(&x->c);
   wake_t w = netpollwait(&x->w, 1, x->deadline, true);
   call_detach(&x->c);

@@ -8,12 +8,11 @@
  * A library may be trusted if across such a call it holds no lock that has an owner (unlocking on another
  * thread would fail), no lock that somebody takes with the GIL held, and no thread-local that points into its
  * stack.
- *   libssl, libcrypto   as _ssl links them: blocking SSL sockets read and write through them.  The error queue is
- *                       per thread: cleared for a goroutine that comes back on another one.
+ *   libssl, libcrypto   as _ssl links them: blocking SSL sockets read and write through them (errqueue.c).
  *   libpq, _psycopg     psycopg2 and psycopg wait in them, whatever their bundled copies are called.
  *
- * Modules that are loaded later are patched when a shim on the interpreter's loader, or sysmon, sees that
- * something was loaded (interpose_refresh).
+ * Modules that are loaded later are patched when a shim on the interpreter's loader sees that something was
+ * loaded (interpose_refresh).
  *
  * errno.  A goroutine may come back from a hook on another thread.  C code below may have computed the
  * address of errno before the call: on its home thread.  A failure is stored on both threads (call_fail), a success
@@ -228,6 +227,7 @@ bool interpose_refresh(void) {
   seen = now;
   unsigned n = 0;
   got_patch(hooks, nelem(hooks), kind_of, count_entry, &n);
+  errqueue_find();
   entries = n;
   return true;
 }
@@ -344,6 +344,7 @@ void call_detach(call *c) {
     PyErr_Clear();
   }
   PyEval_SaveThread();
+  if (unlikely(gp->m != c->home)) errqueue_clear();
   errno_set(c->e); /* a success must not leave what happened on this thread before */
   xadd(&c->home->homed, (uint32_t)-1);
 }

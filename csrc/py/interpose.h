@@ -245,6 +245,11 @@ int hook_gethostbyname_r(const char *name, void *ret, char *buf, size_t len, voi
 int hook_gethostbyaddr_r(const void *addr, socklen_t alen, int type, void *ret, char *buf, size_t len,
                          void **res, int *err);
 
+/* errqueue.c */
+void errqueue_find(void);
+bool errqueue_empty(void);
+void errqueue_clear(void);
+
 /* identity.c */
 pthread_t hook_pthread_self(void);
 long hook_syscall(long number, long a, long b, long c, long d, long e, long f);

@@ -291,11 +291,16 @@ TEST(a_forked_child_has_a_fresh_runtime, .procs = "2") {
   for (int i = 0; i < 5; i++) group_go(&g, yields_on_both, NULL);
   while (load_rlx(&ran) < 2) os_usleep(100);
   for (int i = 0; i < 5; i++) {
+    host_take();
+    sched_fork_prepare();
     pid_t pid = fork();
     if (pid == 0) {
       alarm(10);
+      sched_fork_child();
       _exit(child());
     }
+    sched_fork_parent();
+    host_drop();
     int status;
     NEED(waitpid(pid, &status, 0) == pid);
     CHECK(WIFEXITED(status));
