@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import select
@@ -15,7 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from scenes import Bell, Scene, Scenes, Stage, broken_off, cancelled, failure, interrupted
+from scenes import Bell, Scene, Scenes, Stage, broken_off, cancelled, failure, interrupted, outcome
 from support import PATIENCE, Thread, ended, eventually, parked
 
 import gmprt
@@ -430,6 +431,17 @@ def test_the_others_go_on_beside_an_event_loop() -> None:
         return count
 
     assert gmprt.run(main) > 20
+
+
+def test_a_descriptor_is_gone_when_the_time_is_up() -> None:
+    """Closed behind everybody's back: the error has its number."""
+    a, b = socket.socketpair()
+    with b:
+        fd = a.detach()
+        g = go(outcome, lambda: select.select([fd], [], [], 0.1))
+        parked(g, "IO wait")
+        ctypes.CDLL(None).close(fd)
+        assert g.result(PATIENCE) == failure(OSError, errno.EBADF)
 
 
 def test_loops_are_called_from_outside(procs: int) -> None:

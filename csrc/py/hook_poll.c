@@ -88,13 +88,16 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t deadline) {
   for (;;) {
     block = !poll_set(&s, fds, n);
     r = real.poll(fds, n, 0);
-    if (r != 0) e = r < 0 ? errno_get() : 0;
     if (r != 0 || block) break;
     e = set_wait(&c, &s, deadline, &block);
-    if (e > 0) r = -1;
+    if (e > 0) break;
     if (e < 0) r = real.poll(fds, n, 0); /* what came at the last moment counts */
-    if (e || block) break;
+    if (e < 0 || block) break;
   }
+  if (r < 0)
+    e = errno_get();
+  else if (e > 0)
+    r = -1;
   set_free(&s);
   if (block && r == 0) return real.poll(fds, n, left_ms(deadline));
   return r < 0 ? call_fail(&c, e) : r;
@@ -174,13 +177,16 @@ static int select_until(fdsets *f, int64_t deadline) {
   for (;;) {
     block = !sets_watch(&s, f);
     r = sets_ask(f);
-    if (r < 0) e = errno_get();
     if (r != 0 || block) break;
     e = set_wait(&c, &s, deadline, &block);
-    if (e > 0) r = -1;
+    if (e > 0) break;
     if (e < 0) r = sets_ask(f);
-    if (e || block) break;
+    if (e < 0 || block) break;
   }
+  if (r < 0)
+    e = errno_get();
+  else if (e > 0)
+    r = -1;
   set_free(&s);
   if (block && r == 0) return sets_block(f, deadline);
   if (r >= 0) return r;
@@ -228,8 +234,11 @@ static int epoll_until(int fd, struct epoll_event *ev, int max, int64_t deadline
     if (r < 0) return call_fail(&c, errno_get());
     int e = block ? 0 : set_wait(&c, &s, deadline, &block);
     if (block) return real.epoll_wait(fd, ev, max, left_ms(deadline));
-    if (e < 0) return real.epoll_wait(fd, ev, max, 0);
     if (e > 0) return call_fail(&c, e);
+    if (e < 0) {
+      r = real.epoll_wait(fd, ev, max, 0);
+      return r < 0 ? call_fail(&c, errno_get()) : r;
+    }
   }
 }
 
