@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scenes import Scene, Scenes, Stage, moved
-from support import PATIENCE, eventually, parked, run_child
+from support import PATIENCE, CGate, eventually, parked, run_child
 
 import gmprt
 from gmprt import go
@@ -227,6 +230,33 @@ def test_a_success_elsewhere_leaves_errno_alone() -> None:
             assert number == errno.EXDEV
             return
     raise AssertionError("never on the same thread")
+
+
+def test_a_handler_below_c_code_stays_on_its_thread() -> None:
+    """time.sleep() calls it after EINTR, and will look at the errno of that thread."""
+    gate = CGate()
+    threads: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        threads.append(threading.get_native_id())
+        blocker = go(gate.wait)  # runs next, on this thread if the sleep would let it go
+        gmprt.sleep(0.01)
+        threads.append(threading.get_native_id())
+        gate.open()
+        blocker.result(PATIENCE)
+
+    def main() -> None:
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            sender = go(lambda: (gmprt.sleep(0.01), os.kill(os.getpid(), signal.SIGUSR1)))
+            time.sleep(0.1)
+            sender.result(PATIENCE)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    gmprt.run(main)
+    assert len(threads) == 2
+    assert threads[0] == threads[1]
 
 
 def test_without_a_shim_a_cancel_waits() -> None:

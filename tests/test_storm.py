@@ -12,7 +12,7 @@ import pytest
 from support import run_child
 
 COMMON = """
-    import gmprt, os, queue, random, select, signal, socket, sys, threading, time
+    import errno, gmprt, os, queue, random, select, signal, socket, sys, threading, time
     from gmprt import Cancelled, go
 
     END = time.monotonic() + 1.2
@@ -32,8 +32,9 @@ COMMON = """
     def legal(error):
         if isinstance(error, LEGAL):
             return True
-        # closed before or under the call
-        return isinstance(error, OSError) and error.errno in (9, 107)
+        # closed before or under the call, and the number is used again
+        closed = errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN
+        return isinstance(error, OSError) and error.errno in closed
 
     def until_the_end(operation):
         def body(seed):

@@ -50,6 +50,7 @@ void after_fork_child(void) {
       else
         store_rlx(&gp->status, Gidle);
     }
+    if (me && me->handle && homes_of(me->handle)) homes_forget(me->handle);
     sched_afterfork(m);
     py_preempt_afterfork(m);
     tstate_afterfork();

@@ -12,27 +12,7 @@
  *   libpq, _psycopg     psycopg2 and psycopg wait in them, whatever their bundled copies are called.
  *
  * Modules that are loaded later are patched when a shim on the interpreter's loader sees that something was
- * loaded (interpose_refresh).
- *
- * errno.  A goroutine may come back from a hook on another thread.  C code below may have computed the
- * address of errno before the call: on its home thread.  A failure is stored on both threads (call_fail), a success
- * on neither but ours: C code that looks at errno after a success has the value that stood there before.
- *
- * Two goroutines then use one errno, and must not hurt each other.
- *   - What runs on the home thread loses its own errno if ours is stored between its failing call and the look at
- *     it.  So it is stored with the GIL, by which nobody looks at errno meanwhile, and while the thread is in no
- *     call without the GIL.  A call that lasts is asleep in the kernel: it is not waited for (STORE_WAIT_NS).
- *   - Ours is lost if a call fails there before our C code has read it: within nanoseconds in the functions
- *     that keep the address (_Py_read and _Py_write read errno before they take the GIL again).  Attempts of
- *     hooks, which fail all the time, put back what they found (io_wait_hosted), and the runtime's own system calls
- *     leave errno alone.
- *
- * Home is kept as long as the interpreter has not executed another instruction: a C function may call several
- * hooks, and may have taken the address before the first.
- * Threads that are home to somebody do not end.
- *
- * Rejected: a virtual errno through __errno_location (calls of the C library itself would not store there),
- * going back to the home thread for each failure (it may be blocked for ever). */
+ * loaded (interpose_refresh). */
 #define _GNU_SOURCE
 #include "interpose.h"
 
@@ -44,8 +24,6 @@
 #include "got.h"
 
 struct real real;
-
-enum { STORE_WAIT_NS = 100000 };
 
 enum {
   PARK = IN_INTERPRETER | IN_STDLIB,
@@ -263,12 +241,6 @@ PyObject *interpose_report(void) {
   return d;
 }
 
-/* ---- errno ---------------------------------------------------------------------------------------------------- */
-
-/* noinline: the address must be found anew after each park (another thread, perhaps). */
-noinline int errno_get(void) { return errno; }
-noinline void errno_set(int e) { errno = e; }
-
 /* ---- the frame of a hook ---------------------------------------------------------------------------------- */
 
 bool in_vfork_child(M *m) {
@@ -276,16 +248,6 @@ bool in_vfork_child(M *m) {
   if (getpid() != m->vforked) return true;
   m->vforked = 0; /* the child has gone its way */
   return false;
-}
-
-/* The interpreter has executed nothing since home was noted. */
-static bool same_position(const extras *x, PyThreadState *ts) {
-  return x->home_at.frame == ts_position(ts).frame && x->home_at.instr == ts_position(ts).instr;
-}
-
-static void home_leave(extras *x) {
-  xadd(&x->home->homed, (uint32_t)-1);
-  x->home = NULL;
 }
 
 G *detached_g_of_m(void) {
@@ -310,13 +272,8 @@ bool call_begin(call *c, family f) {
   c->g = gp;
   c->home = gp->m;
   c->e = errno_get();
-  extras *x = self->more;
-  if (unlikely(x && x->home)) {
-    if (same_position(x, ts_of(gp)))
-      c->home = x->home;
-    else
-      home_leave(x);
-  }
+  c->early = f == FAM_FD;
+  if (unlikely(homes_of(self) != NULL)) homes_prune(self);
   c->nocancel = !cancellable(self, f);
   return true;
 }
@@ -331,41 +288,17 @@ void call_attach(call *c) {
 /* Back below the C code, on whichever thread. */
 void call_detach(call *c) {
   G *gp = c->g;
-  Goroutine *self = gp->handle;
-  extras *x = self->more;
   gp->nocancel = false;
-  if (unlikely(gp->m != c->home) && !(x && x->home == c->home)) {
-    if ((x = extras_of(self))) { /* no memory: a failure later in this C call may miss its errno */
-      if (x->home) home_leave(x);
-      x->home = c->home;
-      x->home_at = ts_position(ts_of(gp));
-      xadd(&c->home->homed, 1);
-    }
-    PyErr_Clear();
-  }
+  bool moved = gp->m != c->home;
+  if (unlikely(moved && c->early)) homes_note(c, c->home);
   PyEval_SaveThread();
-  if (unlikely(gp->m != c->home)) errqueue_clear();
+  if (unlikely(moved)) errqueue_clear();
   errno_set(c->e); /* a success must not leave what happened on this thread before */
   xadd(&c->home->homed, (uint32_t)-1);
 }
 
-/* A goroutine on m is in C code without the GIL.  With the GIL held: who is not, cannot get there. */
-static bool in_a_call(const M *m) {
-  G *gp = load_rlx(&m->curg);
-  if (!gp || load_rlx(&m->wants)) return false;
-  return gp->kind != GK_HOST || !tstate_attached(ts_of(gp));
-}
-
-static void store_at_home(call *c, int e) {
-  call_attach(c);
-  int64_t until = nanotime() + STORE_WAIT_NS;
-  while (c->g->m != c->home && in_a_call(c->home) && nanotime() < until) gosched();
-  if (c->home->errno_at) *c->home->errno_at = e;
-  call_detach(c);
-}
-
 int call_fail(call *c, int e) {
-  if (unlikely(c->g->m != c->home)) store_at_home(c, e);
+  if (unlikely(e == EINTR || homes_of(c->g->handle))) homes_store(c, e);
   errno_set(e);
   return -1;
 }

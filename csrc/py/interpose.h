@@ -11,8 +11,8 @@
  *
  * A goroutine parks attached, its state current and the GIL held, as everywhere (park.c).
  *
- * errno.  Compilers keep its address across a call, so the C code below a hook reads the errno of the
- * thread on which it began.  A failure is therefore stored on that thread as well (call_fail). */
+ * errno.  Compilers keep its address across a call, so the C code below a hook may read the errno of the
+ * thread on which it began.  A failure is therefore stored on that thread as well (call_fail, homes.c). */
 #ifndef GMPRT_INTERPOSE_H
 #define GMPRT_INTERPOSE_H
 
@@ -44,7 +44,8 @@ enum {
 /* One interposed call on a goroutine. */
 typedef struct call {
   G *g;
-  M *home;     /* where the C code below may have taken the address of errno */
+  M *home;     /* where it began, and C code may have taken the address of errno */
+  bool early;  /* C code that calls this is known to take it before the call */
   bool nocancel;
   int e;       /* errno at the start: what a success leaves there, on whichever thread */
 } call;
@@ -64,8 +65,6 @@ void call_handoff(void);
 /* A child between vfork and exec shares our memory: it must not touch the runtime. */
 bool in_vfork_child(M *m);
 
-int errno_get(void);
-void errno_set(int e);
 int64_t timespec_ns(const struct timespec *t);
 
 /* ---- the originals, in the order of the table in interpose.c ------------------------------------------- */
@@ -244,6 +243,18 @@ int hook_getnameinfo(const struct sockaddr *a, socklen_t len, char *host, sockle
 int hook_gethostbyname_r(const char *name, void *ret, char *buf, size_t len, void **res, int *err);
 int hook_gethostbyaddr_r(const void *addr, socklen_t alen, int type, void *ret, char *buf, size_t len,
                          void **res, int *err);
+
+/* homes.c */
+int errno_get(void);
+void errno_set(int e);
+typedef struct homes homes;
+static inline homes *homes_of(const Goroutine *self) { return self->more ? self->more->homes : NULL; }
+void homes_prune(Goroutine *self); /* this one and those below: when there are any */
+void homes_leave_shim(Goroutine *self, const shim *s);
+void homes_drop(Goroutine *self);
+void homes_forget(Goroutine *self);
+void homes_store(call *c, int e);
+void homes_note(call *c, M *home);
 
 /* errqueue.c */
 void errqueue_find(void);

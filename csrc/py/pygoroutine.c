@@ -11,7 +11,7 @@
  *
  * A failure is never lost: if the handle goes without join, result or exception having been asked for,
  * its finalizer puts it on a list, and an ordinary goroutine reports it (never the collector itself). */
-#include "pyhost.h"
+#include "interpose.h"
 
 PyTypeObject *Goroutine_Type;
 PyObject *reporter_hook;
@@ -251,6 +251,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   if (unlikely(self->failed) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
   if (unlikely(self->failed) && worth_reporting(self)) failed_link(self);
   if (!self->lent) state_clear(ts);
+  if (unlikely(homes_of(self) != NULL)) homes_drop(self);
   self->done = true;
   self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
   gp->handle = NULL;

@@ -3,7 +3,7 @@
  * Each M has a base thread state of its own, current while the M is on g0; a parked goroutine's state is
  * never the one that an interpreter call is still using.  The base state is made when the M first drives
  * Python, on its thread, so the interpreter binds it there. */
-#include "pyhost.h"
+#include "interpose.h"
 
 PyObject *dump_hook, *deadlock_hook;
 
@@ -29,9 +29,15 @@ static void host_swap(M *m, G *from, G *to) {
   tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
 }
 
+/* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
+ * handler after EINTR. */
 static bool host_pinned(G *gp) {
   Goroutine *self = gp->handle;
-  return self && ts_of(gp)->gilstate_counter > self->gilstate_base;
+  if (!self) return false;
+  PyThreadState *ts = ts_of(gp);
+  const shim *s = self->shim;
+  return ts->gilstate_counter > self->gilstate_base ||
+         unlikely(s && (s->outer || s->frame != ts_position(ts).frame));
 }
 
 static bool host_g_init(G *gp) {

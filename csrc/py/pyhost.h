@@ -17,8 +17,7 @@ typedef struct extras {
   PyObject *callbacks; /* list */
   PyObject *kwnames;   /* until the function has returned */
   uint64_t sigmask;    /* `masked`: its signal mask */
-  M *home;          /* it came back from an interposed call on another thread: interpose.c */
-  position home_at;
+  struct homes *homes; /* C code that came back from an interposed call on another thread: homes.c */
   struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
 } extras;
 

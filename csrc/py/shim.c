@@ -119,6 +119,7 @@ static Goroutine *shim_enter(shim *s, uint8_t family) {
 
 static PyObject *shim_leave(shim *s, Goroutine *self, PyObject *result) {
   self->shim = s->outer;
+  if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
   if (likely(s->substituted == WAKE_OK)) return result;
   Py_XDECREF(result);
   PyErr_Clear();

@@ -56,6 +56,17 @@ static inline position ts_position(PyThreadState *ts) {
 #endif
 }
 
+/* The interpreter has not gone on from there: the call that it made there has not returned. */
+static inline bool ts_stands_at(PyThreadState *ts, position at) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+  while (f && f != at.frame) f = f->previous;
+#ifdef HAVE_PREV_INSTR
+  return f && (const void *)f->prev_instr == at.instr;
+#else
+  return f && (const void *)f->instr_ptr == at.instr;
+#endif
+}
+
 /* The code that ts runs; borrowed. */
 static inline PyCodeObject *ts_code(PyThreadState *ts) {
   _PyInterpreterFrame *f = TS_FRAME(ts);
