@@ -234,14 +234,15 @@ def test_a_success_elsewhere_leaves_errno_alone() -> None:
 
 def test_a_handler_below_c_code_stays_on_its_thread() -> None:
     """time.sleep() calls it after EINTR, and will look at the errno of that thread."""
+    gmprt.gomaxprocs(1)
     gate = CGate()
-    threads: list[int] = []
+    threads: list[Path] = []
 
     def handler(number: int, frame: object) -> None:
-        threads.append(threading.get_native_id())
+        threads.append(Path("/proc/thread-self").readlink())
         blocker = go(gate.wait)  # runs next, on this thread if the sleep would let it go
         gmprt.sleep(0.01)
-        threads.append(threading.get_native_id())
+        threads.append(Path("/proc/thread-self").readlink())
         gate.open()
         blocker.result(PATIENCE)
 

@@ -1,6 +1,6 @@
-"""Unmodified blocking Python while everything happens: signals every millisecond, time-outs that end
-as data comes, closes under those who wait, cancels, forks, changes of GOMAXPROCS; with and without
-chaos.  tests/c/storm_test.c does the same to the runtime alone, under the sanitizers.
+"""Unmodified blocking Python while everything happens: signals every millisecond, time-outs that
+end as data comes, closes under those who wait, cancels, forks, changes of GOMAXPROCS; with and
+without chaos.  tests/c/storm_test.c does the same to the runtime alone, under the sanitizers.
 
 Of one call little can be expected, but each goroutine ends, nothing is lost that was guarded, no
 exception is one that a thread could not have had, and the process ends well.
