@@ -202,7 +202,7 @@ COMMON = """
             assert e is None or isinstance(e, gmprt.GoroutineCancelled), e
         signal.setitimer(signal.ITIMER_REAL, 0)
         assert not odd, odd
-        assert ticks[0] > 50, ticks
+        assert ticks[0] > 10, ticks
 """
 
 CHAOS = pytest.mark.parametrize("chaos", ["", "20261126"])
@@ -240,7 +240,7 @@ def test_forks(chaos: str) -> None:
     code = """
     server = socket.create_server(("127.0.0.1", 0), backlog=100)
     gmprt.run(storm, [receives, sends, closes, connects, serves, locks], True)
-    assert counts.get("forked", 0) > 5, counts
+    assert counts.get("forked", 0) > 0, counts
     print("done")
     """
     assert run_child(COMMON + code, env={"GMPRT_CHAOS": chaos}, timeout=50).stdout == "done\n"
