@@ -170,14 +170,16 @@ TEST(a_host_hears_of_signals) {
   group g = {0};
   group_thread(&g, hosted_waiter, NULL);
   while (foreign_waiting(NULL, NULL) == 0) os_usleep(100);
-  pthread_kill(waiter_thread, SIGUSR1);
-  while (load_rlx(&interrupted) == 0) os_usleep(100);
+  while (load_rlx(&interrupted) == 0) { /* one that comes before the thread sleeps is not heard */
+    pthread_kill(waiter_thread, SIGUSR1);
+    os_usleep(100);
+  }
   while (foreign_waiting(NULL, NULL) == 0) os_usleep(100);
   host_take();
   CHECK_EQ(chansend(&hosted_chan, &(uint64_t){42}, false, 0, true), WAKE_OK);
   host_drop();
   group_wait(&g);
-  CHECK_EQ(load_rlx(&signals), 1);
+  CHECK(load_rlx(&signals) >= 1);
 }
 
 /* ---- threads come and go -------------------------------------------------------------------------------------- */

@@ -11,7 +11,9 @@
 #   -k      keep the build directory, and print its name
 #
 # $CC and $CLANG name the compilers, $JOBS how many run at a time (default: the number of CPUs),
-# $BUILD the directory to build in (default: a temporary one), $CFLAGS more flags.
+# $BUILD the directory to build in (default: a temporary one), $CFLAGS more flags.  For another CPU:
+#   CPU=arm64 CC=aarch64-linux-gnu-gcc EMULATOR=qemu-aarch64 \
+#     QEMU_LD_PREFIX=/usr/aarch64-linux-gnu tests/c/run.sh debug
 # Each build ends with a summary; the last line is "N passed, N failed" over all of them.
 set -euo pipefail
 
@@ -24,10 +26,10 @@ what=${1:-plain}
 [ $# -gt 0 ] && shift
 [ "$what" = all ] && what="plain debug asan tsan"
 
-case $(uname -m) in
-  x86_64) cpu=amd64 ;;
-  aarch64) cpu=arm64 ;;
-  *) echo "run.sh: no switch code for $(uname -m)" >&2; exit 2 ;;
+case ${CPU:-$(uname -m)} in
+  amd64 | x86_64) cpu=amd64 ;;
+  arm64 | aarch64) cpu=arm64 ;;
+  *) echo "run.sh: no switch code for ${CPU:-$(uname -m)}" >&2; exit 2 ;;
 esac
 
 build=${BUILD:-}
@@ -72,6 +74,7 @@ compile() {
 }
 
 # Goroutine stacks are no roots for the leak checker, and what lives on them is not found.
+export EMULATOR=${EMULATOR:-}
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 export UBSAN_OPTIONS=print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}
 # The fork test needs die_after_fork=0; second_deadlock_stack costs nothing and says more.  Without
@@ -85,7 +88,7 @@ for name in $what; do
   compiled=$((SECONDS - start))
   # One log for each program: they run side by side.
   for prog in "$build/$name"/*_test; do echo "$prog"; done | xargs -P "$jobs" -I{} sh -c \
-    'prog=$1; shift; "$prog" "$@" >"$prog.log" 2>&1 || true' sh {} "$@"
+    'prog=$1; shift; $EMULATOR "$prog" "$@" >"$prog.log" 2>&1 || true' sh {} "$@"
   passed=0 failed=0
   for log in "$build/$name"/*_test.log; do
     line=$(tail -n 1 "$log")

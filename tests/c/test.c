@@ -169,12 +169,18 @@ void in_goroutine(void (*fn)(void *), void *arg) {
 
 /* ---- processes -------------------------------------------------------------------------------------- */
 
-/* This program again, to run one test; err >= 0 becomes its standard error. */
+static const char *program; /* as it was called */
+
+/* This program again, to run one test; err >= 0 becomes its standard error.  $EMULATOR runs programs of another CPU. */
 static pid_t spawn(const char *name, int err) {
   pid_t pid = fork();
   if (pid != 0) return pid;
   if (err >= 0) dup2(err, 2);
-  execl("/proc/self/exe", "test", "--run", name, (char *)NULL);
+  const char *emulator = getenv("EMULATOR");
+  if (emulator && *emulator)
+    execlp(emulator, emulator, program, "--run", name, (char *)NULL);
+  else
+    execl("/proc/self/exe", "test", "--run", name, (char *)NULL);
   _exit(127);
 }
 
@@ -246,6 +252,7 @@ static bool wanted(test *t, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
+  program = argv[0];
   if (argc == 3 && strcmp(argv[1], "--run") == 0) {
     for (test *t = first; t; t = t->next)
       if (strcmp(t->name, argv[2]) == 0) return run_here(t);
