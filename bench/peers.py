@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         runner.Settings(rounds, args.quick, args.timeout),
         progress,
     )
+    facts["pace after"] = machine.pace()
     report = Report(facts, peers, results)
     print(report.text(), end="")
     if args.json:
