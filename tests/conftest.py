@@ -86,6 +86,7 @@ def _nothing_left(_watchdog: None) -> Iterator[None]:
     for g in left:
         g.join(PATIENCE)
     gc.collect()
+    gc.freeze()  # what is left lives on, and need not be looked at again
     for g in gmprt.debug.goroutines():  # reporters of dropped failures
         g.join(PATIENCE)
     gmprt.excepthook = before
