@@ -7,6 +7,7 @@
  * threads of the program. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -23,7 +24,7 @@
 #include "runtime2.h"
 
 /* ns < 0: for ever.  Returns on wake, timeout, signal or a different value: callers loop.
- * errno is left alone, here and in netpoll: C code on another thread may be about to read this thread's, for a
+ * errno is left alone, here, in what looks at other threads, and in netpoll: C code on another thread may be about to read this thread's, for a
  * goroutine that it ran last (py/interpose.c). */
 void futexsleep(_Atomic uint32_t *word, uint32_t value, int64_t ns) {
   struct timespec ts, *tp = NULL;
@@ -64,6 +65,28 @@ bool notetsleep(note *n, int64_t ns) {
 }
 
 pid_t os_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+/* As /proc has it: 'R' runs or would if there were a CPU, 'S' sleeps, 'D' sleeps for a device or a page;
+ * 0 if that is not to be had. */
+char os_thread_state(pid_t tid) {
+  char path[48], text[128];
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
+  long fd = cpu_syscall(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+  if (fd < 0) return 0;
+  long n = cpu_syscall(SYS_read, fd, (long)text, sizeof text - 1, 0, 0, 0);
+  cpu_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+  text[n > 0 ? n : 0] = 0;
+  const char *name_ends = strrchr(text, ')'); /* "4711 (name) S 1 ..." */
+  return name_ends && name_ends[1] ? name_ends[2] : 0;
+}
+
+/* ns that the thread has run; 0 if there is no such thread. */
+int64_t os_thread_cputime(pid_t tid) {
+  enum { PER_THREAD = 4, SCHED_TIME = 2 }; /* as in the kernel's clock ids */
+  struct timespec t = {0, 0};
+  cpu_syscall(SYS_clock_gettime, (long)(~(unsigned)tid << 3 | PER_THREAD | SCHED_TIME), (long)&t, 0, 0, 0, 0);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 void os_usleep(uint32_t us) {
   struct timespec ts = {us / 1000000, (long)(us % 1000000) * 1000};

@@ -586,6 +586,8 @@ int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg);
 void os_minit(void);
 void os_mexit(void);
 pid_t os_gettid(void);
+char os_thread_state(pid_t tid);
+int64_t os_thread_cputime(pid_t tid);
 void os_usleep(uint32_t us);
 int os_ncpu(void);
 void os_init_signals(void);

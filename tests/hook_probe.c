@@ -94,6 +94,21 @@ int probe_errno_stays(volatile int *entered, volatile int *stop) {
   return errno;
 }
 
+static long cpu_time_us(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* The same, until the thread has run for so long after another one said stop; it never sleeps. */
+int probe_errno_stays_running(volatile int *entered, volatile int *stop, int us) {
+  errno = EXDEV;
+  *entered = 1;
+  while (!*stop) {}
+  for (long until = cpu_time_us() + us; cpu_time_us() < until;) {}
+  return errno;
+}
+
 int probe_readv(int fd, char *a, int na, char *b, int nb) {
   struct iovec iov[2] = {{a, (size_t)na}, {b, (size_t)nb}};
   return outcome(readv(fd, iov, 2));

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -195,41 +196,64 @@ def test_errno_of_a_second_call_on_another_thread() -> None:
     assert moved(build) == -errno.ECONNRESET
 
 
-def test_a_success_elsewhere_leaves_errno_alone() -> None:
-    """Whose wait ends on another thread must not touch what its first thread has come to since."""
+def beside(ends: int, stays: Callable[[Any, Any], int], wake: Callable[[socket.socket, Any], None]) -> int:
+    """What `stays` returns on the thread that `recv` has left, which ends so on another thread."""
 
     def move() -> tuple[bool, int]:
         flags = (ctypes.c_int * 2)()
         entered, stop = (ctypes.byref(flags, i * ctypes.sizeof(ctypes.c_int)) for i in range(2))
 
-        def stays() -> tuple[int, int]:
-            return threading.get_native_id(), lib.probe_errno_stays(entered, stop)
+        def other() -> tuple[int, int]:
+            return threading.get_native_id(), stays(entered, stop)
 
         def body() -> tuple[int, int, gmprt.Goroutine[tuple[int, int]]]:
             left = threading.get_native_id()
-            other = go(stays)  # runs next, on this thread, when the call parks
+            g = go(other)  # runs next, on this thread, when the call parks
             with suppress(FileNotFoundError):
                 Path("/there is no such file").stat()
-            assert lib.probe_recv(a.fileno(), ctypes.create_string_buffer(9), 9) == 5
-            return left, threading.get_native_id(), other
+            assert lib.probe_recv(a.fileno(), ctypes.create_string_buffer(9), 9) == ends
+            return left, threading.get_native_id(), g
 
         with ExitStack() as stack:
-            a, b = pair(stack)
+            a, b = tcp_pair(stack)
             g = go(body)
             eventually(lambda: flags[0])
             parked(g)
-            b.send(b"hello")
-            left, back, other = g.result(PATIENCE)
+            wake(b, flags)
+            left, back, beside = g.result(PATIENCE)
             flags[1] = 1
-            thread, number = other.result(PATIENCE)
+            thread, number = beside.result(PATIENCE)
         return left == thread != back, number
 
     for _ in range(100):
         happened, number = move()
         if happened:
-            assert number == errno.EXDEV
-            return
+            return number
     raise AssertionError("never on the same thread")
+
+
+def test_a_success_elsewhere_leaves_errno_alone() -> None:
+    """Whose wait ends on another thread must not touch what its first thread has come to since."""
+
+    def wake(s: socket.socket, flags: Any) -> None:
+        s.send(b"hello")
+
+    assert beside(5, lib.probe_errno_stays, wake) == errno.EXDEV
+
+
+def test_a_failure_elsewhere_waits_for_a_call_that_runs() -> None:
+    """A thread that the system lets wait for a CPU between a failing call and the look at errno."""
+
+    def stays(entered: Any, stop: Any) -> int:
+        number: int = lib.probe_errno_stays_running(entered, stop, 600)
+        return number
+
+    def wake(s: socket.socket, flags: Any) -> None:
+        flags[1] = 1
+        reset(s)
+
+    for _ in range(5):
+        assert beside(-errno.ECONNRESET, stays, wake) == errno.EXDEV
 
 
 def test_a_handler_below_c_code_stays_on_its_thread() -> None:

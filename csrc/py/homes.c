@@ -13,9 +13,11 @@
  *
  *   - What runs on a home thread loses its own errno if ours is stored between its failing call and the look at
  *     it.  So it is stored with the GIL, by which nobody looks at errno meanwhile, and while the thread is in no
- *     call without the GIL.  A call that lasts is asleep in the kernel, and is not waited for (STORE_WAIT_NS): it
- *     would have to fail in just these nanoseconds.  Where no C code takes the address before (locks, whose waits
- *     end by time-outs all the time) nothing is stored.
+ *     call without the GIL.  A call that lasts is not waited for: it would have to fail in just these nanoseconds.
+ *     But that a call has begun long ago does not mean that it lasts: its thread may be without a CPU, between
+ *     the failure and the look.  So it must be asleep, or have run for a while since (lasts).
+ *     Where no C code takes the address before (locks, whose waits end by time-outs all the time) nothing is
+ *     stored.
  *   - Ours is lost if a call fails there before our C code has read it: within nanoseconds in the functions
  *     that keep the address (_Py_read and _Py_write read errno before they take the GIL again).  Attempts of
  *     hooks, which fail all the time, put back what they found (io_wait_hosted), and the runtime's own system calls
@@ -32,7 +34,13 @@
 
 #include "interpose.h"
 
-enum { STORE_WAIT_NS = 100000, HOMES = 8 };
+enum {
+  HOMES = 8,
+  RUNS_NS = 1000000,    /* has run for so long without a failure */
+  DEVICE_NS = 10000000, /* waits for a disk, or /proc does not say */
+  AT_ONCE_NS = 20000,   /* a short call ends within, if its thread has a CPU; then we leave it ours, perhaps */
+  PAUSE_NS = 50000,
+};
 
 struct homes {
   position at; /* the instruction that called the C code */
@@ -88,15 +96,32 @@ static bool in_a_call(const M *m) {
   return gp->kind != GK_HOST || !tstate_attached(ts_of(gp));
 }
 
-static void store(call *c, M *home, int e) {
-  int64_t until = nanotime() + STORE_WAIT_NS;
-  while (c->g->m != home && in_a_call(home) && nanotime() < until) gosched();
-  if (home->errno_at) *home->errno_at = e;
+/* It is in a call that is no short one.  cpu: what the thread had run when we began to look. */
+static bool lasts(const M *home, int64_t began, int64_t cpu) {
+  switch (os_thread_state(home->tid)) {
+    case 'S': return true;
+    case 'R': return os_thread_cputime(home->tid) - cpu > RUNS_NS;
+    default: return nanotime() - began > DEVICE_NS;
+  }
+}
+
+static void store(call *c, const M *home, int e) {
+  int64_t began = nanotime(), cpu = os_thread_cputime(home->tid);
+  while (home->errno_at) { /* else it has ended */
+    int seen = __atomic_load_n(home->errno_at, __ATOMIC_RELAXED);
+    if (c->g->m != home && in_a_call(home) && !lasts(home, began, cpu)) {
+      timesleep(nanotime() - began < AT_ONCE_NS ? 0 : PAUSE_NS);
+      continue;
+    }
+    /* not if a call has failed there since we looked */
+    if (__atomic_compare_exchange_n(home->errno_at, &seen, e, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+  }
 }
 
 /* At all homes.  Not attached.  After EINTR the C code may call again, with the address that it takes now. */
 void homes_store(call *c, int e) {
   call_attach(c);
+  c->g->nocancel = true; /* that it sleeps here is nobody's business */
   homes *h = homes_of(c->g->handle);
   for (uint32_t i = 0; h && i < h->n; i++)
     if (h->m[i] != c->g->m) store(c, h->m[i], e);
