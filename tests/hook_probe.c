@@ -87,6 +87,22 @@ int probe_recv_twice(int fd, char *buf, int n) {
   return r < 0 ? -*at : (int)r;
 }
 
+/* As libpq does: a wait that ends on another thread; then calls that do not wait, in a function of their own. */
+static __attribute__((noinline)) int recv_at_once(int fd) {
+  int *at = &errno;
+  char buf[9];
+  *at = 0;
+  ssize_t r = recv(fd, buf, sizeof buf, 0);
+  return r < 0 ? -*at : (int)r;
+}
+
+int probe_poll_then_recv(int fd) {
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  if (poll(&p, 1, -1) != 1) return -1000;
+  int first = recv_at_once(fd);
+  return first > 0 ? recv_at_once(fd) : first;
+}
+
 /* A thread's errno between a call that failed and the look at it, drawn out until another thread says stop. */
 int probe_errno_stays(volatile int *entered, volatile int *stop) {
   errno = EXDEV;

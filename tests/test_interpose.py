@@ -196,8 +196,18 @@ def test_errno_of_a_second_call_on_another_thread() -> None:
     assert moved(build) == -errno.ECONNRESET
 
 
-def beside(ends: int, stays: Callable[[Any, Any], int], wake: Callable[[socket.socket, Any], None]) -> int:
-    """What `stays` returns on the thread that `recv` has left, which ends so on another thread."""
+def receive(s: socket.socket) -> int:
+    n: int = lib.probe_recv(s.fileno(), ctypes.create_string_buffer(9), 9)
+    return n
+
+
+def beside(
+    call: Callable[[socket.socket], int],
+    ends: int,
+    stays: Callable[[Any, Any], int],
+    wake: Callable[[socket.socket, Any], None],
+) -> int:
+    """What `stays` returns on the thread that `call` has left, which ends so on another thread."""
 
     def move() -> tuple[bool, int]:
         flags = (ctypes.c_int * 2)()
@@ -211,7 +221,7 @@ def beside(ends: int, stays: Callable[[Any, Any], int], wake: Callable[[socket.s
             g = go(other)  # runs next, on this thread, when the call parks
             with suppress(FileNotFoundError):
                 Path("/there is no such file").stat()
-            assert lib.probe_recv(a.fileno(), ctypes.create_string_buffer(9), 9) == ends
+            assert call(a) == ends
             return left, threading.get_native_id(), g
 
         with ExitStack() as stack:
@@ -238,22 +248,39 @@ def test_a_success_elsewhere_leaves_errno_alone() -> None:
     def wake(s: socket.socket, flags: Any) -> None:
         s.send(b"hello")
 
-    assert beside(5, lib.probe_errno_stays, wake) == errno.EXDEV
+    assert beside(receive, 5, lib.probe_errno_stays, wake) == errno.EXDEV
+
+
+def stays_running(entered: Any, stop: Any) -> int:
+    number: int = lib.probe_errno_stays_running(entered, stop, 600)
+    return number
 
 
 def test_a_failure_elsewhere_waits_for_a_call_that_runs() -> None:
     """A thread that the system lets wait for a CPU between a failing call and the look at errno."""
-
-    def stays(entered: Any, stop: Any) -> int:
-        number: int = lib.probe_errno_stays_running(entered, stop, 600)
-        return number
 
     def wake(s: socket.socket, flags: Any) -> None:
         flags[1] = 1
         reset(s)
 
     for _ in range(5):
-        assert beside(-errno.ECONNRESET, stays, wake) == errno.EXDEV
+        assert beside(receive, -errno.ECONNRESET, stays_running, wake) == errno.EXDEV
+
+
+def test_a_failure_at_once_stays_on_its_thread() -> None:
+    """While it waits for the thread where it was before."""
+
+    def call(s: socket.socket) -> int:
+        s.setblocking(False)
+        number: int = lib.probe_poll_then_recv(s.fileno())
+        return number
+
+    def wake(s: socket.socket, flags: Any) -> None:
+        flags[1] = 1
+        s.send(b"hello")
+
+    for _ in range(5):
+        assert beside(call, -errno.EAGAIN, stays_running, wake) == errno.EXDEV
 
 
 def test_a_handler_below_c_code_stays_on_its_thread() -> None:

@@ -16,6 +16,8 @@
  *     call without the GIL.  A call that lasts is not waited for: it would have to fail in just these nanoseconds.
  *     But that a call has begun long ago does not mean that it lasts: its thread may be without a CPU, between
  *     the failure and the look.  So it must be asleep, or have run for a while since (lasts).
+ *     While we wait our thread sleeps, or is handed off, but the goroutine does not move once more: the C code
+ *     below has taken the address here, perhaps (libpq sets errno to 0 before each recv).
  *     Where no C code takes the address before (locks, whose waits end by time-outs all the time) nothing is
  *     stored.
  *   - Ours is lost if a call fails there before our C code has read it: within nanoseconds in the functions
@@ -38,8 +40,8 @@ enum {
   HOMES = 8,
   RUNS_NS = 1000000,    /* has run for so long without a failure */
   DEVICE_NS = 10000000, /* waits for a disk, or /proc does not say */
-  AT_ONCE_NS = 20000,   /* a short call ends within, if its thread has a CPU; then we leave it ours, perhaps */
-  PAUSE_NS = 50000,
+  AT_ONCE_NS = 20000,   /* a short call ends within, if its thread has a CPU */
+  PAUSE_US = 50,
 };
 
 struct homes {
@@ -105,23 +107,27 @@ static bool lasts(const M *home, int64_t began, int64_t cpu) {
   }
 }
 
+/* Without the GIL, and on this thread: the address that C code below has taken in this call is of this one. */
+static void pause_thread(call *c, int64_t waited) {
+  PyEval_SaveThread();
+  os_usleep(waited < AT_ONCE_NS ? 0 : PAUSE_US);
+  PyEval_RestoreThread(ts_of(c->g));
+}
+
 static void store(call *c, const M *home, int e) {
   int64_t began = nanotime(), cpu = os_thread_cputime(home->tid);
   while (home->errno_at) { /* else it has ended */
     int seen = __atomic_load_n(home->errno_at, __ATOMIC_RELAXED);
-    if (c->g->m != home && in_a_call(home) && !lasts(home, began, cpu)) {
-      timesleep(nanotime() - began < AT_ONCE_NS ? 0 : PAUSE_NS);
-      continue;
-    }
-    /* not if a call has failed there since we looked */
-    if (__atomic_compare_exchange_n(home->errno_at, &seen, e, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+    if (in_a_call(home) && !lasts(home, began, cpu))
+      pause_thread(c, nanotime() - began);
+    else if (__atomic_compare_exchange_n(home->errno_at, &seen, e, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return; /* else a call has failed there since we looked */
   }
 }
 
-/* At all homes.  Not attached.  After EINTR the C code may call again, with the address that it takes now. */
+/* At all homes; the goroutine does not move.  Not attached.  After EINTR the C code may call again, with the address that it takes now. */
 void homes_store(call *c, int e) {
   call_attach(c);
-  c->g->nocancel = true; /* that it sleeps here is nobody's business */
   homes *h = homes_of(c->g->handle);
   for (uint32_t i = 0; h && i < h->n; i++)
     if (h->m[i] != c->g->m) store(c, h->m[i], e);
