@@ -10,9 +10,15 @@ from together import COUNT
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with servers.postgres(COUNT) as dsn:
-        yield dsn
+def postgres() -> Iterator[servers.Postgres]:
+    with servers.postgres(COUNT) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    with servers.mariadb(COUNT) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

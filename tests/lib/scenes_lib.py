@@ -20,12 +20,12 @@ from gmprt import go
 # ---- databases ----------------------------------------------------------------------------------
 
 
-def _sleeping_queries(connect: Callable[[], Any]) -> None:
+def _sleeping_queries(connect: Callable[[], Any], sleep: str = "pg_sleep") -> None:
     connections = together(lambda i: connect())
 
     def query(i: int) -> int:
         with connections[i].cursor() as cursor:
-            cursor.execute("select pg_sleep(%s), %s", (PAUSE, i))
+            cursor.execute(f"select {sleep}(%s), %s", (PAUSE, i))
             return int(cursor.fetchone()[1])
 
     with Meter():
@@ -44,6 +44,16 @@ def psycopg(dsn: str) -> None:
 
     assert psycopg.pq.__impl__ == "binary"
     _sleeping_queries(lambda: psycopg.connect(dsn))
+
+
+def pymysql(path: str) -> None:
+    import pymysql
+
+    def connect() -> Any:
+        # else each reads the certificates of the whole world
+        return pymysql.connect(unix_socket=path, user="root", ssl_disabled=True)
+
+    _sleeping_queries(connect, "sleep")
 
 
 def psycopg2_one_connection(dsn: str) -> None:

@@ -1,7 +1,8 @@
-"""Real servers for one test run: PostgreSQL, Redis and nginx, each in a directory of its own.
+"""Real servers for one test run: PostgreSQL, MariaDB, Redis, nginx, each in a directory of its own.
 
-They listen on Unix sockets; nginx, for clients that know only addresses, on a port that the kernel
-has chosen.  A server whose program is not installed is a reason to skip.
+They listen on Unix sockets; PostgreSQL also, with TLS, on a loopback address of its own; nginx, for
+clients that know only addresses, on a port that the kernel has chosen.  A server whose program is
+not installed is a reason to skip.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -101,28 +104,58 @@ def answers(path: Path) -> bool:
         return s.connect_ex(str(path)) == 0
 
 
+def run_as(user: str | None, command: Sequence[str | Path], home: Path) -> None:
+    """A command that prepares a server, and ends."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        user=user,
+        group=pwd.getpwnam(user).pw_gid if user else None,
+        extra_groups=[] if user else None,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"{command[0]}: {done.stdout}{done.stderr}")
+
+
+def certificate(user: str | None, home: Path, host: str) -> tuple[Path, Path]:
+    """A key, and a certificate of `host` that is signed with it."""
+    key, cert = home / "key.pem", home / "cert.pem"
+    request = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    names = ["-addext", f"subjectAltName=IP:{host}"]
+    files = ["-keyout", key, "-out", cert]
+    run_as(user, [program("openssl"), "req", *request, *names, *files], home)
+    return key, cert
+
+
+class Postgres(NamedTuple):
+    """How to connect to it."""
+
+    local: str
+    tls: str
+
+
 @contextmanager
-def postgres(most: int) -> Iterator[str]:
-    """A connection string; up to `most` connections at a time."""
+def postgres(most: int) -> Iterator[Postgres]:
+    """Up to `most` connections at a time."""
     initdb = program("initdb", "/usr/lib/postgresql/*/bin/initdb")
     server = str(Path(initdb).with_name("postgres"))
     user = plain_user()
     with folder(user) as home:
-        done = subprocess.run(
-            [initdb, "-D", home / "data", "-U", "test", "-A", "trust", "-N", "--no-locale"],
-            user=user,
-            group=pwd.getpwnam(user).pw_gid if user else None,
-            extra_groups=[] if user else None,
-            cwd=home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.fail(f"initdb: {done.stdout}{done.stderr}")
+        cluster = ["-D", home / "data", "-U", "test", "-A", "trust", "-N", "--no-locale"]
+        run_as(user, [initdb, *cluster], home)
+        # The port of this address is nobody else's, and free until we take it.
+        host = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
+        key, cert = certificate(user, home, host)
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": host,
             "unix_socket_directories": str(home),
+            "ssl": "on",
+            "ssl_key_file": str(key),
+            "ssl_cert_file": str(cert),
             "max_connections": str(most + 10),
             "shared_buffers": "16MB",
             "fsync": "off",
@@ -138,7 +171,32 @@ def postgres(most: int) -> Iterator[str]:
             log,
             user=user,
         ):
-            yield f"host={home} user=test dbname=postgres"
+            common = "user=test dbname=postgres"
+            tls = f"host={host} sslmode=verify-full sslrootcert={cert}"
+            yield Postgres(f"host={home} {common}", f"{tls} {common}")
+
+
+@contextmanager
+def mariadb(most: int) -> Iterator[str]:
+    """The path of its socket; it lets everybody in, and needs no tables of its own for that."""
+    server = program("mariadbd")
+    user = plain_user()
+    with folder(user) as home:
+        path = home / "mariadb.sock"
+        run_as(user, ["mkdir", "data"], home)
+        options = [
+            "--skip-grant-tables",
+            "--skip-networking",
+            "--skip-innodb",
+            "--default-storage-engine=MyISAM",
+            f"--max-connections={most + 10}",
+        ]
+        files = [f"--datadir={home}/data", f"--socket={path}"]
+        log = home / "log"
+        log.touch()
+        command = [server, "--no-defaults", *options, *files]
+        with running(command, lambda: answers(path), log, user=user):
+            yield str(path)
 
 
 @contextmanager

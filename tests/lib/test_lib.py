@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Postgres
 from support import run_child
 
 HERE = Path(__file__).parent
@@ -45,16 +46,22 @@ def parked(figures: dict[str, Any]) -> None:
     assert figures["threads"] <= FEW, figures
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("library", ["psycopg2", "psycopg"])
-def test_postgres(library: str, postgres: str) -> None:
-    """Both bring a libpq of their own, under a name of its own."""
+def test_postgres(library: str, tls: bool, postgres: Postgres) -> None:
+    """Both bring a libpq and an OpenSSL of their own, under names of their own."""
     pytest.importorskip(library)
-    parked(play(library, postgres))
+    parked(play(library, postgres.tls if tls else postgres.local))
 
 
-def test_one_connection_for_many(postgres: str) -> None:
+def test_one_connection_for_many(postgres: Postgres) -> None:
     pytest.importorskip("psycopg2")
-    play("psycopg2_one_connection", postgres)
+    play("psycopg2_one_connection", postgres.local)
+
+
+def test_mariadb(mariadb: str) -> None:
+    pytest.importorskip("pymysql")
+    parked(play("pymysql", mariadb))
 
 
 def test_redis(redis: str) -> None:
