@@ -111,13 +111,13 @@ def moved(build: Build) -> Any:
     not, the scene is played again from the start.
     """
     for _ in range(100):
-        result, happened = _move(build)
+        result, happened = move_once(build)
         if happened:
             return result
     raise AssertionError("never on the same thread")
 
 
-def _move(build: Build) -> tuple[Any, bool]:
+def move_once(build: Build) -> tuple[Any, bool]:
     """The outcome, and whether the goroutine came back on another thread, its own being blocked."""
     gate = CGate()
 

@@ -144,6 +144,20 @@ void got_restore(const hook *hooks, size_t n, got_kind kind) {
   dl_iterate_phdr(visit, &p);
 }
 
+bool got_calls(const struct dl_phdr_info *info, bool (*wanted)(const char *name)) {
+  dynobj o;
+  if (!read_object(info, &o)) return false;
+  for (int t = 0; t < 2; t++) {
+    const ElfW(Rela) *r = o.rela[t], *end = (const void *)((const char *)r + o.bytes[t]);
+    for (; r && r < end; r++) {
+      unsigned type = (unsigned)ELF64_R_TYPE(r->r_info);
+      if (type != REL_JUMP && type != REL_GLOB) continue;
+      if (wanted(o.strings + o.syms[ELF64_R_SYM(r->r_info)].st_name)) return true;
+    }
+  }
+  return false;
+}
+
 static int adds(struct dl_phdr_info *info, size_t size, void *arg) {
   if (size >= offsetof(struct dl_phdr_info, dlpi_subs)) *(unsigned long long *)arg = info->dlpi_adds;
   return 1; /* the first object says it for all */

@@ -26,6 +26,10 @@ void got_patch(const hook *hooks, size_t n, got_kind kind,
 /* Puts the originals back. */
 void got_restore(const hook *hooks, size_t n, got_kind kind);
 
+/* Does the object call a function that is `wanted`, or take its address? */
+struct dl_phdr_info;
+bool got_calls(const struct dl_phdr_info *info, bool (*wanted)(const char *name));
+
 /* Counts up whenever an object is loaded. */
 unsigned long long got_generation(void);
 

@@ -145,11 +145,16 @@ static bool starts_with(const char *s, const char *prefix) {
   return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
+static bool is_this(const char *path) {
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  return starts_with(name, "_native.") && strstr(path, "/gmprt/");
+}
+
 static unsigned kind_of(const char *path) {
   if (!path[0]) return IN_INTERPRETER; /* the executable */
   const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
   if (starts_with(name, "libpython")) return IN_INTERPRETER;
-  if (starts_with(name, "_native.") && strstr(path, "/gmprt/")) return 0; /* this one */
+  if (is_this(path)) return 0;
   for (size_t i = 0; i < nelem(trusted); i++)
     if (starts_with(name, trusted[i])) return IN_TRUSTED;
   for (size_t i = 0; i < nelem(parking_extensions); i++)
@@ -157,6 +162,17 @@ static unsigned kind_of(const char *path) {
   if (dynload && starts_with(path, dynload)) return IN_STDLIB;
   if (strstr(name, ".cpython-") || strstr(name, ".abi3.")) return IN_EXTENSION;
   return 0;
+}
+
+/* What the interpreter itself stands on, and this module.  cffi and libffi enter Python like a thread (entered_below). */
+bool interpose_knows(const char *path) {
+  static const char *const base[] = {"libc.so", "libc-2.",   "ld-linux", "ld-2.",      "libpthread",    "libm.so",
+                                     "libdl",   "librt.so",  "libutil",  "linux-vdso", "libgcc_s",      "libasan",
+                                     "libtsan", "libubsan",  "libffi",   "_cffi_backend."};
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  for (size_t i = 0; i < nelem(base); i++)
+    if (starts_with(name, base[i])) return true;
+  return kind_of(path) & (IN_INTERPRETER | IN_STDLIB | IN_TRUSTED) || is_this(path);
 }
 
 /* ---- install ----------------------------------------------------------------------------------------------- */
@@ -206,6 +222,7 @@ bool interpose_refresh(void) {
   unsigned n = 0;
   got_patch(hooks, nelem(hooks), kind_of, count_entry, &n);
   errqueue_find();
+  affinity_find();
   entries = n;
   return true;
 }
@@ -267,7 +284,7 @@ static bool cancellable(Goroutine *self, family f) {
 /* false: not on a goroutine, or one that must not park here; the original is to be called. */
 bool call_begin(call *c, family f) {
   G *gp = detached_g();
-  if (likely(!gp) || host->pinned(gp) || load_rlx(&sched.stopping)) return false;
+  if (likely(!gp) || entered_below(gp) || load_rlx(&sched.stopping)) return false;
   Goroutine *self = gp->handle;
   c->g = gp;
   c->home = gp->m;

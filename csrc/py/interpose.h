@@ -261,6 +261,13 @@ void errqueue_find(void);
 bool errqueue_empty(void);
 void errqueue_clear(void);
 
+/* pyhost.c */
+bool entered_below(G *gp); /* C code below that has entered Python by itself */
+
+/* affinity.c */
+void affinity_find(void);
+bool affinity_below(G *gp);
+
 /* identity.c */
 pthread_t hook_pthread_self(void);
 long hook_syscall(long number, long a, long b, long c, long d, long e, long f);
@@ -308,6 +315,7 @@ FILE *hook_fopen64(const char *path, const char *mode);
 bool interpose_install(void);
 void interpose_remove(void);
 bool interpose_refresh(void); /* after objects may have been loaded; true: some were */
+bool interpose_knows(const char *path); /* an object that does not care on which thread it goes on */
 PyObject *interpose_report(void);
 const char *interpose_mode(void);
 bool interpose_in_fork(void); /* in a forked child that has not been told yet */

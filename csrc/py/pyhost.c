@@ -31,7 +31,7 @@ static void host_swap(M *m, G *from, G *to) {
 
 /* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
  * handler after EINTR. */
-static bool host_pinned(G *gp) {
+bool entered_below(G *gp) {
   Goroutine *self = gp->handle;
   if (!self) return false;
   PyThreadState *ts = ts_of(gp);
@@ -39,6 +39,8 @@ static bool host_pinned(G *gp) {
   return ts->gilstate_counter > self->gilstate_base ||
          unlikely(s && (s->outer || s->frame != ts_position(ts).frame));
 }
+
+static bool host_pinned(G *gp) { return entered_below(gp) || affinity_below(gp); }
 
 static bool host_g_init(G *gp) {
   PyThreadState *ts = tstate_new();

@@ -274,9 +274,9 @@ static void find_untouchable(size_t i) {
 }
 
 void shims_install(void) {
-  if (!interpose_parks()) return;
+  bool parks = interpose_parks();
   for (int i = 0; i < (int)SHIMS; i++)
-    if (!installed[i].def) install(i);
+    if (!installed[i].def && (parks || table[i].family == LOADS)) install(i);
   for (size_t i = 0; i < nelem(untouchable); i++)
     if (!untouchable_code[i]) find_untouchable(i);
 }

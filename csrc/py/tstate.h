@@ -67,6 +67,8 @@ static inline bool ts_stands_at(PyThreadState *ts, position at) {
 #endif
 }
 
+const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi);
+
 /* The code that ts runs; borrowed. */
 static inline PyCodeObject *ts_code(PyThreadState *ts) {
   _PyInterpreterFrame *f = TS_FRAME(ts);

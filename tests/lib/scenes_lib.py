@@ -186,6 +186,52 @@ def flask(server: str) -> None:
     http_server.server_close()
 
 
+# ---- Python code below Rust ----------------------------------------------------------------------
+
+
+def pydantic() -> None:
+    """A validator that blocks, called by Rust, which counts its calls per thread."""
+    from pydantic import BaseModel, ValidationError, field_validator
+
+    class Model(BaseModel):
+        number: int
+
+        @field_validator("number")
+        @classmethod
+        def check(cls, number: int) -> int:
+            time.sleep(PAUSE)
+            if number % 2:
+                raise ValueError("odd")
+            return number
+
+    def validate(i: int) -> bool:
+        try:
+            return Model.model_validate_json(json.dumps({"number": i})).number == i
+        except ValidationError:
+            return False
+
+    with Meter():
+        assert together(validate) == [i % 2 == 0 for i in range(COUNT)]
+
+
+def cryptography() -> None:
+    """Rust that imports Python modules when it is first called: all wait for the import's lock."""
+    from cryptography.fernet import Fernet
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    def sign(i: int) -> bool:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signature = key.sign(b"message", ec.ECDSA(SHA256()))
+        time.sleep(PAUSE)
+        key.public_key().verify(signature, b"message", ec.ECDSA(SHA256()))
+        secret = Fernet(Fernet.generate_key())
+        return secret.decrypt(secret.encrypt(b"%d" % i)) == b"%d" % i
+
+    with Meter():
+        assert all(together(sign))
+
+
 # ---- hand-off: calls that only a thread can wait for --------------------------------------------
 
 

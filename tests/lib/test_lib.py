@@ -86,6 +86,13 @@ def test_flask_with_threads() -> None:
     play("flask", "threads")
 
 
+@pytest.mark.parametrize("library", ["cryptography", "pydantic"])
+def test_rust(library: str) -> None:
+    """Goroutines that wait below code that is bound to its thread wait with the thread."""
+    pytest.importorskip(library)
+    in_time(play(library))
+
+
 @pytest.mark.parametrize("scene", ["sqlite", "files"])
 def test_handed_off(scene: str) -> None:
     figures = play(scene)
