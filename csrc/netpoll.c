@@ -13,8 +13,9 @@
  * channels are by a select: all records locked in address order, one waiter each, one claim.
  *
  * Closing.  The kernel forgets a descriptor that is closed, so the record must, too, or the next file with that
- * number would never be added.  Whoever closes says so before (waiters wake and try again, the
- * registration goes) and after (what has parked in between wakes as well, and finds EBADF).  A number that has
+ * number would never be added.  Whoever closes says so before (waiters wake, WAKE_CLOSED, and the registration
+ * goes) and after: what has parked in between wakes as well, and tries again.  It finds EBADF; or, if the number
+ * has been given out again already, it was never the closed file that it waited for.  A number that has
  * just been given out is taken for closed.  A close that nobody reported, in a library that we do not
  * see, is found by the audit: once a second sysmon adds anew what has begun to wait since, and the kernel
  * says EEXIST, as it should, or has just healed a registration that had died.
@@ -307,6 +308,7 @@ static noinline void errno_set(int e) { errno = e; }
 
 /* ---- closing -------------------------------------------------------------------------------------------- */
 
+/* open: it still is the file that was waited for. */
 static void forget(pollDesc *pd, int fd, bool open) {
   G *list = NULL;
   spin_lock(&pd->lock);
@@ -316,7 +318,7 @@ static void forget(pollDesc *pd, int fd, bool open) {
   }
   for (int mode = 0; mode < 2; mode++) {
     store_rlx(&pd->plain[mode], 0);
-    event(pd, mode, WAKE_CLOSED, &list);
+    event(pd, mode, open ? WAKE_CLOSED : WAKE_OK, &list);
   }
   spin_unlock(&pd->lock);
   readyall(list);

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from scenes import Stage, move_once, moved
-from support import PATIENCE
+from support import PATIENCE, CGate
 
 import gmprt
 from gmprt import go
@@ -121,6 +121,24 @@ def test_bound_to_its_thread(way: Any, between: Call, bound: Any) -> None:
 
     for _ in range(5):
         _, before, after, right = move_once(lambda stack: way(stack, through))[0]
+        assert before == after
+        assert right
+
+
+def test_begun_in_c(bound: Any) -> None:
+    """No Python code lies before it on the stack."""
+    for _ in range(10):
+        gate, ch = CGate(), gmprt.Chan[int]()
+
+        def wait(gate: CGate = gate, ch: gmprt.Chan[int] = ch) -> None:
+            go(gate.wait)  # runs next, on this thread if it is left
+            ch.recv()
+
+        g = go(bound.call, wait)
+        assert gate.entered()
+        ch.send(1)
+        _, before, after, right = g.result(PATIENCE)
+        gate.open()
         assert before == after
         assert right
 

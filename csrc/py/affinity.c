@@ -13,7 +13,7 @@
  * Whether such code is on the stack is asked at each switch, and must cost little where the answer is no:
  *   1. nothing of the kind is loaded;
  *   2. no word of the stack is an address in such code.  If the innermost evaluation loop is the only one on the
- *      stack, what lies between here and there is enough; else up to the stack's end;
+ *      stack, and nothing but ours lies before it, what lies between here and there is enough;
  *   3. a word may be left over from a call that has returned: the unwinder knows (some 20 us).
  *
  * Most words are not looked up: they are out of all ranges, or a bit (one for each 64 KiB of addresses, modulo
@@ -111,11 +111,18 @@ static bool mentioned(const uintptr_t *p, const void *hi) {
   return false;
 }
 
+/* The outermost evaluation loop was entered by the runtime, not by some C function that go() was given. */
+static bool begins_in_python(const Goroutine *self) {
+  PyObject *fn = self ? self->fn : NULL;
+  if (fn && PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
+  return fn && PyFunction_Check(fn);
+}
+
 /* GIL held. */
 static noinline bool on_stack(G *gp) {
   enum { FIRST = 512 }; /* the outermost frames lie within */
   const char *sp = __builtin_frame_address(0), *hi = gp->stk.hi;
-  const char *loop = ts_loop(ts_of(gp), sp, hi);
+  const char *loop = begins_in_python(gp->handle) ? ts_loop(ts_of(gp), sp, hi) : NULL;
   if (sp < gp->stk.lo || sp >= hi) return true; /* whose stack is this? */
   if (!mentioned((const uintptr_t *)sp, loop ? loop : hi)) return false;
   walk w = {false, 0};

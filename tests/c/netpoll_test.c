@@ -204,6 +204,29 @@ TEST(who_waits_hears_of_the_close, .procs = "12", .chaos = true) {
   CHECK_EQ(load_rlx(&woken), 60);
 }
 
+static void read_one(void *arg) {
+  char c;
+  CHECK_EQ(gm_read((int)(intptr_t)arg, &c, 1), 1);
+  xadd(&woken, 1);
+}
+
+/* Who closes says so once more when it is done: the number may be another descriptor's by then. */
+TEST(late_news_of_a_close, .procs = "12", .chaos = true) {
+  runtime_start();
+  int fd[2];
+  pair(fd);
+  group g = {0};
+  group_go(&g, read_one, (void *)(intptr_t)fd[0]);
+  while (netpoll_waiters() != 1) os_usleep(100);
+  netpollclosed(fd[0]);
+  CHECK_EQ(load_rlx(&woken), 0);
+  CHECK_EQ(write(fd[1], "x", 1), 1);
+  group_wait(&g);
+  CHECK_EQ(load_rlx(&woken), 1);
+  gm_close(fd[0]);
+  close(fd[1]);
+}
+
 static void bad_descriptors(void *arg) {
   (void)arg;
   char c = 0;

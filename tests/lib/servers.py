@@ -186,6 +186,7 @@ def mariadb(most: int) -> Iterator[str]:
         run_as(user, ["mkdir", "data"], home)
         options = [
             "--skip-grant-tables",
+            f"--back-log={most}",
             "--skip-networking",
             "--skip-innodb",
             "--default-storage-engine=MyISAM",
