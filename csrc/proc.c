@@ -589,7 +589,9 @@ void unwire(G *gp) {
   m->lockedg = NULL;
 }
 
+/* From now on m is not asleep, though its thread may take a while to notice: else everybody might be. */
 void wake_wired(M *m, G *gp) {
+  wired_asleep(false);
   store_rel(&m->wiredg, gp);
   if (m->lender)
     host->wake_lender(m);
@@ -606,15 +608,16 @@ bool run_wired(M *m) {
     handoffp(pp);
   }
   if (!m->lender) {
-    wired_asleep(true);
+    wired_asleep(true); /* until wake_wired, which may have been here first */
     notesleep(&m->park);
     noteclear(&m->park);
-    wired_asleep(false);
   }
-  if (load_rlx(&sched.stopping)) return false;
+  if (load_rlx(&sched.stopping)) {
+    if (!m->lender && !load_rlx(&m->wiredg)) wired_asleep(false);
+    return false;
+  }
   G *gp = xchg(&m->wiredg, NULL);
-  if (!gp) return true;
-  if (m->lender) wired_asleep(false);
+  if (!gp) return true; /* a lender that has looked in vain */
   m->hostmode = true;
   if (!host->attach(m)) throw("no memory for the state of a new thread");
   execute(m, gp);

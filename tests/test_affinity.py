@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from scenes import Stage, move_once, moved
-from support import PATIENCE, CGate
+from support import PATIENCE, CGate, run_child
 
 import gmprt
 from gmprt import go
@@ -149,6 +149,28 @@ def test_others_move(way: Any, free: Any, bound: Any) -> None:
     _, before, after, _ = moved(lambda stack: way(stack, free.call))
     assert before != after
     moved(lambda stack: way(stack, partial(left_over, bound)))
+
+
+def test_many_that_wake_at_once(bound: Any) -> None:
+    """Whose goroutine is ready, but whose thread has not woken yet, is not asleep: no Deadlock."""
+    code = f"""
+        import importlib.util, gmprt, os, time
+        # Who wakes another thread runs on.
+        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+        spec = importlib.util.spec_from_file_location("affine_bound", {bound.__file__!r})
+        bound = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(bound)
+
+        def main():
+            for _ in range(20):
+                until = time.monotonic() + 0.02
+                wait = lambda: time.sleep(until - time.monotonic())
+                for g in [gmprt.go(bound.call, wait) for _ in range(10)]:
+                    g.result()
+
+        gmprt.run(main)
+    """
+    run_child(code, env={"GOMAXPROCS": "1"})
 
 
 def test_preempted(bound: Any) -> None:
