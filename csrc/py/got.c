@@ -5,7 +5,17 @@
  * redirects the calls of that one object and of nobody else: the technique of memray and libco.
  *
  * The original is what the dynamic linker finds by name, so libraries that were preloaded and the
- * interceptors of sanitizers stay in the chain.  An entry that is ours already is skipped, so the pass may
+ * interceptors of sanitizers stay in the chain.  But it must not lead back to its replacement.  In an executable that is
+ * not position-independent and takes a function's address, that address is the executable's own PLT entry, for
+ * every object of the process and for dlsym(), too: that entry jumps through the offset table which we patch, and
+ * replacement and original would call each other for ever.  (Debian's python3 does so with fsync and fdatasync.)  So an
+ * original counts as proven only if the object it lies in has no entry that will hold the replacement: what cannot
+ * call the replacement by this name cannot come back to it.  Else the next definition in the order of loading
+ * is asked, and so on to the C library, which is never patched.
+ *
+ * Libraries that call through such an address meet the replacement as well: to them it is the function.
+ *
+ * An entry that is ours already is skipped, so the pass may
  * be repeated: when modules were loaded, and because a lazy resolver that ran on another thread
  * meanwhile may have written over an entry.
  *
@@ -19,6 +29,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -50,11 +61,6 @@ typedef struct pass {
   void (*each)(const char *path, const char *name, void *arg);
   void *arg;
 } pass;
-
-void got_resolve(const hook *hooks, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    if (hooks[i].original) *hooks[i].original = dlsym(RTLD_DEFAULT, hooks[i].name);
-}
 
 static uintptr_t page_down(uintptr_t p) { return p & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1); }
 
@@ -100,19 +106,24 @@ static bool set_entry(const dynobj *o, void **entry, void *to) {
 static const hook *hook_named(const pass *p, const char *name, unsigned kind) {
   for (size_t i = 0; i < p->n; i++) {
     const hook *h = &p->hooks[i];
-    if (h->where & kind && h->name[0] == name[0] && strcmp(h->name, name) == 0)
-      return h->original && !*h->original ? NULL : h;
+    if (h->where & kind && h->name[0] == name[0] && strcmp(h->name, name) == 0) return h;
   }
   return NULL;
+}
+
+/* The name for which the dynamic linker fills in an entry, NULL: a relocation of another kind. */
+static const char *entry_name(const dynobj *o, const ElfW(Rela) * r) {
+  unsigned type = (unsigned)ELF64_R_TYPE(r->r_info);
+  if (type != REL_JUMP && type != REL_GLOB) return NULL;
+  return o->strings + o->syms[ELF64_R_SYM(r->r_info)].st_name;
 }
 
 static void patch_table(const pass *p, const dynobj *o, int t, const char *path, unsigned kind) {
   const ElfW(Rela) *r = o->rela[t], *end = (const void *)((const char *)r + o->bytes[t]);
   for (; r && r < end; r++) {
-    unsigned type = (unsigned)ELF64_R_TYPE(r->r_info);
-    if (type != REL_JUMP && type != REL_GLOB) continue;
-    const hook *h = hook_named(p, o->strings + o->syms[ELF64_R_SYM(r->r_info)].st_name, kind);
-    if (!h) continue;
+    const char *name = entry_name(o, r);
+    const hook *h = name ? hook_named(p, name, kind) : NULL;
+    if (!h || (h->original && !*h->original)) continue;
     void **entry = (void **)(o->base + r->r_offset);
     bool ours = *entry == h->replacement;
     if (p->restore) {
@@ -150,12 +161,80 @@ bool got_calls(const struct dl_phdr_info *info, bool (*wanted)(const char *name)
   for (int t = 0; t < 2; t++) {
     const ElfW(Rela) *r = o.rela[t], *end = (const void *)((const char *)r + o.bytes[t]);
     for (; r && r < end; r++) {
-      unsigned type = (unsigned)ELF64_R_TYPE(r->r_info);
-      if (type != REL_JUMP && type != REL_GLOB) continue;
-      if (wanted(o.strings + o.syms[ELF64_R_SYM(r->r_info)].st_name)) return true;
+      const char *name = entry_name(&o, r);
+      if (name && wanted(name)) return true;
     }
   }
   return false;
+}
+
+/* ---- originals ------------------------------------------------------------------------------------------------ */
+
+typedef struct proof {
+  const pass *p;
+  const hook *h;
+  uintptr_t at; /* a candidate */
+  bool loops;
+} proof;
+
+static bool holds(const struct dl_phdr_info *info, uintptr_t at) {
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+    if (ph->p_type == PT_LOAD && at - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz) return true;
+  }
+  return false;
+}
+
+static int prove(struct dl_phdr_info *info, size_t size, void *arg) {
+  (void)size;
+  proof *f = arg;
+  if (!holds(info, f->at)) return 0;
+  dynobj o;
+  unsigned kind = f->p->kind(info->dlpi_name);
+  if (!kind || !read_object(info, &o)) return 1;
+  for (int t = 0; t < 2; t++) {
+    const ElfW(Rela) *r = o.rela[t], *end = (const void *)((const char *)r + o.bytes[t]);
+    for (; r && r < end; r++) {
+      const char *name = entry_name(&o, r);
+      const hook *h = name ? hook_named(f->p, name, kind) : NULL;
+      f->loops |= h && h->replacement == f->h->replacement;
+    }
+  }
+  return 1;
+}
+
+static bool proven(const pass *p, const hook *h, void *original) {
+  proof f = {.p = p, .h = h, .at = (uintptr_t)original};
+  dl_iterate_phdr(prove, &f);
+  return !f.loops;
+}
+
+/* The first definition that is proven, in the order in which the objects of the program were loaded. */
+static void *definition(const pass *p, const hook *h) {
+  void *program = dlopen(NULL, RTLD_LAZY), *found = NULL;
+  struct link_map *l = NULL;
+  if (!program || dlinfo(program, RTLD_DI_LINKMAP, &l) != 0) l = NULL;
+  for (; l && !found; l = l->l_next) {
+    void *handle = l->l_name[0] ? dlopen(l->l_name, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    void *f = handle ? dlsym(handle, h->name) : NULL;
+    if (f && proven(p, h, f)) found = f;
+    if (handle) dlclose(handle);
+  }
+  if (program) dlclose(program);
+  return found;
+}
+
+const char *got_resolve(const hook *hooks, size_t n, got_kind kind) {
+  pass p = {.hooks = hooks, .n = n, .kind = kind};
+  const char *unproven = NULL;
+  for (size_t i = 0; i < n; i++) {
+    const hook *h = &hooks[i];
+    if (!h->original) continue;
+    void *f = dlsym(RTLD_DEFAULT, h->name), *sure = !f || proven(&p, h, f) ? f : definition(&p, h);
+    *h->original = sure ? sure : f;
+    if (f && !sure) unproven = h->name;
+  }
+  return unproven;
 }
 
 static int adds(struct dl_phdr_info *info, size_t size, void *arg) {

@@ -16,7 +16,9 @@ typedef struct hook {
 /* Which kind of object is this? 0: leave it alone. */
 typedef unsigned (*got_kind)(const char *path);
 
-void got_resolve(const hook *hooks, size_t n);
+/* Finds the originals.  Returns the name of one that would lead back to its replacement, if there is such: then nothing
+ * may be patched.  NULL: all is well. */
+const char *got_resolve(const hook *hooks, size_t n, got_kind kind);
 
 /* Makes the entries of all loaded objects what they should be; may be repeated, for objects that were
  * loaded meanwhile.  each (may be NULL) hears of every entry that is ours then. */

@@ -179,6 +179,7 @@ bool interpose_knows(const char *path) {
 
 static unsigned long long seen; /* generation of the last pass */
 static unsigned entries;        /* of ours in the interpreter itself */
+static const char *unproven;    /* a function whose original is not to be found */
 
 static char *find_dynload(void) {
   PyObject *mod = PyImport_ImportModule("sysconfig");
@@ -208,7 +209,8 @@ bool interpose_install(void) {
   for (size_t i = 0; i < nelem(hooks) && !parks; i++)
     if (!(hooks[i].where & ALWAYS)) hooks[i].where = 0;
   if (!dynload) dynload = find_dynload();
-  got_resolve(hooks, nelem(hooks));
+  unproven = got_resolve(hooks, nelem(hooks), kind_of);
+  for (size_t i = 0; i < nelem(hooks) && unproven; i++) hooks[i].where = 0; /* they stand or fall together */
   interpose_refresh();
   if (entries > 0) signals_relay(true);
   return entries > 0;
@@ -237,6 +239,11 @@ bool interpose_parks(void) { return parks && entries > 0; }
 bool interpose_sees_gil(void) { return entries > 0; }
 
 const char *interpose_mode(void) {
+  static char text[96];
+  if (unproven) {
+    PyOS_snprintf(text, sizeof text, "not possible: the C library's %s is hidden by a wrapper", unproven);
+    return text;
+  }
   if (!entries) return "not possible: the interpreter calls the C library directly";
   return parks ? "on" : "off (GMPRT_INTERPOSE=0)";
 }

@@ -297,10 +297,10 @@ static int core_exec(PyObject *module) {
   }
   if (load_errors() < 0 || !tstate_init()) return -1;
   if (!interpose_install() &&
-      PyErr_WarnEx(PyExc_RuntimeWarning,
-                   "gmprt finds no table of this interpreter's calls of the C library (is it linked statically?): "
-                   "blocking calls will hold a thread each, and goroutines share their thread's identity",
-                   1) < 0)
+      PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                       "interposition is %s: blocking calls will hold a thread each, and goroutines share their "
+                       "thread's identity",
+                       interpose_mode()) < 0)
     return -1;
   shims_install();
   gm_start_hook = py_gm_start;
