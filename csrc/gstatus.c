@@ -27,6 +27,7 @@ static struct {
   _Atomic uint32_t nslabs;
   G *_Atomic slab[GTABLE];
   uint32_t used; /* Gs handed out of the newest slab */
+  G *bare;       /* dead main goroutines of run(), their stacks given back */
 } gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
 
 const char *gstatus_name(uint32_t status) {
@@ -109,13 +110,41 @@ static G *gmake_native(void) {
   return gp;
 }
 
+static void bare_push(G *gp) {
+  lock(&gtable.lock);
+  gp->schedlink = gtable.bare;
+  gtable.bare = gp;
+  unlock(&gtable.lock);
+}
+
+static G *bare_pop(void) {
+  lock(&gtable.lock);
+  G *gp = gtable.bare;
+  if (gp) gtable.bare = gp->schedlink;
+  unlock(&gtable.lock);
+  if (gp) gp->schedlink = NULL;
+  return gp;
+}
+
 /* A hosted G with a stack of its own size and no host state yet: the main goroutine of run(). */
 G *gmake_big(size_t stack) {
-  G *gp = galloc(GK_HOST);
-  if (!gp || !stack_alloc_big(stack, &gp->stk)) return NULL;
-  goroutine_frame(gp);
+  G *gp = bare_pop();
+  if (!gp && !(gp = galloc(GK_HOST))) return NULL;
   store_rel(&gp->status, Gdead);
+  if (!stack_alloc_big(stack, &gp->stk)) {
+    bare_push(gp);
+    return NULL;
+  }
+  goroutine_frame(gp);
   return gp;
+}
+
+/* gp is dead and its stack is left: that is unmapped, for it may be tens of MiB deep. */
+void gfree_big(G *gp) {
+  goroutine_unframe(gp);
+  stack_free_big(&gp->stk);
+  gp->stk = (stack){NULL, NULL};
+  bare_push(gp);
 }
 
 static G *gpop(G **list, uint32_t *n) {

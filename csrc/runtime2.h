@@ -385,6 +385,7 @@ G *gfget_native(P *pp);
 void gfput_native(P *pp, G *gp);
 G *gfget_host(void);
 G *gmake_big(size_t stack);
+void gfree_big(G *gp);
 void gfput_host(G *gp);
 void gbind(G *gp);
 void gpass(G *from, G *to);

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,6 +115,54 @@ def test_several_at_once(procs: int) -> None:
     tasks = [Thread(run, main, i) for i in range(size)]
     assert tasks[0].result() == 50 * (size - 1)
     ended(*tasks)
+
+
+def _mappings() -> int:
+    with open("/proc/self/maps") as maps:
+        return sum(1 for _ in maps)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def _failing(meet: Callable[[], object]) -> None:
+    meet()
+    raise LookupError
+
+
+def _inside(meet: Callable[[], object]) -> None:
+    Thread(run, meet).result()
+
+
+def _deep(meet: Callable[[], object], levels: int = 200) -> None:
+    """C code and Python code in turn: much stack."""
+    if levels:
+        max([0], key=lambda _: _deep(meet, levels - 1) or 0)
+    else:
+        meet()
+
+
+@pytest.mark.parametrize("main", [None, _failing, _inside, _deep])
+def test_several_at_once_leave_no_stack_behind(main: Callable[..., None] | None) -> None:
+    """Their main stacks are mappings of 8 MiB and more, and are as deep as they have been."""
+    size = 8
+
+    def overlap(rounds: int) -> None:
+        for _ in range(rounds):
+            barrier = threading.Barrier(size)
+            args = (barrier.wait,) if main is None else (main, barrier.wait)
+            tasks = [Thread(run, *args) for _ in range(size)]
+            for task in tasks:
+                error = task.exception()
+                assert error is None or (main is _failing and isinstance(error, LookupError))
+
+    overlap(10)
+    mappings, resident = _mappings(), _resident()
+    overlap(20)
+    assert _mappings() - mappings < 20 * size / 2
+    assert _resident() - resident < 20 * size * (64 << 10)
 
 
 # ---- the identity of the caller ----------------------------------------------------------------

@@ -268,6 +268,14 @@ static G *main_g(void) {
   return gmake_big(size);
 }
 
+/* One is kept: run() in a loop maps nothing.  Any number may be in run() at once. */
+static void main_g_free(G *gp) {
+  if (spare_main)
+    gfree_big(gp);
+  else
+    spare_main = gp;
+}
+
 static void lender_link(lender *l) {
   lock(&lenders.lock);
   l->next = lenders.first;
@@ -309,6 +317,7 @@ static bool lender_open(lender *l) {
   g0->stk = spare_wait;
   spare_wait.lo = NULL;
   if (!g0->stk.lo && !stack_alloc_big(WAIT_STACK, &g0->stk)) {
+    main_g_free(l->g);
     pym_free(pm);
     lender_m_free(l->m);
     close(l->wakefd);
@@ -330,8 +339,7 @@ static void lender_close(lender *l) {
     spare_wait = wait;
   pym_free(l->m->host);
   lender_m_free(l->m);
-  if (!spare_main)
-    spare_main = l->g; /* others stay dead in their slab, stack and all: runs do not nest deep */
+  main_g_free(l->g);
   close(l->wakefd);
 }
 
