@@ -90,13 +90,15 @@ void acquirep(M *m, P *pp) {
   if (load_rlx(&sched.sysmonwait)) sysmon_wake();
 }
 
-/* Back from host code: is the P still ours?  Waits while the world is stopped. */
+/* Back from host code: is the P still ours?  Waits while the world is stopped.  What the CAS has seen decides: a
+ * second load may see HOST again, given back meanwhile, and a P that is ours would be taken for lost. */
 bool pin(M *m) {
   P *pp = m->p;
   if (!pp) return false;
   for (;;) {
-    if (cas(&pp->status, PWORD(m->id, Phost), PWORD(m->id, Prunning))) return true;
-    if (load_rlx(&pp->status) != PWORD(m->id, Pstopped)) return false;
+    uint64_t seen = PWORD(m->id, Phost);
+    if (atomic_compare_exchange_strong(&pp->status, &seen, PWORD(m->id, Prunning))) return true;
+    if (seen != PWORD(m->id, Pstopped)) return false;
     os_usleep(50); /* stopped in HOST: starttheworld gives it back */
   }
 }

@@ -173,6 +173,33 @@ TEST(a_stop_does_not_wait_for_host_code, .procs = "2") {
   host_drop();
 }
 
+/* ---- a pin beside a start ------------------------------------------------------------------------------------- */
+
+/* The world is stopped, and starts after the n-th instruction of the pin.  Nobody takes the P away, so the pin must
+ * end with it, wherever that is. */
+static P stopped_p;
+static int starts_at;
+static bool start_then(int n) {
+  if (n < starts_at) return true;
+  store_rel(&stopped_p.status, PWORD(1, Phost));
+  return false;
+}
+
+static void pins(void *arg) {
+  static M m = {.id = 1, .p = &stopped_p};
+  *(bool *)arg = pin(&m);
+}
+
+TEST(a_pin_beside_a_start_keeps_its_p) {
+  for (starts_at = 1; starts_at < 300; starts_at++) {
+    bool ours = false;
+    store_rlx(&stopped_p.status, PWORD(1, Pstopped));
+    if (!stepwise(pins, &ours, start_then)) break;
+    CHECK(ours);
+    CHECK_EQ(load_rlx(&stopped_p.status), PWORD(1, Prunning));
+  }
+}
+
 /* ---- deadlines of a P that dies ------------------------------------------------------------------------------ */
 
 static void long_nap(void *arg) {

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 
 static test *first, **last = &first;
 
@@ -166,6 +167,38 @@ void in_goroutine(void (*fn)(void *), void *arg) {
   group_go(&g, fn, arg);
   group_wait(&g);
 }
+
+/* ---- steps ------------------------------------------------------------------------------------------ */
+
+#if defined(__x86_64__) && !defined(GM_TSAN)
+enum { TRAP_FLAG = 0x100 };
+static struct {
+  bool (*each)(int n);
+  int n;
+} steps;
+
+static void trapped(int sig, siginfo_t *info, void *context) {
+  (void)sig;
+  (void)info;
+  if (!steps.each(++steps.n)) ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+}
+
+bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n)) {
+  struct sigaction sa = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO};
+  NEED(sigaction(SIGTRAP, &sa, NULL) == 0);
+  steps.each = each;
+  steps.n = 0;
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP_FLAG);
+  fn(arg);
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)TRAP_FLAG);
+  return true;
+}
+#else
+bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n)) {
+  (void)fn, (void)arg, (void)each;
+  return false;
+}
+#endif
 
 /* ---- processes -------------------------------------------------------------------------------------- */
 

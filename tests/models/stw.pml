@@ -23,6 +23,7 @@
  *   BROKEN_HOST_BY_REQUEST      rule 3: a P in HOST is waited for, not stopped by CAS
  *   BROKEN_IDLE_NOT_FROZEN      a P may leave the idle list while a stop is under way
  *   BROKEN_TRANSIT_IS_STOPPED   a P on its way from retake to idle list or M counts as stopped
+ *   BROKEN_PIN_LOADS_TWICE      a pin whose CAS fails asks a second load, not the CAS, whether its P is stopped
  *
  * Abstracted
  *   Memory is sequentially consistent.  Preemption requests are answered between any two native goroutines.
@@ -32,7 +33,7 @@
  *   1. While the world is stopped no P runs native work, is pinned, or changes hands (asserts on
  *      `stopped`).
  *   2. While it is stopped with the GIL, the stopper has the GIL.
- *   3. At rest: everybody done, GIL and worldsema free, no P STOPPED or in transit (check). */
+ *   3. At rest: everybody done, GIL and worldsema free, no P STOPPED or in transit, none in HOST (check). */
 
 #ifndef BOTH
 #define BOTH 1
@@ -97,17 +98,37 @@ inline pidleput(p) { d_step { pst[p] = IDLE; listed[p] = true; p = 0 } }
 
 /* ---- those who are stopped ----------------------------------------------------------------------- */
 
+/* One CAS.  seen: the state in which it found p; HOST: it has succeeded.  DEAD stands for "another's". */
+inline cas_pin(p, me, seen) {
+  d_step {
+    seen = (pst[p] / 8 == me -> STATE(p) : DEAD);
+    if
+    :: seen == HOST -> pst[p] = OF(me, RUNNING)
+    :: else
+    fi
+  }
+#ifdef BROKEN_PIN_LOADS_TWICE
+  if
+  :: seen != HOST -> seen = (pst[p] == OF(me, STOPPED) -> STOPPED : DEAD)
+  :: else
+  fi
+#endif
+}
+
 /* Runs Python goroutines that ready native ones: takes the GIL, pins, touches the P. */
 proctype python(byte me) {
-  byte p = me, n = ROUNDS;
+  byte p = me, n = ROUNDS, seen;
 
 again:
   take_gil(me);
 pin:
   if
   :: p == 0 -> pidleget(p, OF(me, HOST)); goto unpinned
-  :: atomic { p && pst[p] == OF(me, HOST) -> pst[p] = OF(me, RUNNING) }
-  :: p && pst[p] == OF(me, STOPPED) ->
+  :: else -> cas_pin(p, me, seen)
+  fi;
+  if
+  :: seen == HOST
+  :: seen == STOPPED ->
 #ifndef BROKEN_PIN_WAITS_WITH_GIL
      drop_gil(me);
 #endif
@@ -116,7 +137,7 @@ pin:
      take_gil(me);
 #endif
      goto pin
-  :: p && pst[p] != OF(me, STOPPED) && pst[p] != OF(me, HOST) -> p = 0; goto pin
+  :: else -> p = 0; goto pin
   fi;
   assert(!stopped && pst[p] == OF(me, RUNNING));
   pst[p] = OF(me, HOST);
@@ -131,11 +152,13 @@ unpinned:
   /* The M ends; its P, if it still has it, is given up. */
 leave:
   if
-  :: atomic { p && pst[p] == OF(me, HOST) -> pst[p] = OF(me, RUNNING) }
-     assert(!stopped);
-     pidleput(p)
-  :: p && pst[p] == OF(me, STOPPED) -> pst[p] != OF(me, STOPPED); goto leave
-  :: p == 0 || (pst[p] != OF(me, STOPPED) && pst[p] != OF(me, HOST)) -> p = 0
+  :: p == 0 -> seen = DEAD
+  :: else -> cas_pin(p, me, seen)
+  fi;
+  if
+  :: seen == HOST -> assert(!stopped); pidleput(p)
+  :: seen == STOPPED -> pst[p] != OF(me, STOPPED); goto leave
+  :: else -> p = 0
   fi;
   rest++
 }
