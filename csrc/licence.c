@@ -88,7 +88,8 @@ void lpush_inbox(G *gp) {
     gp->schedlink = top;
   } while (!atomic_compare_exchange_weak(&l->inbox, &top, gp));
   M *m = getm();
-  if (m && m->p && !m->hostmode && !load_rlx(&m->curg)) return; /* in findrunnable: looks at L itself */
+  if (m && m->p && !m->hostmode && !load_rlx(&m->curg)) return; /* in findrunnable: looks at L itself,
+    at the latest when it has found something else (wake_for_others) */
   fence();
   if (!load_rlx(&l->holder)) wakep();
 }

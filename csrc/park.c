@@ -294,12 +294,16 @@ void goready(G *gp) {
     runqput(pp, gp, true);
     /* Alone in runnext it runs as soon as the waker parks; waking another M for it would cost the waker
      * 16 us and tear the pair apart.  If the waker does not park, sysmon sees the work behind it. */
-    if (behind) wakep();
+    if (behind) {
+      fence();
+      wakep();
+    }
     return;
   }
   lock(&sched.lock);
   globrunqput(gp);
   unlock(&sched.lock);
+  fence_after_rmw();
   wakep();
 }
 

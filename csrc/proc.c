@@ -5,12 +5,31 @@
  * the P has been given up, everything once more.  Then the M sleeps: in the poller if somebody must, else
  * on its note.
  *
- * No lost wake-up (Go's protocol).
+ * No lost wake-up (Go's protocol; model: tests/models/idle.pml).
  *   submit:  enqueue; fence; if no M spins and a P idles, start one that spins        (wakep)
  *   sleep:   P to the idle list, nmspinning--; fence; look at every source again
  * Either the submitter sees nobody spinning and wakes somebody, or the sleeper sees the new work.  A
  * spinning M that finds work wakes the next (resetspinning), so wake-ups chain until work or Ps run out.
- * L is one more source in both halves; the pusher first looks whether somebody drives it (licence.c).
+ * L is one more source in both halves; the pusher first looks whether somebody drives it (licence.c).  Only
+ * an M in findrunnable pushes to it without a look: what it then picks, it looks at L before it runs that
+ * (wake_for_others).
+ *
+ * The poller is a source that somebody must sleep in while there are deadlines or descriptors to wait for.
+ *   idle:    P to the idle list; fence; lastpoll?  0: somebody sleeps there.  Else sleep there, or, if the M
+ *            does something else now (handoffp, wake_for_rest), start another
+ *   wake:    lastpoll := now; a P from the idle list?  There is none: nmspinning--; fence; poller_missing?
+ * Either the one that idles its P sees that the poller has been left, or the one that has left it sees the idle
+ * P.  It counts as spinning while it looks, so a wake for its sake may be swallowed in the meantime: hence the
+ * look behind the decrement.
+ *
+ * The fences.  wakep() loads npidle and nmspinning, and its caller orders them after the push:
+ *   - by fence();
+ *   - by fence_after_rmw() when the push has ended with a read-modify-write (the unlock of sched.lock): on x86
+ *     that is nothing, but on ARMv8.0 a later load may pass the store half of an exclusive pair;
+ *   - a goroutine that is alone in runnext is left to its waker and to sysmon: no wake, no fence.
+ * The sleeper's half: its fence stands in look_again, for the poller too.  What sysmon needs (a P taken; then
+ * sysmonwait?) is ordered by the two read-modify-writes of pidleget: a later one is not passed, by the loads behind
+ * it, before the earlier one's store is seen.
  *
  * Where this differs from Go, because waking an idle core costs 16 us here and a thief that polls a busy
  * owner's indices triples the owner's ping-pong:
@@ -87,7 +106,7 @@ void acquirep(M *m, P *pp) {
   store_rel(&pp->status, PWORD(m->id, Prunning));
   pp->hostfirst = false;
   pp->turnstart = nanotime();
-  if (load_rlx(&sched.sysmonwait)) sysmon_wake();
+  if (load_rlx(&sched.sysmonwait)) sysmon_wake(); /* order: npidle--, unlock, this load; see the head */
 }
 
 /* Back from host code: is the P still ours?  Waits while the world is stopped.  What the CAS has seen decides: a
@@ -212,26 +231,30 @@ bool startm(P *pp, bool spinning) {
     return true;
   }
   if (newm(pp, spinning)) return true;
-  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
   releasep_idle(pp);
-  store_rlx(&sched.needm, 1);
+  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
+  store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
+  fence();
+  if (load_rlx(&sched.sysmonwait)) sysmon_wake();
   return false;
 }
 
+/* The caller's push is ordered before: see the head of the file. */
 void wakep(void) {
   if (load_rlx(&sched.npidle) == 0 || load_rlx(&sched.nmspinning) != 0) return;
   if (!cas(&sched.nmspinning, 0, 1)) return;
-  P *pp = pidleget();
-  if (!pp) {
-    xadd(&sched.nmspinning, (uint32_t)-1);
-    return;
-  }
-  startm(pp, true);
+  lock(&sched.lock);
+  P *pp = pidleget_locked();
+  /* Under the lock: whoever saw us spin and woke nobody has pushed before, and an M that idles its P gets the
+   * lock after us, so it finds that push when it looks again. */
+  if (!pp) xadd(&sched.nmspinning, (uint32_t)-1);
+  unlock(&sched.lock);
+  if (pp) startm(pp, true);
 }
 
 /* Is there a deadline, or a descriptor that somebody waits for, and nobody sleeps in the poller for it? */
-static bool poller_missing(void) {
-  return (timers_any() || netpoll_waiters() > 0) && load_rlx(&sched.lastpoll) != 0;
+bool poller_missing(void) {
+  return load_rlx(&sched.lastpoll) != 0 && (netpoll_waiters() > 0 || timers_any());
 }
 
 /* The caller, on an M without a P, has left work behind, or something that the poller must serve: an M with a
@@ -266,8 +289,8 @@ void handoffp(P *pp) {
     return;
   }
   releasep_idle(pp);
-  fence();
-  if (work_in_sight()) wakep();
+  fence(); /* work or a deadline may have come, and who slept in the poller may have left it without a P */
+  if (work_in_sight() || poller_missing()) wakep();
 }
 
 /* ---- all asleep ------------------------------------------------------------------------------------ */
@@ -341,6 +364,15 @@ static void resetspinning(M *m) {
   xadd(&sched.nmspinning, (uint32_t)-1);
   fence();
   if (work_in_sight()) wakep();
+}
+
+/* Found work without spinning.  What this M itself has made runnable while it looked (deadlines, descriptors) woke
+ * nobody: native work lay alone in its runnext, and hosted work was its own to find (lpush_inbox).  It has picked
+ * one of the two; who runs the other, if this one runs for long? */
+static void wake_for_others(M *m, bool hosted) {
+  if (hosted ? runqempty(m->p) : !lwaiting()) return;
+  fence();
+  if (hosted || !load_rlx(&sched.l.holder)) wakep();
 }
 
 /* Other Ps' rings, in random order.  calm: only rings whose head has not moved since `heads`. */
@@ -462,8 +494,8 @@ static bool sleep_in_poller(M *m) {
   if (got) return true;
   m->spinning = false;
   xadd(&sched.nmspinning, (uint32_t)-1);
-  fence(); /* what the timers made ready saw a spinning M and woke nobody */
-  if (work_in_sight()) wakep();
+  fence(); /* whoever had work for us, or left us the poller, saw a spinning M and woke nobody */
+  if (work_in_sight() || poller_missing()) wakep();
   return false;
 }
 
@@ -559,7 +591,10 @@ void schedule(M *m) {
     bool hosted;
     G *gp = findrunnable(m, &hosted);
     if (!gp && !hosted) break;
-    if (m->spinning) resetspinning(m);
+    if (m->spinning)
+      resetspinning(m);
+    else
+      wake_for_others(m, hosted);
     if (hosted)
       drive(m);
     else
@@ -692,6 +727,7 @@ static void exitsyscall_commit(M *m, G *gp) {
   lock(&sched.lock);
   globrunqput(gp);
   unlock(&sched.lock);
+  fence_after_rmw();
   wakep();
 }
 
@@ -797,11 +833,15 @@ G *newproc_native(void (*fn)(void *), void *arg) {
   if (local) {
     bool behind = load_rlx(&m->p->runnext) != NULL;
     runqput(m->p, gp, true);
-    if (behind) wakep();
+    if (behind) {
+      fence();
+      wakep();
+    }
   } else {
     lock(&sched.lock);
     globrunqput(gp);
     unlock(&sched.lock);
+    fence_after_rmw();
     wakep();
   }
   return gp;

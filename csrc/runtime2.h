@@ -473,6 +473,7 @@ G *newproc_native(void (*fn)(void *), void *arg);
 void newproc_host(G *gp);
 void wakep(void);
 void wake_for_rest(void);
+bool poller_missing(void);
 bool startm(P *pp, bool spinning);
 void handoffp(P *pp);
 void stopm(M *m);

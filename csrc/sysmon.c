@@ -199,7 +199,7 @@ static void errands(int64_t now, int64_t *reaped) {
   }
   if (load_rlx(&sched.needm)) {
     store_rlx(&sched.needm, 0);
-    if (behind()) wakep();
+    if (behind() || poller_missing()) wakep();
   }
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
   if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
@@ -215,9 +215,10 @@ void sysmon_wake(void) {
 }
 
 /* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
- * nothing can expire.  A new driver takes a P first, and that wakes sysmon. */
+ * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could not be had. */
 static bool all_rest(void) {
-  return load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder);
+  return load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
+         !load_rlx(&sched.needm);
 }
 
 static void deep_sleep(void) {

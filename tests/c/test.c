@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/wait.h>
@@ -175,17 +176,41 @@ enum { TRAP_FLAG = 0x100 };
 static struct {
   bool (*each)(int n);
   int n;
+  bool more;
+  sem_t go, done;
 } steps;
+
+static void *other_thread(void *arg) {
+  (void)arg;
+  for (;;) {
+    while (sem_wait(&steps.go) != 0) {
+    }
+    steps.more = steps.each(steps.n);
+    sem_post(&steps.done);
+  }
+  return NULL;
+}
 
 static void trapped(int sig, siginfo_t *info, void *context) {
   (void)sig;
   (void)info;
-  if (!steps.each(++steps.n)) ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+  int e = errno;
+  steps.n++;
+  sem_post(&steps.go);
+  while (sem_wait(&steps.done) != 0) {
+  }
+  errno = e;
+  if (!steps.more) ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
 }
 
 bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n)) {
   struct sigaction sa = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO};
-  NEED(sigaction(SIGTRAP, &sa, NULL) == 0);
+  static pthread_t other;
+  if (!other) {
+    NEED(sigaction(SIGTRAP, &sa, NULL) == 0);
+    NEED(sem_init(&steps.go, 0, 0) == 0 && sem_init(&steps.done, 0, 0) == 0);
+    NEED(pthread_create(&other, NULL, other_thread, NULL) == 0);
+  }
   steps.each = each;
   steps.n = 0;
   __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP_FLAG);

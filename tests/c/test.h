@@ -93,9 +93,9 @@ void group_wait(group *g);
 /* fn(arg) in one native goroutine, waited for. */
 void in_goroutine(void (*fn)(void *), void *arg);
 
-/* Runs fn(arg) instruction by instruction, and each(n) after the n-th, on the same thread: what another thread does
- * there, if it is that quick.  each returns false when it wants no more.  false: this build cannot (x86-64 only, and
- * thread sanitizer hands signals on later). */
+/* Runs fn(arg) instruction by instruction, and each(n) after the n-th, on another thread, which is so quick.  each
+ * returns false when it wants no more.  It must not wait for a lock that fn may hold.  false: this build cannot
+ * (x86-64 only, and thread sanitizer hands signals on later). */
 bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n));
 
 void runtime_start(void); /* without a host */
