@@ -1,0 +1,236 @@
+#!/usr/bin/env bash
+# run.sh - the README as a newcomer follows it, on the interpreters that people have.
+#
+#   tests/matrix/run.sh [--full] [--may-skip] [NAME ...]
+#
+#   bookworm bookworm-dbg trixie trixie-dbg    Debian's python3 and python3-dbg, each in a root of its own
+#   3.11 3.12 3.13                             other interpreters of this machine: on PATH, pyenv's, uv's
+#   --full       the whole suite; without it the tests whose outcome depends on the interpreter
+#   --may-skip   exit 0 where roots cannot be made (not root, no debootstrap), for what was not run
+#
+# Without names: all the roots, and what the machine has.  A root is what `debootstrap --variant=minbase` makes
+# and the packages that README.md names: no compiler but that, no locale, no /etc/hosts.  It is kept in
+# $GMPRT_MATRIX_ROOTS (~/.cache/gmprt-matrix) and made anew when it is missing or README.md names other packages.
+# The commands are README.md's, word for word, in what the source archive unpacks to.  Of the machine a root sees the
+# certificates, the settings of pip and apt, and the name server.
+#
+# $JOBS run at a time (2).  The last line is "N passed, N failed", of interpreters.  Logs of failed ones are kept.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+source=$PWD
+roots=${GMPRT_MATRIX_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/gmprt-matrix}
+jobs=${JOBS:-2}
+limit=5400 # seconds for one suite
+
+# Where an interpreter can differ: its calls of the C library, its thread states, frames and locks, its ends.
+# Not here: what only exercises the runtime below (channels' models, storms, the C tests), and real servers.
+differing=(
+  affinity callbacks cli deadlock debug errqueue exit faults foreign fork goroutine handoff hook_child hook_file
+  hook_name hook_poll hook_sem hook_socket hook_time identity interpose locks memory preempt process run sync
+  time
+)
+
+full= may_skip=
+while [[ ${1:-} == --* ]]; do
+  case $1 in
+    --full) full=1 ;;
+    --may-skip) may_skip=1 ;;
+    *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+  esac
+  shift
+done
+
+# ---- what README.md says ---------------------------------------------------------------------------------
+
+# The one line of code in its section "Install" that contains a text.
+readme() {
+  local lines
+  lines=$(awk '/^## / { here = /^## Install/ } /^```/ { code = !code; next } here && code' README.md | grep -F -- "$1")
+  [ "$(wc -l <<<"$lines")" = 1 ] && [ -n "$lines" ] || { echo "README.md: no one command with '$1'" >&2; exit 1; }
+  echo "$lines"
+}
+packages=$(readme "apt-get install") && environment=$(readme "-m venv") && demo=$(readme "gmprt demo") &&
+  suite=$(readme "pytest") || exit 1
+if [ -z "$full" ]; then
+  for name in "${differing[@]}"; do
+    [ -e "tests/test_$name.py" ] || { echo "no tests/test_$name.py" >&2; exit 1; }
+    suite+=" tests/test_$name.py"
+  done
+fi
+
+# ---- the machine's settings ------------------------------------------------------------------------------
+
+certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+pip_files=(/etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf")
+settings=(TERM=dumb DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore)
+while IFS= read -r -d '' variable; do
+  case $variable in PIP_* | *_proxy=* | *_PROXY=* | SSL_CERT_FILE=*) settings+=("$variable") ;; esac
+done < <(env -0)
+
+# Folders that pip's settings name: packages that lie on this machine.
+pip_folders() {
+  { cat "${pip_files[@]}" 2>/dev/null; printf '%s\n' "${settings[@]}"; } | grep -oE '(file://)?/[^][:space:]=,"]+' |
+    sed -e 's,^file://,,' -e 's,/simple/*$,,' | sort -u | while read -r folder; do
+    [ -d "$folder" ] && [ "$folder" != / ] && echo "$folder"
+  done
+}
+
+copy_settings() {
+  local root=$1 file
+  mkdir -p "$root/etc/ssl/certs" "$root$(dirname "$certificates")" "$root/root/.config/pip"
+  if [ -e "$certificates" ]; then
+    cp "$certificates" "$root$certificates"
+    cp "$certificates" "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null
+  fi
+  for file in "${pip_files[@]}"; do
+    [ ! -e "$file" ] || cp "$file" "$root${file/#$HOME//root}"
+  done
+  { apt-config dump Acquire | grep -v IndexTargets; echo 'APT::Get::Assume-Yes "true";'; } >"$root/etc/apt/apt.conf.d/99matrix"
+  cp /etc/resolv.conf "$root/etc/resolv.conf"
+  rm -f "$root/etc/hosts"
+}
+
+# ---- roots -----------------------------------------------------------------------------------------------
+
+# Runs a command line in a root, with the file systems that a running system has; they go when it ends.
+inside() {
+  local root=$1 folder
+  while read -r folder; do mkdir -p "$root$folder"; done < <(pip_folders)
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${settings[@]}" \
+    unshare --mount --pid --fork --kill-child bash -c '
+      root=$1 command=$2
+      shift 2
+      mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" || exit 1
+      for folder; do mount --bind "$folder" "$root$folder" || exit 1; done
+      exec chroot "$root" bash -c "$command"' \
+    bash "$root" "$2" $(pip_folders)
+}
+
+make_root() {
+  local name=$1 root=$roots/$1 install=$packages
+  [[ $name == *-dbg ]] && install+=" python3-dbg"
+  [ "$(cat "$root/made" 2>/dev/null)" = "$install" ] && return 0
+  rm -rf --one-file-system "$root"
+  mkdir -p "$roots/archives" &&
+    debootstrap --variant=minbase --cache-dir="$roots/archives" "${name%-dbg}" "$root" &&
+    copy_settings "$root" && inside "$root" "apt-get update && $install" && inside "$root" "apt-get clean" &&
+    echo "$install" >"$root/made"
+}
+
+# ---- one interpreter -------------------------------------------------------------------------------------
+
+# The interpreter of a minor version on this machine.
+find_python() {
+  local version=$1 candidate
+  for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python \
+    "$HOME"/.local/share/uv/python/cpython-"$version".*/bin/python3 "$(command -v "python$version" 2>/dev/null)"; do
+    [ -x "$candidate" ] || continue
+    "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null || continue
+    echo "$candidate"
+    return 0
+  done
+  return 1
+}
+
+unpack() {
+  rm -rf "$1" && mkdir -p "$1" && tar -x -z -C "$1" --strip-components=1 -f "$work"/gmprt-*.tar.gz
+}
+
+# What a newcomer types, with the python that stands for python3.
+commands() {
+  echo "cd $2 && ${environment/python3/$1} || exit; echo \"== \$(python -VV)\";" \
+    "$demo || { echo '== the first command failed'; exit 1; }; timeout $limit bash -c '$suite'"
+}
+
+follow() {
+  local name=$1 python
+  case $name in
+    [0-9]*)
+      python=$(find_python "$name") || { echo "== no such interpreter here"; return 1; }
+      unpack "$work/$name"
+      env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
+      ;;
+    *)
+      make_root "$name" >"$work/$name.made" 2>&1 || { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
+      copy_settings "$roots/$name"
+      unpack "$roots/$name/home/newcomer"
+      python=python3
+      [[ $name == *-dbg ]] && python=python3-dbg
+      inside "$roots/$name" "$(commands $python /home/newcomer)"
+      ;;
+  esac
+}
+
+# One row of the table, when it is done.
+row() {
+  local name=$1 log=$work/$1.log begin=$SECONDS status=0
+  follow "$name" >"$log" 2>&1 </dev/null || status=1
+  echo $status >"$work/$name.status"
+  local last
+  last=$(grep -aE '^=* ?([0-9]+ [a-z]+,? ?)+ in [0-9.]+s' "$log" | tail -n 1)
+  count() { grep -oE "[0-9]+ $1" <<<"$last" | grep -oE '[0-9]+' || echo 0; }
+  local version minutes=$(((SECONDS - begin) * 10 / 60))
+  version=$(sed -n 's/^== Python \([0-9][^ ]*\).*/\1/p' "$log" | head -n 1)
+  printf '%-22s %6d %6d %7d %7s\n' "$name ${version:-?}" "$(count passed)" \
+    $(($(count failed) + $(count errors?))) "$(count skipped)" $((minutes / 10)).$((minutes % 10))
+  [ $status = 0 ] && return
+  cp "$log" "$kept/$name.log"
+  [ -n "$last" ] && grep -aE '^(FAILED|ERROR) ' "$log" || tail -n 15 "$log"
+  echo "the whole log: $kept/$name.log"
+}
+
+# ---- all of them -----------------------------------------------------------------------------------------
+
+names=("$@")
+if [ ${#names[@]} = 0 ]; then
+  names=(bookworm bookworm-dbg trixie trixie-dbg)
+  for version in 3.11 3.12 3.13; do find_python $version >/dev/null && names+=("$version"); done
+fi
+missing=
+[ "$(id -u)" = 0 ] || missing="only root can"
+command -v debootstrap >/dev/null || missing="debootstrap is missing"
+chosen=()
+for name in "${names[@]}"; do
+  case $name in
+    bookworm | bookworm-dbg | trixie | trixie-dbg)
+      [ -z "$missing" ] || { echo "$name: no root can be made: $missing"; continue; }
+      ;;
+    3.11 | 3.12 | 3.13) ;;
+    *) echo "no such interpreter: $name" >&2; exit 2 ;;
+  esac
+  chosen+=("$name")
+done
+skipped=$((${#names[@]} - ${#chosen[@]}))
+
+work=$(mktemp -d)
+kept=$(mktemp -d)
+trap 'rm -rf "$work"; rmdir "$kept" 2>/dev/null' EXIT
+
+# The source archive, from what is tracked.
+make_archive() {
+  local python
+  python=$(command -v python3) && "$python" -m venv "$work/build" && mkdir "$work/tree" || return 1
+  if [ -e .git ]; then
+    git -c safe.directory="$source" ls-files -z | tar -c --null --ignore-failed-read -T - | tar -x -C "$work/tree"
+  else
+    tar -c --exclude ./venv --exclude ./build --exclude '*.so' . | tar -x -C "$work/tree"
+  fi
+  "$work/build/bin/pip" install -q setuptools cffi && cd "$work/tree" &&
+    "$work/build/bin/python" -c "from setuptools.build_meta import build_sdist; build_sdist('$work')"
+}
+if [ ${#chosen[@]} -gt 0 ]; then
+  (make_archive) >"$work/archive.log" 2>&1 || { cat "$work/archive.log"; echo "no source archive"; exit 1; }
+  echo "interpreter            passed failed skipped minutes"
+fi
+for name in "${chosen[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+  row "$name" &
+done
+wait
+passed=0 failed=0
+for name in "${chosen[@]}"; do
+  [ "$(cat "$work/$name.status" 2>/dev/null)" = 0 ] && passed=$((passed + 1)) || failed=$((failed + 1))
+done
+[ -n "$may_skip" ] || failed=$((failed + skipped))
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
