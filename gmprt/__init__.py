@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gmprt import _threads, debug
-from gmprt._chan import ChanStatistics, RecvChan, SendChan
+from gmprt._chan import RecvChan, SendChan
 from gmprt._core import (
     Chan,
     Goroutine,
@@ -65,9 +65,8 @@ from gmprt._errors import (
 )
 from gmprt._excepthook import ExceptHookArgs
 from gmprt._excepthook import excepthook as _default_excepthook
-from gmprt._goroutine import CreatedBy
 from gmprt._run import run
-from gmprt._stats import Stats, stats
+from gmprt._stats import stats
 from gmprt._sync import Once, once_value
 from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
 
@@ -134,12 +133,19 @@ __all__ = [
 
 if TYPE_CHECKING:
     from gmprt import native
+    from gmprt._records import ChanStatistics, CreatedBy, Stats
 else:
 
     def __getattr__(name: str) -> Any:
-        # Few programs use C functions as goroutines; the others need not load what it takes.
-        if name == "native":
-            import importlib
+        # What few programs ask for by name and takes long to import.
+        if name not in ("native", "ChanStatistics", "CreatedBy", "Stats"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
+        if name == "native":
             return importlib.import_module("gmprt.native")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module("gmprt._records"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

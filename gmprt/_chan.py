@@ -8,10 +8,12 @@ are objects that can do only the one thing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from gmprt import _core
+
+if TYPE_CHECKING:
+    from gmprt._records import ChanStatistics
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
@@ -66,19 +68,9 @@ class RecvChan(Protocol[_T_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ChanStatistics:
-    """What `ch.statistics()` returns: a channel at one moment."""
-
-    length: int
-    """Values in the buffer."""
-    capacity: int
-    closed: bool
-    waiting_senders: int
-    waiting_receivers: int
-
-
 def statistics(ch: _core.Chan[Any], /) -> ChanStatistics:
     """Chan.statistics() calls this."""
+    from gmprt._records import ChanStatistics
+
     senders, receivers = ch.waiting()
     return ChanStatistics(len(ch), ch.capacity, ch.closed, senders, receivers)

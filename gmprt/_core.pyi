@@ -19,8 +19,8 @@ from typing import (
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
-from gmprt._chan import ChanStatistics, RecvChan, SendChan
-from gmprt._goroutine import CreatedBy
+from gmprt._chan import RecvChan, SendChan
+from gmprt._records import ChanStatistics, CreatedBy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import gmprt
 from gmprt import _core
 from gmprt._errors import Cancelled, GoExit
-from gmprt._goroutine import given_name
+from gmprt._goroutine import creation, given_name, place
 
 
 class ExceptHookArgs(NamedTuple):
@@ -46,9 +46,9 @@ def _report_lines(args: ExceptHookArgs) -> list[str]:
     name = given_name(goroutine)
     lines = [f"Exception in goroutine {goroutine.id}{f' ({name})' if name else ''}:\n"]
     lines += traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
-    created_by = goroutine.created_by
-    if created_by is not None:
-        lines.append(f"created by {created_by}\n")
+    creator = creation(goroutine)
+    if creator is not None:
+        lines.append(f"created by {place(*creator)}\n")
     return lines
 
 

@@ -7,7 +7,6 @@ functions below.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmprt import _core
@@ -16,23 +15,9 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from gmprt._records import CreatedBy
+
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True)
-class CreatedBy:
-    """Where a goroutine was started: the position of the go() call."""
-
-    function: str
-    """Qualified name of the function that called go()."""
-    filename: str
-    lineno: int
-    goroutine_id: int
-    """Id of the goroutine that called go(), 0 for an ordinary thread."""
-
-    def __str__(self) -> str:
-        where = f" in goroutine {self.goroutine_id}" if self.goroutine_id else ""
-        return f"{self.function}{where} at {self.filename}:{self.lineno}"
 
 
 def given_name(g: _core.Goroutine[Any]) -> str:
@@ -41,13 +26,31 @@ def given_name(g: _core.Goroutine[Any]) -> str:
     return "" if name == f"goroutine-{g.id}" else name
 
 
+def creation(g: _core.Goroutine[Any]) -> tuple[str, str, int, int] | None:
+    """Function, file and line of the go() call that started `g`, and the goroutine it was made in.
+
+    The latter is 0 for an ordinary thread.  None for the main goroutine of run() and where C code
+    did it.
+    """
+    found = g.creation()
+    if found is None or g.is_main:
+        return None
+    code, lineno = found
+    return code.co_qualname, code.co_filename, lineno, g.parent_id
+
+
+def place(function: str, filename: str, lineno: int, goroutine_id: int) -> str:
+    """A creation in words."""
+    where = f" in goroutine {goroutine_id}" if goroutine_id else ""
+    return f"{function}{where} at {filename}:{lineno}"
+
+
 def created_by(g: _core.Goroutine[Any], /) -> CreatedBy | None:
     """Where `g` was started; None for the main goroutine of run() and where C code did it."""
-    creation = g.creation()
-    if creation is None or g.is_main:
-        return None
-    code, lineno = creation
-    return CreatedBy(code.co_qualname, code.co_filename, lineno, g.parent_id)
+    from gmprt._records import CreatedBy
+
+    found = creation(g)
+    return CreatedBy(*found) if found else None
 
 
 def stack(g: _core.Goroutine[Any], /) -> traceback.StackSummary:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 from gmprt import _core, debug
 from gmprt._errors import Cancelled, GoroutineCancelled
 from gmprt._excepthook import report_uncollected
+from gmprt._goroutine import creation, place
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -94,8 +95,9 @@ def _end_descendants() -> None:
 def _say_who_stays(goroutines: list[_core.Goroutine[Any]]) -> None:
     lines = [f"gmprt.run() waits for {len(goroutines)} cancelled goroutine(s) that do not end:\n"]
     for g in goroutines[:_MOST_NAMED]:
-        creator = g.created_by
-        lines.append(f"  {debug.header(g)}" + (f" created by {creator}\n" if creator else "\n"))
+        creator = creation(g)
+        created = f" created by {place(*creator)}" if creator else ""
+        lines.append(f"  {debug.header(g)}{created}\n")
     if len(goroutines) > _MOST_NAMED:
         lines.append(f"  ... and {len(goroutines) - _MOST_NAMED} more\n")
     _warn("".join(lines))

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from gmprt import _core
-from gmprt._goroutine import created_by, frames, given_name
+from gmprt._goroutine import creation, frames, given_name
 
 __all__ = ["dump", "dump_string", "goroutines", "install_sigquit"]
 
@@ -71,14 +71,13 @@ def block(g: _core.Goroutine[Any]) -> str:
     try:
         lines = [header(g), ":\n"]
         lines += _frame_lines(g)
-        creator = created_by(g)
+        creator = creation(g)
     except Exception as error:  # a dump is for bad times: say what is missing and go on
         return f"goroutine {g.id}: no details ({type(error).__name__}: {error})\n"
     if creator is not None:
-        where = f" in goroutine {creator.goroutine_id}" if creator.goroutine_id else ""
-        lines.append(
-            f"created by {creator.function}{where}\n\t{creator.filename}:{creator.lineno}\n"
-        )
+        function, filename, lineno, parent = creator
+        where = f" in goroutine {parent}" if parent else ""
+        lines.append(f"created by {function}{where}\n\t{filename}:{lineno}\n")
     return "".join(lines)
 
 

@@ -181,10 +181,14 @@ static unsigned long long seen; /* generation of the last pass */
 static unsigned entries;        /* of ours in the interpreter itself */
 static const char *unproven;    /* a function whose original is not to be found */
 
+/* The folder of the interpreter's own extension modules.  Not asked of sysconfig, whose import takes longer than
+ * gmprt's, and whose answer is wrong where an installation has been moved. */
 static char *find_dynload(void) {
-  PyObject *mod = PyImport_ImportModule("sysconfig");
-  PyObject *dir = mod ? PyObject_CallMethod(mod, "get_config_var", "s", "DESTSHARED") : NULL;
-  const char *text = dir && PyUnicode_Check(dir) ? PyUnicode_AsUTF8(dir) : NULL;
+  PyObject *prefix = PySys_GetObject("base_exec_prefix"), *lib = PySys_GetObject("platlibdir"); /* borrowed */
+  if (!prefix || !lib || !PyUnicode_Check(prefix) || !PyUnicode_Check(lib)) return NULL;
+  PyObject *dir =
+      PyUnicode_FromFormat("%U/%U/python%d.%d/lib-dynload", prefix, lib, PY_MAJOR_VERSION, PY_MINOR_VERSION);
+  const char *text = dir ? PyUnicode_AsUTF8(dir) : NULL;
   char *resolved = text ? realpath(text, NULL) : NULL, *out = NULL;
   if (resolved && (out = malloc(strlen(resolved) + 2))) {
     strcpy(out, resolved);
@@ -193,7 +197,6 @@ static char *find_dynload(void) {
   free(resolved);
   PyErr_Clear();
   Py_XDECREF(dir);
-  Py_XDECREF(mod);
   return out;
 }
 

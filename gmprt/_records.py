@@ -1,0 +1,95 @@
+"""The frozen dataclasses of the public interface.
+
+A module of its own, imported when one of them is first asked for: `dataclasses` takes longer to
+import than all the rest of gmprt.  Dumps, reports and the end of the process do without it, for
+nothing should be imported in bad times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gmprt._goroutine import place
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedBy:
+    """Where a goroutine was started: the position of the go() call."""
+
+    function: str
+    """Qualified name of the function that called go()."""
+    filename: str
+    lineno: int
+    goroutine_id: int
+    """Id of the goroutine that called go(), 0 for an ordinary thread."""
+
+    def __str__(self) -> str:
+        return place(self.function, self.filename, self.lineno, self.goroutine_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ChanStatistics:
+    """What `ch.statistics()` returns: a channel at one moment."""
+
+    length: int
+    """Values in the buffer."""
+    capacity: int
+    closed: bool
+    waiting_senders: int
+    waiting_receivers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The runtime at one moment.  Counters are read one by one while it runs, so sums may be off by
+    a few.
+
+    States are those of `Goroutine.state`; "since the start" means since the runtime started in this
+    process.
+    """
+
+    goroutines: int
+    """Alive now."""
+    runnable: int
+    """Alive and waiting for a turn."""
+    running: int
+    syscall: int
+    """In a call that blocks an OS thread."""
+    waiting: int
+    """Parked: on a channel, a lock, a timer, a descriptor."""
+    started: int
+    """Goroutines since the start."""
+    ended: int
+    """Goroutines since the start."""
+    parks: int
+    """Times that a goroutine stopped to wait."""
+    steals: int
+    """Times that a processor without work took goroutines from another one."""
+    stolen: int
+    """Goroutines taken in these."""
+    handoffs: int
+    """Times that a processor was taken from a thread that blocked and given to another one."""
+    wakes: int
+    """Times that an idle thread was woken for work."""
+    threads: int
+    """OS threads of the runtime now (Go's M)."""
+    threads_idle: int
+    threads_started: int
+    threads_ended: int
+    procs: int
+    """Processors: the limit of gomaxprocs() (Go's P)."""
+    procs_idle: int
+    timers: int
+    """Pending now."""
+    timers_fired: int
+    netpoll_waits: int
+    """Times that an idle thread slept in the poller, for timers or descriptors."""
+    netpoll_ready: int
+    """Goroutines that a ready descriptor woke."""
+    stack_reserved: int
+    """Bytes of address space reserved for stacks; only touched pages take memory."""
+    stack_slots: int
+    """Stacks in that space, in use or kept for the next goroutine."""
+    stop_the_worlds: int
+    preemptions: int
+    """Times that a goroutine was made to yield because its slice was over and others waited."""

@@ -1,0 +1,104 @@
+"""import gmprt: what it brings along, and what it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import pytest
+from support import run_child
+
+import gmprt
+
+# What takes longer to import than gmprt itself, or has no business in a program that parks.
+DEAR = (
+    "argparse",
+    "ast",
+    "asyncio",
+    "cffi",
+    "concurrent",
+    "dataclasses",
+    "dis",
+    "inspect",
+    "json",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "selectors",
+    "socket",
+    "subprocess",
+    "sysconfig",
+    "tempfile",
+    "unittest",
+)
+
+
+def imported(code: str) -> list[str]:
+    """Which of the dear modules the code imports, in an interpreter that has none of them."""
+    out = run_child(
+        f"""
+        import sys
+        before = {{name for name in {DEAR!r} if name in sys.modules}}
+        {code}
+        print(*(name for name in {DEAR!r} if name in sys.modules and name not in before))
+        """,
+        flags=["-S"],
+        env={"PYTHONPATH": ":".join(paths())},
+    ).stdout
+    return out.split()
+
+
+def paths() -> list[str]:
+    """Where gmprt and what it needs lie, for a child without the site module."""
+    import _cffi_backend
+
+    files = [gmprt.__path__[0], _cffi_backend.__file__]
+    return [file.rpartition("/")[0] for file in files]
+
+
+def test_importing_is_cheap() -> None:
+    assert imported("import gmprt") == []
+
+
+def test_so_is_starting() -> None:
+    assert imported("import gmprt; gmprt.run(gmprt.go(int).result)") == []
+
+
+def test_nothing_is_imported_in_bad_times() -> None:
+    """A dump at a signal, a report at the end: the import system may be what hangs."""
+    code = """import gmprt, io
+        def main():
+            g = gmprt.go(gmprt.Chan().recv)
+            gmprt.debug.dump_string()
+            gmprt.go(lambda: 1 / 0)
+        gmprt.run(main)"""
+    assert imported(code) == []
+
+
+@pytest.mark.parametrize("name", ["ChanStatistics", "CreatedBy", "Stats"])
+def test_records_come_when_asked_for(name: str) -> None:
+    assert imported(f"import gmprt; assert {name!r} not in vars(gmprt)") == []
+    assert "dataclasses" in imported(f"import gmprt; gmprt.{name}")
+    assert name in dir(gmprt)
+    assert dataclasses.is_dataclass(getattr(gmprt, name))
+
+
+def test_every_public_name_can_be_imported() -> None:
+    run_child("from gmprt import *; import gmprt; assert set(gmprt.__all__) <= set(globals())")
+
+
+def test_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gmprt.nothing  # type: ignore[attr-defined]
+
+
+def test_records_are_frozen_dataclasses() -> None:
+    by = gmprt.CreatedBy("f", "f.py", 3, 0)
+    assert by == gmprt.CreatedBy("f", "f.py", 3, 0) != gmprt.CreatedBy("f", "f.py", 4, 0)
+    assert repr(by) == "CreatedBy(function='f', filename='f.py', lineno=3, goroutine_id=0)"
+    assert str(by) == "f at f.py:3"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        by.lineno = 4  # type: ignore[misc]
+    stats = gmprt.stats()
+    assert pickle.loads(pickle.dumps(stats)) == stats
+    assert {field.type for field in dataclasses.fields(stats)} == {"int"}
