@@ -50,6 +50,7 @@
 #else
 #define HAVE_TSTATE_BREAKER 1   /* eval_breaker is the state's, with the instrumentation version */
 #define HAVE_ATTACH_STATE 1     /* tstate->state */
+#define HAVE_LOCAL_KEY 1        /* threading.local keeps its values below a key of the state, not in its dict */
 #define HAVE_MAIN_TSTATE 1      /* the runtime knows the main thread's state: signals and the end go there */
 #endif
 

@@ -19,11 +19,14 @@ static void bury(G *gp) {
   gp->handle = NULL;
   store_rlx(&gp->status, Gidle);
   wait_void(gp); /* what waits in the child's copy of a queue is not to be served */
-  self->done = true;
+  self->left = true;
   self->cpu_ticks = 0;
-  self->collected = true;
-  self->failed = true;
-  Py_XSETREF(self->outcome, PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child"));
+  if (!self->done) {
+    self->done = true;
+    self->collected = true;
+    self->failed = true;
+    Py_XSETREF(self->outcome, PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child"));
+  }
   self->joiners = (waitq){NULL, NULL};
   Py_DECREF(self);
 }

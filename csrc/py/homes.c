@@ -79,7 +79,7 @@ void homes_forget(Goroutine *self) {
 
 /* C code below has taken, or may have taken, the address of errno there.  Attached. */
 void homes_note(call *c, M *home) {
-  Goroutine *self = c->g->handle;
+  Goroutine *self = handle_of(c->g);
   extras *x = extras_raw(self);
   if (x && !x->homes && (x->homes = malloc(sizeof *x->homes)))
     *x->homes = (homes){.at = ts_position(ts_of(c->g)), .below = self->shim};
@@ -128,7 +128,7 @@ static void store(call *c, const M *home, int e) {
 /* At all homes; the goroutine does not move.  Not attached.  After EINTR the C code may call again, with the address that it takes now. */
 void homes_store(call *c, int e) {
   call_attach(c);
-  homes *h = homes_of(c->g->handle);
+  homes *h = homes_of(handle_of(c->g));
   for (uint32_t i = 0; h && i < h->n; i++)
     if (h->m[i] != c->g->m) store(c, h->m[i], e);
   if (e == EINTR) homes_note(c, c->g->m);

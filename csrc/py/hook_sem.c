@@ -164,7 +164,7 @@ int hook_sem_post(sem_t *s) {
 /* The interpreter reports any failure of sem_wait but EINTR on stderr; not one that we have made up. */
 void hook_perror(const char *text) {
   G *gp = detached_g();
-  shim *s = gp ? ((Goroutine *)gp->handle)->shim : NULL;
+  shim *s = gp ? handle_of(gp)->shim : NULL;
   if (s && s->substituted) return;
   real.perror(text);
 }

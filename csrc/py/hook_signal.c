@@ -62,11 +62,11 @@ static uint64_t mask_of_thread(void) {
 static uint64_t mask_of_handle(Goroutine *self) {
   return self->masked ? self->more->sigmask : os_program_bits();
 }
-uint64_t mask_of(G *gp) { return mask_of_handle(gp->handle); }
+uint64_t mask_of(G *gp) { return mask_of_handle(handle_of(gp)); }
 
 /* false: no memory. */
 static bool mask_set(G *gp, uint64_t bits) {
-  Goroutine *self = gp->handle;
+  Goroutine *self = handle_of(gp);
   if (self->masked || bits != os_program_bits()) {
     if (!extras_raw(self)) return false;
     self->more->sigmask = bits;
@@ -167,7 +167,7 @@ int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespe
 /* The main goroutine sends a signal to its own process, or may do so: between these its thread is open to it. */
 static G *sending(bool to_us) {
   G *gp = to_us ? running() : NULL;
-  if (!gp || !((Goroutine *)gp->handle)->lent) return NULL;
+  if (!gp || !handle_of(gp)->lent) return NULL;
   lender_expose(gp);
   return gp;
 }

@@ -295,7 +295,7 @@ static bool cancellable(Goroutine *self, family f) {
 bool call_begin(call *c, family f) {
   G *gp = detached_g();
   if (likely(!gp) || entered_below(gp) || load_rlx(&sched.stopping)) return false;
-  Goroutine *self = gp->handle;
+  Goroutine *self = handle_of(gp);
   c->g = gp;
   c->home = gp->m;
   c->e = errno_get();
@@ -325,7 +325,7 @@ void call_detach(call *c) {
 }
 
 int call_fail(call *c, int e) {
-  if (unlikely(e == EINTR || homes_of(c->g->handle))) homes_store(c, e);
+  if (unlikely(e == EINTR || homes_of(handle_of(c->g)))) homes_store(c, e);
   errno_set(e);
   return -1;
 }
@@ -337,7 +337,7 @@ int call_errno(call *c, wake_t w) {
     case WAKE_NOMEM: return ENOMEM;
     case WAKE_CANCELLED:
     case WAKE_DEADLOCK: {
-      shim *s = ((Goroutine *)c->g->handle)->shim;
+      shim *s = handle_of(c->g)->shim;
       s->substituted = w;
       return s->family == FAM_SEM ? ETIMEDOUT : ECANCELED;
     }

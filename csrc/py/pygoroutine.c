@@ -5,9 +5,15 @@
  * reference to the handle.
  *
  * The end of a goroutine, on the goroutine itself, its state still current, as at a thread's end: store
- * the result; report a failure that nobody can collect; clear the thread state (destructors run here and
- * may park); publish `done` and wake the joiners; drop the handle.  The unit enters the pool in the
- * lander's commit (park.c), no earlier: another M would start on a stack in use.
+ * the result; drop the call; report a failure that nobody can collect; clear the thread state; publish `done`
+ * and wake the joiners; call the callbacks; drop the handle.  The unit enters the pool in the lander's commit
+ * (park.c), no earlier: another M would start on a stack in use.
+ *
+ * All of these run code of the program's, destructors too, which may do whatever a goroutine may: park, call what
+ * is interposed, start goroutines, ask for current() and current_thread().  So the G has a handle until no code
+ * can run any more.  If nobody else holds the handle, what it holds goes before it does (hollow); and what that
+ * code leaves in the state, in threading's table or in the handle goes in further turns, as often as POSIX
+ * calls the destructors of a thread's data.
  *
  * A failure is never lost: if the handle goes without join, result or exception having been asked for,
  * its finalizer puts it on a list, and an ordinary goroutine reports it (never the collector itself). */
@@ -19,6 +25,7 @@ static PyObject *failed; /* list: handles that failed and were dropped */
 static bool report_scheduled;
 static Goroutine *held; /* handles that failed and live, and nobody has asked: through extras.fnext */
 
+/* For others: while it runs the code of its end it counts as ended. */
 G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
 
 /* Its extras, made when first needed. NULL: exception set. */
@@ -34,7 +41,7 @@ extras *extras_of(Goroutine *self) {
 Goroutine *current_handle(void) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  return gp && gp->kind == GK_HOST ? gp->handle : NULL;
+  return gp && gp->kind == GK_HOST ? handle_of(gp) : NULL;
 }
 
 /* Starts the runtime if it does not run. */
@@ -186,7 +193,7 @@ static void store_outcome(Goroutine *self, PyObject *result) {
 }
 
 static bool worth_reporting(Goroutine *self) {
-  return self->failed && !self->cancelled && !self->collected && !self->reported && !self->lent &&
+  return self->failed && self->outcome && !self->cancelled && !self->collected && !self->reported && !self->lent &&
          !PyErr_GivenExceptionMatches(self->outcome, PyExc_SystemExit);
 }
 
@@ -231,36 +238,127 @@ static void run_callbacks(Goroutine *self) {
   Py_XDECREF(list);
 }
 
-static void state_clear(PyThreadState *ts) {
-  PyThreadState_Clear(ts);
-  tstate_recycle(ts);
+static int goroutine_clear(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  Py_CLEAR(self->context);
+  Py_CLEAR(self->outcome);
+  Py_CLEAR(self->created_by);
+  if (self->more) {
+    Py_CLEAR(self->more->name);
+    Py_CLEAR(self->more->reason);
+    Py_CLEAR(self->more->callbacks);
+  }
+  return 0;
 }
 
-static bool state_dirty(PyThreadState *ts) {
-  return ts->dict || ts->context || ts->async_exc || ts->c_traceobj || ts->c_profileobj;
+/* The last to hold it is the goroutine itself: nobody will ever ask. */
+static void report_if_last(Goroutine *self) {
+  if (unlikely(self->failed) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
+}
+
+static bool unsettled(G *gp, Goroutine *self) {
+  return self->threaded || gp->locked || gp->lockedm || homes_of(self) || (!self->lent && tstate_dirty(ts_of(gp)));
+}
+
+/* What a thread's end does away with. */
+static void settle(G *gp, Goroutine *self) {
+  PyThreadState *ts = ts_of(gp);
+  if (unlikely(self->threaded)) {
+    self->threaded = false;
+    thread_forget(ts->thread_id);
+  }
+  if (!self->lent) tstate_clear(ts);
+  if (unlikely(homes_of(self) != NULL)) homes_drop(self);
+  if (gp->lockedm) unwire(gp);
+  gp->locked = 0;
+}
+
+static void leave(G *gp, Goroutine *self) {
+  self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
+  self->left = true;
+}
+
+static bool holds_something(Goroutine *self) {
+  extras *x = self->more;
+  return self->outcome || self->context || self->created_by || self->weakrefs ||
+         (x && (x->name || x->reason || x->callbacks));
+}
+
+/* A goroutine without a result that runs the callbacks of weak references to self. NULL: no memory. */
+static Goroutine *stand_in(Goroutine *self) {
+  Goroutine *next = PyObject_GC_New(Goroutine, Goroutine_Type);
+  if (!next) return NULL;
+  memcpy((char *)next + sizeof(PyObject), (char *)self + sizeof(PyObject), sizeof *self - sizeof(PyObject));
+  self->more = NULL; /* the signal mask, and what else is the goroutine's, not its handle's */
+  next->argv = next->few;
+  next->weakrefs = NULL;
+  PyObject_GC_Track(next);
+  return next;
+}
+
+/* The handle goes with its goroutine: what it holds goes now, while that still has it.  true: code may have run. */
+static bool hollow(G *gp) {
+  Goroutine *self = gp->handle;
+  if (Py_REFCNT(self) > 1 || !holds_something(self)) return false;
+  goroutine_clear((PyObject *)self);
+  if (likely(Py_REFCNT(self) > 1 || !self->weakrefs)) return true;
+  Goroutine *next = stand_in(self); /* a weak reference ends with its object, no sooner */
+  if (next) {
+    gp->handle = next;
+    leave(gp, self);
+    Py_DECREF(self);
+  } else {
+    PyErr_Clear();
+    Py_INCREF(self); /* better lost than called back in nobody's name */
+  }
+  return true;
+}
+
+enum { TURNS = 4 }; /* PTHREAD_DESTRUCTOR_ITERATIONS */
+
+/* There is always more: it is lost, but the next goroutine on this unit sees nothing of it. */
+static void abandon(G *gp) {
+  Goroutine *self = gp->handle;
+  if (self->threaded) ts_of(gp)->thread_id = identity_new();
+  self->threaded = false;
+  if (!self->lent) tstate_abandon(ts_of(gp));
+  settle(gp, self);
+  if (Py_REFCNT(self) == 1 && holds_something(self)) Py_INCREF(self);
+}
+
+/* The handle's end, and what the code that it runs leaves behind. */
+static void let_go(G *gp) {
+  for (int turn = 0;; turn++) {
+    Goroutine *self = gp->handle;
+    report_if_last(self);
+    bool more = hollow(gp);
+    self = gp->handle;
+    if (likely(!more && !unsettled(gp, self))) break;
+    if (turn == TURNS) {
+      abandon(gp);
+      break;
+    }
+    if (unlikely(unsettled(gp, self))) settle(gp, self);
+  }
 }
 
 /* Settles a goroutine that has returned; the caller then leaves its stack for good. */
 static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
-  PyThreadState *ts = ts_of(gp);
   store_outcome(self, result);
-  if (unlikely(self->threaded)) thread_forget(ts->thread_id);
   drop_call(self);
-  if (gp->lockedm) unwire(gp);
-  gp->locked = 0;
-  if (unlikely(self->failed) && Py_REFCNT(self) == 1 && worth_reporting(self)) report(self);
+  report_if_last(self);
   if (unlikely(self->failed) && worth_reporting(self)) failed_link(self);
-  if (!self->lent) state_clear(ts);
-  if (unlikely(homes_of(self) != NULL)) homes_drop(self);
+  settle(gp, self);
   self->done = true;
-  self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
-  gp->handle = NULL;
   atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I)); /* a cancel that came too late */
   if (self->joiners.first) waitq_wakeall(&self->joiners);
   if (unlikely(self->more && self->more->callbacks)) run_callbacks(self);
-  bool lent = self->lent;
-  Py_DECREF(self);
-  if (!lent && unlikely(state_dirty(ts))) state_clear(ts); /* the handle's end ran code */
+  let_go(gp);
+  fork_child_end(gp, Py_None); /* it has forked since it returned */
+  self = gp->handle;
+  leave(gp, self);
+  gp->handle = NULL;
+  Py_DECREF(self); /* runs no code */
 }
 
 /* host->main: the whole life of a goroutine, on its stack, its state current. */
@@ -371,17 +469,6 @@ static int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
   return 0;
 }
 
-static int goroutine_clear(PyObject *op) {
-  Goroutine *self = (Goroutine *)op;
-  Py_CLEAR(self->context);
-  Py_CLEAR(self->outcome);
-  if (self->more) {
-    Py_CLEAR(self->more->reason);
-    Py_CLEAR(self->more->callbacks);
-  }
-  return 0;
-}
-
 static void goroutine_dealloc(PyObject *op) {
   Goroutine *self = (Goroutine *)op;
   PyTypeObject *type = Py_TYPE(op);
@@ -390,8 +477,6 @@ static void goroutine_dealloc(PyObject *op) {
   if (self->weakrefs) PyObject_ClearWeakRefs(op);
   goroutine_clear(op);
   drop_call(self);
-  Py_XDECREF((PyObject *)self->created_by);
-  if (self->more) Py_XDECREF(self->more->name);
   PyMem_RawFree(self->more);
   PyObject_GC_Del(op);
   Py_DECREF(type);
@@ -407,11 +492,12 @@ static void mark_collected(Goroutine *self) {
 static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
-  if (self->outcome) { /* settled: its own reporter may ask before it is done */
+  bool own = current_handle() == self;
+  if (self->done || (own && self->outcome)) { /* its own reporter may ask before it is done */
     mark_collected(self);
     return 1;
   }
-  if (current_handle() == self) {
+  if (own) {
     PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
     if (exc) PyErr_SetObject(errs.Deadlock, exc);
     Py_XDECREF(exc);
@@ -455,6 +541,13 @@ static int join_or_raise(PyObject *op, const char *name, PyObject *const *args, 
   return r == 1 ? 0 : -1;
 }
 
+/* Who finds a handle by current() in a destructor of what it held, or of a garbage cycle, comes too late. */
+static bool has_outcome(Goroutine *self) {
+  if (likely(self->outcome != NULL)) return true;
+  PyErr_SetString(PyExc_RuntimeError, "the result has been dropped, for nobody held the goroutine's handle");
+  return false;
+}
+
 static PyObject *cancelled_error(Goroutine *self) {
   PyObject *reason = PyObject_GetAttrString(self->outcome, "reason");
   PyObject *e = reason ? PyObject_CallOneArg(errs.GoroutineCancelled, reason) : NULL;
@@ -465,7 +558,7 @@ static PyObject *cancelled_error(Goroutine *self) {
 
 static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   Goroutine *self = (Goroutine *)op;
-  if (join_or_raise(op, "result", args, nargs, kwnames) < 0) return NULL;
+  if (join_or_raise(op, "result", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
   if (likely(!self->failed)) return Py_NewRef(self->outcome);
   PyObject *exc = self->cancelled ? cancelled_error(self) : Py_NewRef(self->outcome);
   if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
@@ -476,7 +569,7 @@ static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs
 static PyObject *py_exception(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames) {
   Goroutine *self = (Goroutine *)op;
-  if (join_or_raise(op, "exception", args, nargs, kwnames) < 0) return NULL;
+  if (join_or_raise(op, "exception", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
   if (self->cancelled) return cancelled_error(self);
   return Py_NewRef(self->failed ? self->outcome : Py_None);
 }
@@ -532,7 +625,7 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
 /* Innermost Python frame, also of a parked goroutine. */
 static PyObject *py_frame(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   Goroutine *self = (Goroutine *)op;
-  PyFrameObject *f = !self->done && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
+  PyFrameObject *f = !self->left && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
   return f ? (PyObject *)f : Py_NewRef(Py_None);
 }
 
@@ -580,7 +673,7 @@ static PyObject *get_since(PyObject *op, void *Py_UNUSED(c)) {
 }
 static PyObject *get_cpu_time(PyObject *op, void *Py_UNUSED(c)) {
   Goroutine *self = (Goroutine *)op;
-  if (self->done) return PyFloat_FromDouble((double)ticks_to_ns((uint64_t)self->cpu_ticks) * 1e-9);
+  if (self->left) return PyFloat_FromDouble((double)ticks_to_ns((uint64_t)self->cpu_ticks) * 1e-9);
   uint64_t ticks = self->g->runticks;
   if (load_acq(&self->g->status) == Grunning) ticks += cputicks() - load_rlx(&self->g->since);
   return PyFloat_FromDouble((double)ticks_to_ns(ticks) * 1e-9);
@@ -775,8 +868,8 @@ static PyObject *py_goroutines(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   PyObject *list = PyList_New(0);
   uint32_t cursor = 0;
   for (G *gp; list && (gp = allg_next(&cursor)) != NULL;) {
-    if (gp->kind != GK_HOST || !gp->handle) continue;
-    if (PyList_Append(list, gp->handle) < 0) Py_CLEAR(list);
+    Goroutine *self = gp->kind == GK_HOST ? gp->handle : NULL;
+    if (self && !self->done && PyList_Append(list, (PyObject *)self) < 0) Py_CLEAR(list);
   }
   if (list && PyList_GET_SIZE(list) > 1) {
     PyObject **items = ((PyListObject *)list)->ob_item;

@@ -32,8 +32,7 @@ static void host_swap(M *m, G *from, G *to) {
 /* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
  * handler after EINTR. */
 bool entered_below(G *gp) {
-  Goroutine *self = gp->handle;
-  if (!self) return false;
+  Goroutine *self = handle_of(gp);
   PyThreadState *ts = ts_of(gp);
   const shim *s = self->shim;
   return ts->gilstate_counter > self->gilstate_base ||

@@ -25,8 +25,8 @@ typedef struct extras {
 typedef struct Goroutine {
   PyObject_HEAD
   union {
-    G *g;           /* done is false */
-    int64_t cpu_ticks; /* done: cputicks it has run */
+    G *g;              /* left is false */
+    int64_t cpu_ticks; /* left: cputicks it has run */
   };
   uint64_t id, parent;
   PyObject *fn;    /* until it has returned */
@@ -36,7 +36,7 @@ typedef struct Goroutine {
   int32_t created_instr;
   PyCodeObject *created_by; /* where go() was called, NULL: not from Python code */
   PyObject *context;
-  PyObject *outcome; /* NULL: none yet; the exception if `failed`, else the result */
+  PyObject *outcome; /* NULL: none yet, or dropped; the exception if `failed`, else the result */
   PyObject *weakrefs;
   extras *more; /* NULL: nothing of it */
   waitq joiners;
@@ -45,6 +45,7 @@ typedef struct Goroutine {
   uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
   bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
       lent : 1;
+  bool left : 1;       /* done, and it runs no code any more: its G is not its own */
   bool threaded : 1;   /* it has an object in threading's table */
   bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
@@ -92,6 +93,13 @@ extras *extras_of(Goroutine *self);  /* NULL: exception set */
 extras *extras_raw(Goroutine *self); /* NULL: no memory; the GIL is not needed, nobody else may ask */
 G *goroutine_g(Goroutine *self); /* NULL: it has ended */
 Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
+
+/* Of a Python goroutine that runs: it has one to its last instruction, whatever destructors its end calls. */
+static inline Goroutine *handle_of(const G *gp) {
+  gm_assert(gp->handle != NULL);
+  return gp->handle;
+}
+
 host_after goroutine_run(G *gp);
 PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

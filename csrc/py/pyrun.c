@@ -471,7 +471,7 @@ bool lender_afterfork(G *me, M *m) {
 /* ---- lock_os_thread ------------------------------------------------------------------------------------------------ */
 
 pid_t lent_tid(G *gp) {
-  if (!((Goroutine *)gp->handle)->lent) return 0;
+  if (!handle_of(gp)->lent) return 0;
   lender *l = lender_of(gp);
   return l ? l->m->tid : 0;
 }

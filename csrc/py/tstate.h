@@ -27,7 +27,9 @@ void tstate_afterfork(void); /* the interpreter has freed all others */
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);
-void tstate_recycle(PyThreadState *ts); /* after PyThreadState_Clear, before the next goroutine */
+void tstate_clear(PyThreadState *ts);    /* its contents go, as at a thread's end, but it can be used on */
+bool tstate_dirty(PyThreadState *ts);    /* has code that ran since put something into it? */
+void tstate_abandon(PyThreadState *ts);  /* what is in it is lost */
 void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
 bool gil_locked(void);                   /* any thread, no lock */
