@@ -271,6 +271,69 @@ TEST(a_push_beside_a_fresh_hog_is_not_forgotten, .procs = "2") {
   }
 }
 
+/* The M that looks for work runs a deadline which makes a native and a hosted goroutine runnable, and picks the native
+ * one.  That runs until the hosted one has, on the other P: nobody has been woken for it yet. */
+static struct {
+  timer t;
+  _Atomic(G *) native, hosted;
+  uint64_t native_seq, hosted_seq;
+} both;
+
+static void readies_both(timer *t, uint64_t seq) {
+  (void)t;
+  (void)seq;
+  G *native = load_acq(&both.native), *hosted = load_acq(&both.hosted);
+  CHECK(wait_claim(hosted, both.hosted_seq));
+  CHECK(wait_claim(native, both.native_seq));
+  hosted->wakeres = native->wakeres = WAKE_OK;
+  goready(hosted);
+  goready(native);
+}
+
+static void parks(_Atomic(G *) *slot, uint64_t *seq) {
+  *seq = wait_next(self());
+  store_rel(slot, self());
+  CHECK_EQ(gopark(NULL, NULL, waitReasonSleep, 0), WAKE_OK);
+}
+static void parks_then_hogs(void *arg) {
+  parks(&both.native, &both.native_seq);
+  hogs_till_then(arg);
+}
+static void parks_then_runs(void *arg) {
+  parks(&both.hosted, &both.hosted_seq);
+  runs(arg);
+}
+static void leaves_a_deadline(void *arg) {
+  (void)arg;
+  timers *ts = &getm()->p->timers;
+  NEED(timers_reserve(ts));
+  timer_add(ts, &both.t, nanotime()); /* due when this M looks, in a moment; nobody sleeps in the poller */
+}
+
+TEST(a_push_of_the_look_for_work_is_not_forgotten, .procs = "2") {
+  stub_start();
+  both.t.f = readies_both;
+  store_rlx(&both.t.index, -1);
+  for (int i = rounds(300) + 5; i > 0; i--) {
+    group g = {0};
+    store_rlx(&pushed_ran, false);
+    store_rlx(&both.native, (G *)NULL);
+    store_rlx(&both.hosted, (G *)NULL);
+    host_take();
+    job *j = hosted_go(parks_then_runs, NULL);
+    host_drop();
+    group_go(&g, parks_then_hogs, NULL);
+    while (!load_acq(&both.native) || load_acq(&both.native)->status != Gwaiting || !load_acq(&both.hosted) ||
+           load_acq(&both.hosted)->status != Gwaiting || load_rlx(&sched.npidle) < 2)
+      os_usleep(20);
+    group_go(&g, leaves_a_deadline, NULL);
+    host_take();
+    CHECK_EQ(hosted_join(j), WAKE_OK);
+    host_drop();
+    group_wait(&g);
+  }
+}
+
 /* ---- ordinary threads that want the lock ------------------------------------------------------------------ */
 
 static _Atomic long thread_turns;
