@@ -67,11 +67,19 @@ static void licence_afterfork(bool alive) {
   store_rlx(&l->timers.next, INT64_MAX);
 }
 
+/* The Ms of threads that do not exist stay in the table, which sysmon walks: they run nothing.  (The goroutine that
+ * one of them ran is gone, and the host has freed its state; sysmon would ask where that is.) */
 static void ms_afterfork(M *keep) {
   for (uint32_t i = 1; i <= sched.nextmid; i++) {
     M *m = sched.allm[i];
     if (m == keep) continue;
-    m->lender = false;
+    store_rlx(&m->curg, (G *)NULL);
+    store_rlx(&m->wiredg, (G *)NULL);
+    store_rlx(&m->preempt, false);
+    m->lockedg = m->nextg = m->prev = NULL;
+    m->p = m->nextp = NULL;
+    m->host = NULL;
+    m->hostmode = m->spinning = m->lender = m->seen_out = false;
     m->tid = 0;
     m->errno_at = NULL;
     store_rlx(&m->homed, 0);

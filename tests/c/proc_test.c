@@ -372,6 +372,22 @@ TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
 
 /* ---- fork -------------------------------------------------------------------------------------------------------------- */
 
+static int in_forked_child(int (*fn)(void)) {
+  host_take();
+  sched_fork_prepare();
+  pid_t pid = fork();
+  if (pid == 0) {
+    alarm(10);
+    sched_fork_child();
+    _exit(fn());
+  }
+  sched_fork_parent();
+  host_drop();
+  int status;
+  NEED(waitpid(pid, &status, 0) == pid);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static int child(void) {
   sched_afterfork(NULL);
   store_rlx(&ran, 0);
@@ -402,22 +418,42 @@ TEST(a_forked_child_has_a_fresh_runtime, .procs = "2") {
   group g = {0};
   for (int i = 0; i < 5; i++) group_go(&g, yields_on_both, NULL);
   while (load_rlx(&ran) < 2) os_usleep(100);
-  for (int i = 0; i < 5; i++) {
-    host_take();
-    sched_fork_prepare();
-    pid_t pid = fork();
-    if (pid == 0) {
-      alarm(10);
-      sched_fork_child();
-      _exit(child());
-    }
-    sched_fork_parent();
-    host_drop();
-    int status;
-    NEED(waitpid(pid, &status, 0) == pid);
-    CHECK(WIFEXITED(status));
-    if (WIFEXITED(status)) CHECK_EQ(WEXITSTATUS(status), 0);
-  }
+  for (int i = 0; i < 5; i++) CHECK_EQ(in_forked_child(child), 0);
   store_rlx(&stop, true);
   group_wait(&g);
+}
+
+/* sysmon walks the table of Ms, also in the child: those whose threads are gone must not lead it to goroutines that
+ * are gone as well, whose states a host has freed. */
+static _Atomic int calling;
+static void calls_until_stop(void *arg) {
+  (void)arg;
+  hosted_outside(true);
+  xadd(&calling, 1);
+  while (!load_rlx(&stop)) os_usleep(100);
+  hosted_outside(false);
+}
+
+static int no_m_runs(void) {
+  sched_afterfork(NULL);
+  for (uint32_t i = 1; i <= sched.nextmid; i++) {
+    M *m = sched.allm[i];
+    if (load_rlx(&m->curg) || load_rlx(&m->wiredg) || m->p || m->lockedg) return (int)i;
+  }
+  return 0;
+}
+
+TEST(ms_of_the_parent_run_nothing_in_the_child, .procs = "2") {
+  stub_start();
+  job *j[3];
+  host_take();
+  for (int i = 0; i < 3; i++) j[i] = hosted_go(calls_until_stop, NULL);
+  host_drop();
+  while (load_rlx(&calling) < 3) os_usleep(100);
+  while (!load_rlx(&sched.sysmonwait)) os_usleep(100);
+  CHECK_EQ(in_forked_child(no_m_runs), 0);
+  store_rlx(&stop, true);
+  host_take();
+  for (int i = 0; i < 3; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
 }
