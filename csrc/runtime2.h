@@ -97,12 +97,16 @@ typedef enum {
 struct sudog {
   G *g;
   sudog *next, *prev;
-  void *elem;     /* where the value goes to or comes from; hosted channels: &val */
+  union {
+    void *elem;     /* where the value goes to or comes from; hosted channels: &val */
+    sudog *nextaddr; /* semaroot, the first waiter of an address: that of another one */
+  };
   uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
   uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
   union {
     hchan *c;     /* select: which channel */
     struct pollDesc *pd; /* netpoll: which descriptor */
+    void *addr;   /* semaroot: which semaphore */
   };
   int32_t kase;   /* select: index of the case */
   bool queued;    /* still linked in a queue */

@@ -9,28 +9,24 @@
  * loses waits again.
  *
  * The table has buckets with a lock each.  A bucket lists the addresses that are waited for, each with its
- * queue, so that a crowd on one semaphore is no burden to its neighbour's.  Entries are pooled per bucket;
- * the lock is held across the switch and dropped by the lander (park.c), so that no post falls between
- * the try and the park.
+ * queue, so that a crowd on one semaphore is no burden to its neighbour's.  List and queues lie in the waiters, and
+ * those in their Gs: **a wait needs no memory**, so it cannot fail for want of it.  (It once did, and CPython
+ * entered the body of `with lock:` without the lock: __enter__ returned False.)  The lock is held across the
+ * switch and dropped by the lander (park.c), so that no post falls between the try and the park.
+ *
+ * The queue of an address: its first waiter stands in the bucket's list (nextaddr) and its `prev` is the last one;
+ * the others are linked as in any queue.
  *
  * Rejected: a queue in the semaphore (it has no room), a retry after a sleep, one global lock (every
  * contended lock of the program would meet there). */
-#include <stdlib.h>
-
 #include "chan.h"
 
 enum { SEMTAB = 1024 };
 
-typedef struct semaddr {
-  void *addr;
-  waitq q;
-  struct semaddr *next;
-} semaddr;
-
 static struct semroot {
-  spinlock lock; /* guards first, pool and the queues */
+  spinlock lock; /* guards the waiters */
   _Atomic uint32_t nwait; /* read by posters without the lock */
-  semaddr *first, *pool;
+  sudog *first;
 } table[SEMTAB];
 
 static struct semroot *root_of(const void *addr) {
@@ -43,77 +39,71 @@ static void root_lock(struct semroot *r) {
   spin_lock(&r->lock);
 }
 
-/* The entry of addr, from the pool if there is none; NULL: the pool is empty. */
-static semaddr *entry(struct semroot *r, void *addr) {
-  for (semaddr *e = r->first; e; e = e->next)
-    if (e->addr == addr) return e;
-  semaddr *e = r->pool;
-  if (!e) return NULL;
-  r->pool = e->next;
-  *e = (semaddr){.addr = addr, .next = r->first};
-  r->first = e;
-  return e;
+/* Where the list refers to the first waiter of addr; to NULL if there is none. */
+static sudog **first_of(struct semroot *r, const void *addr) {
+  sudog **at = &r->first;
+  while (*at && (*at)->addr != addr) at = &(*at)->nextaddr;
+  return at;
 }
 
-/* One more entry for the pool. false: no memory. */
-static bool grow(struct semroot *r) {
-  semaddr *e = malloc(sizeof *e);
-  if (!e) return false;
-  root_lock(r);
-  e->next = r->pool;
-  r->pool = e;
-  spin_unlock(&r->lock);
-  return true;
+static void join_queue(struct semroot *r, void *addr, sudog *sg) {
+  sudog **at = first_of(r, addr), *first = *at;
+  sg->addr = addr;
+  sg->next = NULL;
+  sg->queued = true;
+  if (first) {
+    sg->prev = first->prev;
+    first->prev = first->prev->next = sg;
+  } else {
+    sg->prev = sg;
+    sg->nextaddr = NULL;
+    *at = sg;
+  }
 }
 
-/* An entry whose queue has become empty goes back to the pool. */
-static void release(struct semroot *r, semaddr *e) {
-  if (e->q.first) return;
-  semaddr **at = &r->first;
-  while (*at != e) at = &(*at)->next;
-  *at = e->next;
-  e->next = r->pool;
-  r->pool = e;
+static void take_out(struct semroot *r, sudog *sg) {
+  sudog **at = first_of(r, sg->addr), *first = *at, *next = sg->next;
+  sg->queued = false;
+  if (sg != first) {
+    sg->prev->next = next;
+    (next ? next : first)->prev = sg->prev;
+  } else if (next) {
+    next->prev = sg->prev;
+    next->nextaddr = sg->nextaddr;
+    *at = next;
+  } else {
+    *at = sg->nextaddr;
+  }
 }
 
 static void root_unlock(void *arg) { spin_unlock(&((struct semroot *)arg)->lock); }
 
-/* Takes the caller's waiter out, if it still stands there. */
-static void leave_queue(struct semroot *r, void *addr, sudog *sg) {
+/* The caller's waiter, if it still stands there. */
+static void leave_queue(struct semroot *r, sudog *sg) {
   root_lock(r);
   store_rlx(&r->nwait, load_rlx(&r->nwait) - 1);
-  if (sg->queued) {
-    semaddr *e = entry(r, addr);
-    dequeue_sudog(&e->q, sg);
-    release(r, e);
-  }
+  if (sg->queued) take_out(r, sg);
   spin_unlock(&r->lock);
 }
 
 /* On a hosted goroutine that holds the host lock: waits until try(addr) succeeds (WAKE_OK), deadline
- * (nanotime, 0: none), a cancel or an interrupt. */
+ * (nanotime, 0: none), a cancel or an interrupt.  WAKE_NOMEM: no room for the deadline. */
 wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline) {
   struct semroot *r = root_of(addr);
   G *gp = getg(true);
   for (;;) {
     root_lock(r);
-    semaddr *e = entry(r, addr);
-    if (unlikely(!e)) {
-      spin_unlock(&r->lock);
-      if (!grow(r)) return WAKE_NOMEM;
-      continue;
-    }
     sudog_link(&gp->sg, gp, NULL);
-    enqueue(&e->q, &gp->sg);
+    join_queue(r, addr, &gp->sg);
     store_rlx(&r->nwait, load_rlx(&r->nwait) + 1);
     fence();
     if (try(addr)) {
       spin_unlock(&r->lock);
-      leave_queue(r, addr, &gp->sg);
+      leave_queue(r, &gp->sg);
       return WAKE_OK;
     }
     wake_t w = gopark(root_unlock, r, waitReasonSemacquire, deadline);
-    leave_queue(r, addr, &gp->sg);
+    leave_queue(r, &gp->sg);
     /* Work that is done wins: what was posted is taken, whatever else has ended the wait.  A cancel stays. */
     if (try(addr)) {
       if (w == WAKE_CANCELLED) gocancel(gp, true);
@@ -129,10 +119,11 @@ void semroot_wake(void *addr, bool hosted) {
   fence_after_rmw();
   if (likely(load_rlx(&r->nwait) == 0)) return;
   root_lock(r);
-  semaddr *e = r->first;
-  while (e && e->addr != addr) e = e->next;
-  sudog *sg = e ? dequeue(&e->q) : NULL;
-  if (e) release(r, e);
+  sudog *sg;
+  while ((sg = *first_of(r, addr)) != NULL) {
+    take_out(r, sg);
+    if (likely(wait_claim(sg->g, sg->seq))) break;
+  }
   spin_unlock(&r->lock);
   if (!sg) return;
   sg->g->param = sg;

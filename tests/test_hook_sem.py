@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scenes import Bell, Scene, Scenes, Stage, broken_off, cancelled, failure, interrupted
-from support import PATIENCE, Thread, ended, eventually, mixed, parked
+from support import PATIENCE, Thread, ended, eventually, mixed, parked, run_child
 
 import gmprt
 from gmprt import go
@@ -334,6 +338,88 @@ def test_a_crowd_at_one_lock_parks() -> None:
     lock.release()
     ended(*goroutines)
     assert entered == 10_000
+
+
+CC = os.environ.get("CC", "gcc").split()[0]
+
+
+@pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
+@pytest.mark.parametrize("how", ["with lock", "acquire", "acquire with timeout", "others"])
+def test_exclusion_does_not_need_memory(how: str, tmp_path: Path) -> None:
+    """The module's every malloc fails; a body is never entered without its lock."""
+    library = tmp_path / "starve.so"
+    source = Path(__file__).parent / "starve.c"
+    command = [CC, "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"]
+    subprocess.run(command, check=True)
+    code = """
+        import ctypes, select, socket, sys, threading, time
+        from gmprt import go, run, sleep
+
+        how = sys.argv[1]
+        starving = ctypes.c_int.in_dll(ctypes.CDLL(None), "starving")
+        inside = entered = 0
+
+        def body():
+            global inside, entered
+            inside += 1
+            assert inside == 1, "two are inside"
+            for _ in range(20):
+                pass
+            time.sleep(0)
+            inside -= 1
+            entered += 1
+
+        def work(lock):
+            if how == "with lock":
+                with lock:
+                    body()
+            elif how == "acquire":
+                assert lock.acquire()
+                body()
+                lock.release()
+            else:
+                assert lock.acquire(timeout=20), "too early"
+                body()
+                lock.release()
+
+        def starve(goroutines, wake):
+            # without memory from here on, until all have ended
+            starving.value = 1
+            wake()
+            while not all(g.join(0) for g in goroutines):
+                sleep(0)
+            starving.value = 0
+            return [g.result() for g in goroutines]
+
+        def main():
+            # the threads that may be needed are there, with their states
+            warm = [go(ctypes.CDLL(None).usleep, 100_000) for _ in range(30)]
+            for g in warm:
+                g.join()
+            a, b = socket.socketpair()
+            if how == "others":
+                gate = threading.Event()
+                calls = [(a.recv, 10), (time.sleep, 0.01), (select.select, [b], [], [], 0.01)]
+                goroutines = [go(lambda call=c: (gate.wait(), call[0](*call[1:]))[1]) for c in calls]
+                results = starve(goroutines, lambda: (gate.set(), sleep(0), b.send(b"x")))
+                assert results == [b"x", None, ([], [], [])], results
+                return
+            for i in range(10):
+                lock = threading.Lock()
+                lock.acquire()
+                gate = threading.Event()
+                goroutines = [go(lambda: (gate.wait(), work(lock))) for _ in range(20)]
+                sleep(0)
+                starve(goroutines, lambda: (gate.set(), sleep(0), lock.release()))
+
+        run(main)
+        if how != "others":
+            assert entered == 200, entered
+        print("refused", ctypes.c_int.in_dll(ctypes.CDLL(None), "refused").value)
+    """
+    done = run_child(code, args=[how], env={"LD_PRELOAD": str(library)}, timeout=60)
+    assert "refused" in done.stdout
+    assert "sem_wait" not in done.stderr
 
 
 # ---- cancelled waits -----------------------------------------------------------------------------

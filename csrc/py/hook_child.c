@@ -26,7 +26,7 @@ static int child_park(call *c, pid_t pid) {
   close(fd);
   netpollclosed(fd);
   if (r == WAKE_OK || r == WAKE_CLOSED) return 0;
-  return r == WAKE_BADFD ? -1 : call_errno(c, r);
+  return r == WAKE_BADFD || r == WAKE_NOMEM ? -1 : call_errno(c, r);
 }
 
 /* A stopped or continued child does not make its pidfd ready. */

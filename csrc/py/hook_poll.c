@@ -41,7 +41,7 @@ static bool set_add(pollset *s, int fd, bool in, bool out) {
 }
 
 /* Parks until something may have happened. 0: ask again. -1: time is up.  Else an errno; *block: the poller
- * cannot watch one of them, let the thread wait. */
+ * cannot watch one of them, or memory is short: let the thread wait. */
 static int set_wait(call *c, pollset *s, int64_t deadline, bool *block) {
   call_attach(c);
   wake_t w = s->n ? netpollwait(s->w, s->n, deadline, true)
@@ -51,7 +51,8 @@ static int set_wait(call *c, pollset *s, int64_t deadline, bool *block) {
     case WAKE_OK:
     case WAKE_CLOSED: return 0;
     case WAKE_TIMEOUT: return -1;
-    case WAKE_BADFD: *block = true; return 0;
+    case WAKE_BADFD:
+    case WAKE_NOMEM: *block = true; return 0;
     default: return call_errno(c, w);
   }
 }

@@ -50,7 +50,8 @@ int io_wait_hosted(io *x, int timeout_option) {
     case WAKE_OK:
     case WAKE_CLOSED: return IO_AGAIN;
     case WAKE_TIMEOUT: return EAGAIN;
-    case WAKE_BADFD: return IO_BLOCK;
+    case WAKE_BADFD:
+    case WAKE_NOMEM: return IO_BLOCK;
     case WAKE_CANCELLED:
       if (!x->partial) return call_errno(&x->c, w);
       gocancel(x->c.g, false);

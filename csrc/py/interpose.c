@@ -334,7 +334,6 @@ int call_fail(call *c, int e) {
 int call_errno(call *c, wake_t w) {
   switch (w) {
     case WAKE_INTERRUPTED: return EINTR;
-    case WAKE_NOMEM: return ENOMEM;
     case WAKE_CANCELLED:
     case WAKE_DEADLOCK: {
       shim *s = handle_of(c->g)->shim;

@@ -13,7 +13,10 @@ typedef struct io {
 } io;
 
 /* What an attempt that would block leads to: an errno to fail with, or */
-enum { IO_AGAIN = 0, IO_BLOCK = -1 /* the poller cannot watch it: let the thread wait */ };
+enum {
+  IO_AGAIN = 0,
+  IO_BLOCK = -1, /* it cannot be waited for here, or there is no memory for it: let the thread do it */
+};
 
 /* An attempt that cannot block.  Sysmon, who finds most threads of a server in such calls, need not come back soon
  * to see whether they have ended. */
