@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from scenes import Stage, move_once, moved
-from support import PATIENCE, CGate, run_child
+from support import PATIENCE, CGate, preempts, run_child
 
 import gmprt
 from gmprt import go
@@ -173,6 +173,7 @@ def test_many_that_wake_at_once(bound: Any) -> None:
     run_child(code, env={"GOMAXPROCS": "1"})
 
 
+@preempts
 def test_preempted(bound: Any) -> None:
     def hog() -> int:
         end = time.monotonic() + 0.1

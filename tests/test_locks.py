@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, c_sleep, mixed
+from support import DEBUG_311, PATIENCE, c_sleep, mixed
 
 import gmprt
 from gmprt import go
@@ -241,6 +241,6 @@ def test_they_did_go_through_it(procs: int) -> None:
                 moved += threading.get_native_id() != first
 
     end = time.monotonic() + PATIENCE
-    while gmprt.stats().preemptions == before or moved == 0:
+    while (not DEBUG_311 and gmprt.stats().preemptions == before) or moved == 0:
         assert time.monotonic() < end, moved
         all_done([go(work, i) for i in range(6)])

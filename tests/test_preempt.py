@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import run_child
+from support import DEBUG_311, preempts, run_child
 
 import gmprt
+from gmprt import _core
 
 # ---- hogs beside a thousand that tick ------------------------------------------------------------
 
@@ -156,6 +157,7 @@ def beside(hog: str, procs: int, hogs: int = 1, rounds: int = 10) -> Any:
     return json.loads(run_child(code, env={"GOMAXPROCS": str(procs)}, timeout=50).stdout)
 
 
+@preempts
 @pytest.mark.parametrize("kind", list(HOGS))
 def test_a_hog_delays_the_others_by_one_slice(kind: str) -> None:
     """What a regular expression, or another long call of C code that keeps the GIL, does not."""
@@ -164,11 +166,13 @@ def test_a_hog_delays_the_others_by_one_slice(kind: str) -> None:
     assert seen["preemptions"] > 0, seen
 
 
+@preempts
 def test_a_hog_on_the_only_processor() -> None:
     seen = beside(HOGS["loop"], procs=1)
     assert seen["in_time"], seen
 
 
+@preempts
 @pytest.mark.parametrize("kind", ["loop", "after reading a file", "traced"])
 def test_hogs_take_no_threads(kind: str) -> None:
     """Forty of them take turns on the threads that there are."""
@@ -220,6 +224,7 @@ def script(folder: Path, body: str) -> tuple[Path, dict[str, str]]:
     return path, {"GOMAXPROCS": "2", "PYTHONPATH": os.pathsep.join(here)}
 
 
+@preempts
 def test_settrace_sees_every_line() -> None:
     """And each goroutine has its own trace function, before and after."""
     body = """
@@ -279,6 +284,7 @@ gmprt.run(main)
     assert preempted(body) == "0\n"
 
 
+@preempts
 def test_the_tracer_of_the_main_thread_is_there_after_run() -> None:
     body = """
 def tracer(frame, event, arg):
@@ -300,6 +306,7 @@ print(gmprt.stats().preemptions > 10)
     assert preempted(body) == "True\n"
 
 
+@preempts
 def test_threading_settrace_reaches_goroutines() -> None:
     body = """
 seen = {}
@@ -320,6 +327,7 @@ print("ok")
     assert preempted(body) == "ok\n"
 
 
+@preempts
 def test_setprofile_sees_every_call() -> None:
     body = """
 def profiled(n):
@@ -342,6 +350,7 @@ print("ok")
     assert preempted(body) == "ok\n"
 
 
+@preempts
 def test_cprofile_counts_every_call() -> None:
     """One profiler, in one goroutine: since 3.12 there may be one at a time."""
     body = """
@@ -359,6 +368,7 @@ print("ok")
     assert preempted(body) == "ok\n"
 
 
+@preempts
 def test_pdb_steps_beside_hogs(tmp_path: Path) -> None:
     body = """
 import io, pdb
@@ -385,6 +395,7 @@ print("ok")
     assert run_child(args=[str(path)], env=env, timeout=50).stdout == "ok\n"
 
 
+@preempts
 def test_coverage_sees_every_line(tmp_path: Path) -> None:
     pytest.importorskip("coverage")
     body = """
@@ -410,9 +421,26 @@ assert beside(branches, 2_000_000)[1] > 0
     assert not {"odd += 1", "odd += 0", "return odd"} & missed, missed
 
 
+def test_loops_that_count() -> None:
+    """Wherever in an instruction the request comes: also where a debug build asserts much."""
+    body = """
+def count(n):
+    total = 0
+    for i in range(n):
+        total += i
+    return total
+def four():
+    goroutines = [gmprt.go(count, 1_500_000) for _ in range(4)]
+    return [g.result() for g in goroutines]
+print(set(beside(four)[0]))
+"""
+    assert preempted(body) == "{1124999250000}\n"
+
+
 # ---- switches and the world ----------------------------------------------------------------------
 
 
+@preempts
 @pytest.mark.parametrize(("switch", "state"), [("0", "off"), ("1", "on")])
 def test_the_switch(switch: str, state: str) -> None:
     code = BUSY + "print(beside(busy, 2_000_000)[1] > 0)"
@@ -467,3 +495,8 @@ gmprt.run(main)
 """
     out = preempted(body)
     assert out.endswith("True\n"), out
+
+
+def test_info_says_whether() -> None:
+    expected = "off (a debug build of Python 3.11 has no place for it)" if DEBUG_311 else "on"
+    assert _core.features()["preemption"] == expected

@@ -31,6 +31,9 @@
 #define HAVE_CURRENT_EXC_TRIPLE 1 /* curexc_type/value/traceback */
 #define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
 #define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
+#ifdef Py_DEBUG
+#define ASSERTS_UNTRACED 1 /* an instruction asserts that tracing does not begin in the middle of it */
+#endif
 #else
 #define HAVE_DICT_WATCHERS 1    /* PyDict_Watch; before, dicts have a version */
 #define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */

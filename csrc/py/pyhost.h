@@ -135,6 +135,7 @@ extern PyMethodDef thread_functions[];
 
 /* pypreempt.c */
 bool py_preempt(M *m);
+const char *py_preempt_mode(void); /* "on", or why not */
 void py_preempt_signal(M *m, G *gp);
 void py_preempt_disarm(pym *pm);
 void py_preempt_afterfork(M *m);

@@ -16,6 +16,11 @@
  * program's own: the interpreter may hold that in a local already, and would report to it.  Such a loop shares
  * the GIL with others by the interpreter's own switching.
  *
+ *   A debug build of 3.11 asserts at the start of specialised instructions that tracing is off, which is where a signal
+ * may switch it on.  Without assertions nothing comes of it: tracing begins with the next instruction.  There is no
+ * other way into 3.11's loop: pending calls are the main thread's, a request to drop the GIL waits for a taker,
+ * and an asynchronous exception unwinds.  So in such a build nobody is asked, and hogs share the GIL as threads do.
+ *
  * Never while the collector runs: its finalizers reach bytecode boundaries, too, and others would find no
  * collector until this one runs again. */
 #include "pyhost.h"
@@ -25,6 +30,15 @@ static inline bool collecting(void) { return PyInterpreterState_Main()->gc.colle
 static void yield_now(void) {
   xadd(&counts.preemptions, 1);
   gosched();
+}
+
+const char *py_preempt_mode(void) {
+  if (!preempt_enabled()) return "off (GMPRT_PREEMPT=0)";
+#ifdef ASSERTS_UNTRACED
+  return "off (a debug build of Python 3.11 has no place for it)";
+#else
+  return "on";
+#endif
 }
 
 #ifdef HAVE_PENDING_ANYWHERE
@@ -103,8 +117,13 @@ static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject
 }
 
 bool py_preempt(M *m) {
+#ifdef ASSERTS_UNTRACED
+  (void)m;
+  return false;
+#else
   preempt_signalM(m);
   return true;
+#endif
 }
 
 /* In the handler of SIGURG, on m's thread. */
