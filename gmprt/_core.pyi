@@ -11,19 +11,20 @@ from typing import (
     Never,
     ParamSpec,
     TypeAlias,
-    TypeVar,
     final,
     overload,
     type_check_only,
 )
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import TypeVar
 
 from gmprt._chan import RecvChan, SendChan
 from gmprt._records import ChanStatistics, CreatedBy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_V = TypeVar("_V", default=Any)  # of a channel: bare Chan() carries anything
 _R = TypeVar("_R")
 _R_co = TypeVar("_R_co", covariant=True)
 _T_co = TypeVar("_T_co", covariant=True)
@@ -37,81 +38,163 @@ _F = TypeVar("_F")
 
 @final
 class Goroutine(Generic[_R_co]):
+    """A goroutine's handle, returned by go().
+
+    It may be used from any thread and outlives the goroutine.
+    """
+
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """A number that is never used again."""
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name, which can be set; goroutine-<id> at first."""
     @name.setter
     def name(self, value: str) -> None: ...
     @property
-    def state(self) -> Literal["runnable", "running", "syscall", "waiting", "dead"]: ...
+    def state(self) -> Literal["runnable", "running", "syscall", "waiting", "dead"]:
+        """What it does: in "syscall" it has released the GIL, in "waiting" it is parked."""
     @property
-    def wait_reason(self) -> str: ...
+    def wait_reason(self) -> str:
+        """Why it waits, in Go's words; empty if it does not."""
     @property
-    def since(self) -> float: ...  # seconds since it entered its state
+    def since(self) -> float:
+        """Seconds since it was last switched in or out."""
     @property
-    def cpu_time(self) -> float: ...
+    def cpu_time(self) -> float:
+        """Seconds it has run, calls that block an OS thread included."""
     @property
-    def context(self) -> Context | None: ...
+    def context(self) -> Context | None:
+        """Its contextvars.Context; None if that is empty."""
     @property
-    def parent_id(self) -> int: ...  # 0: an ordinary thread
+    def parent_id(self) -> int:
+        """Id of the goroutine that called go(), 0 for an ordinary thread."""
     @property
-    def run_id(self) -> int: ...  # number of the run() that it descends from, 0: none
+    def run_id(self) -> int:
+        """Number of the run() that it descends from, 0 if none."""
     @property
-    def is_main(self) -> bool: ...  # the main goroutine of a run()
+    def is_main(self) -> bool:
+        """Whether it is the main goroutine of a run()."""
     @property
-    def ident(self) -> int: ...  # threading.get_ident() inside it; 0 when dead
+    def ident(self) -> int:
+        """threading.get_ident() inside it; 0 if it has not begun, or has ended."""
     @property
-    def detached(self) -> bool: ...
+    def detached(self) -> bool:
+        """Whether detach() was called."""
     @property
-    def locked_to_thread(self) -> bool: ...  # by lock_os_thread()
+    def locked_to_thread(self) -> bool:
+        """Whether it is locked to an OS thread."""
     @property
-    def reason(self) -> object: ...  # of the last cancel()
+    def reason(self) -> object:
+        """What was given to the last cancel(), or None."""
     @property
-    def function(self) -> Callable[..., Any] | None: ...
-    def join(self, timeout: float | None = None) -> bool: ...
-    def result(self, timeout: float | None = None) -> _R_co: ...
-    def exception(self, timeout: float | None = None) -> BaseException | None: ...
-    def cancel(self, reason: object = None) -> bool: ...
-    def detach(self) -> None: ...
-    def done(self) -> bool: ...
-    def cancelled(self) -> bool: ...
-    def frame(self) -> FrameType | None: ...  # innermost Python frame; None: dead or not started
-    def creation(self) -> tuple[CodeType, int] | None: ...  # code and line of the go() call
-    def add_done_callback(self, fn: Callable[[Goroutine[Any]], object], /) -> None: ...
-    def stack(self) -> StackSummary: ...  # outermost first; also while parked
+    def function(self) -> Callable[..., Any] | None:
+        """What it runs; None when that has returned."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended.
+
+        False if `timeout` seconds passed first.  Never raises its error.  Deadlock: one joins
+        oneself.
+        """
+    def result(self, timeout: float | None = None) -> _R_co:
+        """Wait, then return its result or raise its exception.
+
+        GoroutineCancelled if it was cancelled; Timeout after `timeout` seconds.
+        """
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait, then return its exception (GoroutineCancelled if it was cancelled), or None.
+
+        Timeout after `timeout` seconds.
+        """
+    def cancel(self, reason: object = None) -> bool:
+        """Its current or next wait raises Cancelled with that reason, once.
+
+        False: it has ended.
+        """
+    def detach(self) -> None:
+        """run() neither cancels it nor waits for it when its main function ends."""
+    def done(self) -> bool:
+        """Whether it has ended."""
+    def cancelled(self) -> bool:
+        """Whether it ended by Cancelled."""
+    def frame(self) -> FrameType | None:
+        """Its innermost Python frame; None if it has not begun, or has ended."""
+    def creation(self) -> tuple[CodeType, int] | None:
+        """Code and line of the go() call; None where C code made it."""
+    def add_done_callback(self, fn: Callable[[Goroutine[Any]], object], /) -> None:
+        """fn(goroutine) runs in the goroutine when it has ended; at once if it has.
+
+        An exception of fn goes to sys.unraisablehook.
+        """
+    def stack(self) -> StackSummary:
+        """Its Python frames, outermost first, also while it is parked."""
     @property
-    def created_by(self) -> CreatedBy | None: ...
-    async def aresult(self) -> _R_co: ...
+    def created_by(self) -> CreatedBy | None:
+        """Where go() was called; None for a main goroutine."""
+    async def aresult(self) -> _R_co:
+        """In an asyncio task: what result() returns or raises.
+
+        Cancelling the task does not cancel the goroutine.  RuntimeError without a running loop.
+        """
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
-class Chan(Generic[_T]):
-    def __new__(cls, capacity: int = 0, *, name: str | None = None) -> Chan[_T]: ...
-    def send(self, value: _T, /, *, timeout: float | None = None) -> None: ...
-    def recv(self, *, timeout: float | None = None) -> _T: ...
+class Chan(Generic[_V]):
+    """A channel, as in Go: unbuffered, or with room for `capacity` values.
+
+    ValueError if that is negative or exceeds memory.  Waiters are served first come, first served.
+    """
+
+    def __new__(cls, capacity: int = 0, *, name: str | None = None) -> Chan[_V]: ...
+    def send(self, value: _V, /, *, timeout: float | None = None) -> None:
+        """Send; blocks until a receiver takes the value or the buffer has room.
+
+        ChannelClosed, also if it is closed meanwhile; Timeout after `timeout` seconds.
+        """
+    def recv(self, *, timeout: float | None = None) -> _V:
+        """Receive; blocks until there is a value.
+
+        EndOfChannel when closed and drained; Timeout after `timeout` seconds.
+        """
     def recv_ok(
         self, *, timeout: float | None = None
-    ) -> tuple[_T, Literal[True]] | tuple[None, Literal[False]]: ...
-    def send_nowait(self, value: _T, /) -> None: ...
-    def recv_nowait(self) -> _T: ...
-    def close(self) -> None: ...
+    ) -> tuple[_V, Literal[True]] | tuple[None, Literal[False]]:
+        """Receive with Go's comma-ok: (value, True), or (None, False) when closed and drained.
+
+        Blocks.  Timeout after `timeout` seconds.
+        """
+    def send_nowait(self, value: _V, /) -> None:
+        """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    def recv_nowait(self) -> _V:
+        """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
+    def close(self) -> None:
+        """Wake every waiter; what is buffered is still delivered.
+
+        ChannelClosed if it was closed.
+        """
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Size of the buffer."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether close() was called."""
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """The name given, or None."""
     @property
-    def sender(self) -> SendView[_T]: ...
+    def sender(self) -> SendView[_V]:
+        """The channel, to send and to close only.  Two views of one channel are equal."""
     @property
-    def receiver(self) -> RecvView[_T]: ...
-    def waiting(self) -> tuple[int, int]: ...  # senders, receivers
-    def statistics(self) -> ChanStatistics: ...
+    def receiver(self) -> RecvView[_V]:
+        """The channel, to receive only.  Two views of one channel are equal."""
+    def waiting(self) -> tuple[int, int]:
+        """Senders and receivers that wait now."""
+    def statistics(self) -> ChanStatistics:
+        """All of it at one moment."""
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[_T]: ...
-    def __next__(self) -> _T: ...
-    def __enter__(self) -> Chan[_T]: ...
+    def __iter__(self) -> Iterator[_V]: ...
+    def __next__(self) -> _V: ...
+    def __enter__(self) -> Chan[_V]: ...
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -123,31 +206,59 @@ class Chan(Generic[_T]):
 
 @final
 class SendView(Generic[_T_contra]):
-    def send(self, value: _T_contra, /, *, timeout: float | None = None) -> None: ...
-    def send_nowait(self, value: _T_contra, /) -> None: ...
-    def close(self) -> None: ...
+    """A channel, to send and to close only: Chan.sender."""
+
+    def send(self, value: _T_contra, /, *, timeout: float | None = None) -> None:
+        """Send; blocks until a receiver takes the value or the buffer has room.
+
+        ChannelClosed, also if it is closed meanwhile; Timeout after `timeout` seconds.
+        """
+    def send_nowait(self, value: _T_contra, /) -> None:
+        """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    def close(self) -> None:
+        """Wake every waiter; what is buffered is still delivered.
+
+        ChannelClosed if it was closed.
+        """
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Size of the buffer."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether close() was called."""
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """The name given, or None."""
     def __len__(self) -> int: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
 class RecvView(Generic[_T_co]):
-    def recv(self, *, timeout: float | None = None) -> _T_co: ...
+    """A channel, to receive only: Chan.receiver."""
+
+    def recv(self, *, timeout: float | None = None) -> _T_co:
+        """Receive; blocks until there is a value.
+
+        EndOfChannel when closed and drained; Timeout after `timeout` seconds.
+        """
     def recv_ok(
         self, *, timeout: float | None = None
-    ) -> tuple[_T_co, Literal[True]] | tuple[None, Literal[False]]: ...
-    def recv_nowait(self) -> _T_co: ...
+    ) -> tuple[_T_co, Literal[True]] | tuple[None, Literal[False]]:
+        """Receive with Go's comma-ok: (value, True), or (None, False) when closed and drained.
+
+        Blocks.  Timeout after `timeout` seconds.
+        """
+    def recv_nowait(self) -> _T_co:
+        """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Size of the buffer."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether close() was called."""
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """The name given, or None."""
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[_T_co]: ...
     def __next__(self) -> _T_co: ...
@@ -161,29 +272,51 @@ _Case: TypeAlias = RecvChan[_T] | _Gives[_T] | None
 
 @final
 class Recv(_Gives[_T_co]):
+    """A case of select: receive from ch.  None is never ready."""
+
     def __new__(cls, ch: RecvChan[_T_co] | None) -> Recv[_T_co]: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
 class Send(_Gives[None]):
+    """A case of select: send the value to ch.  None is never ready."""
+
     def __new__(cls, ch: SendChan[_T] | None, value: _T) -> Send: ...
 
 @final
-class Selected(tuple[int, _T_co, bool]):
+class Selected(tuple[int, _T_co | None, bool]):
+    """What select() returns: a tuple (index, value, ok)."""
+
     @property
     def index(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-    ) -> int: ...  # of the case that took effect; -1: none was ready (default=True)
+    ) -> int:
+        """Of the case that took effect; -1: none was ready (default=True)."""
     @property
-    def value(self) -> _T_co: ...  # what was received; None after a send, or if not ok
+    def value(self) -> _T_co | None:
+        """What was received; None after a send, and if not ok."""
     @property
-    def ok(self) -> bool: ...  # False: the channel is closed and drained, or none was ready
+    def ok(self) -> bool:
+        """False: the channel is closed and drained, or none was ready."""
     @property
-    def channel(self) -> Chan[Any] | None: ...  # of the case that took effect
-    def get(self, ch: RecvChan[_T], /) -> _T: ...  # ValueError: another case; EndOfChannel: not ok
+    def channel(self) -> Chan[Any] | None:
+        """The channel from which was received, else None."""
+    def get(self, ch: RecvChan[_T], /) -> _T:
+        """The value received from ch, typed.
+
+        ValueError if another case fired, EndOfChannel if ch was closed.
+        """
 
 @overload
-def select(*, timeout: None = None, default: Literal[False] = False) -> Never: ...
+def select(*, timeout: None = None, default: Literal[False] = False) -> Never:
+    """Go's select: waits until one of the cases can go on, and does that one.
+
+    A case is Recv(ch), Send(ch, value), or a channel alone, which means receive; None in place of a
+    channel is never ready. Exactly one case takes effect, a random one among those that are ready.
+    With `default` it does not wait: index -1. Timeout after `timeout` seconds; ChannelClosed for a
+    send to a closed channel.
+    """
+
 @overload
 def select(
     a: _Case[_A], /, *, timeout: float | None = None, default: bool = False
@@ -249,6 +382,8 @@ def select(
 
 @final
 class Select(Generic[_T_co]):
+    """A select built once and called many times.  A Send in it sends the same value each time."""
+
     @overload
     def __new__(cls, a: _Case[_A], /) -> Select[_A]: ...
     @overload
@@ -278,10 +413,16 @@ class Select(Generic[_T_co]):
 
 @final
 class Mutex:
-    def lock(self, timeout: float | None = None) -> bool: ...
-    def try_lock(self) -> bool: ...
-    def unlock(self) -> None: ...
-    def locked(self) -> bool: ...
+    """Go's sync.Mutex: no owner, not re-entrant; a waiter older than 1 ms is served next."""
+
+    def lock(self, timeout: float | None = None) -> bool:
+        """Wait until it is ours.  False if `timeout` seconds passed first."""
+    def try_lock(self) -> bool:
+        """Lock it if it is free."""
+    def unlock(self) -> None:
+        """Any goroutine or thread may. RuntimeError if it is not locked."""
+    def locked(self) -> bool:
+        """Whether somebody holds it now."""
     def __enter__(self) -> Mutex: ...
     def __exit__(
         self,
@@ -293,12 +434,21 @@ class Mutex:
 
 @final
 class Semaphore:
+    """A counting semaphore, first come, first served.
+
+    ValueError for a value below 0 or above 2**32 - 1.
+    """
+
     def __new__(cls, value: int = 1) -> Semaphore: ...
-    def acquire(self, timeout: float | None = None) -> bool: ...
-    def try_acquire(self) -> bool: ...
-    def release(self, n: int = 1) -> None: ...
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Take one unit, waiting for it.  False if `timeout` seconds passed first."""
+    def try_acquire(self) -> bool:
+        """Take one unit if there is one now."""
+    def release(self, n: int = 1) -> None:
+        """Give n units back; waiters get them first.  ValueError for n < 1."""
     @property
-    def value(self) -> int: ...
+    def value(self) -> int:
+        """Units left."""
     def __enter__(self) -> Semaphore: ...
     def __exit__(
         self,
@@ -310,26 +460,74 @@ class Semaphore:
 
 @final
 class WaitGroup:
-    def add(self, n: int = 1) -> None: ...
-    def done(self) -> None: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
-    def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]: ...
-    @property
-    def count(self) -> int: ...
+    """Go's sync.WaitGroup: waits for a number of goroutines to end."""
 
-def go(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]: ...
+    def add(self, n: int = 1) -> None:
+        """Raise the counter by n.  ValueError if it would become negative."""
+    def done(self) -> None:
+        """Add(-1)."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the counter is 0.  False if `timeout` seconds passed first."""
+    def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
+        """add(1) and go(); done() when it has ended, however it ends."""
+    @property
+    def count(self) -> int:
+        """The counter."""
+
+def go(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
+    """Start a goroutine that runs fn(*args, **kwargs), and return its handle.
+
+    It is runnable, not running, and has a copy of the caller's context. From any thread. TypeError
+    if fn cannot be called, MemoryError, TooManyThreads, RuntimeNotRunning.
+    """
+
 def lend(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
-def current() -> Goroutine[Any] | None: ...
-def gosched() -> None: ...
-def goexit() -> Any: ...
-def sleep(seconds: float, /) -> None: ...
-def goroutines() -> list[Goroutine[Any]]: ...  # all alive, by id
-def num_goroutine() -> int: ...
-def gomaxprocs(n: int | None = None, /) -> int: ...
-def lock_os_thread() -> None: ...
-def unlock_os_thread() -> None: ...
-def set_max_threads(n: int, /) -> int: ...  # returns the old limit
-def set_max_stack(nbytes: int, /) -> int: ...  # returns the old limit
+def current() -> Goroutine[Any] | None:
+    """The running goroutine, None in an ordinary thread."""
+
+def gosched() -> None:
+    """Let other goroutines run.  An ordinary thread gives the GIL away for a moment."""
+
+def goexit() -> Never:
+    """End the running goroutine: its `finally` blocks run, its result is None.
+
+    RuntimeError outside a goroutine.
+    """
+
+def sleep(seconds: float, /) -> None:
+    """Block for that long; 0 is gosched().  ValueError for negative seconds and NaN."""
+
+def goroutines() -> list[Goroutine[Any]]:
+    """All that are alive, by id."""
+
+def num_goroutine() -> int:
+    """Goroutines alive, native ones included."""
+
+def gomaxprocs(n: int | None = None) -> int:
+    """The number of Ps, and sets it to n (1 ...
+
+    256): how many native goroutines may run at once, the one thread that runs Python included.
+    Returns the old number.  Setting stops the world for a moment.
+    """
+
+def lock_os_thread() -> None:
+    """Go's LockOSThread: this goroutine runs on its present OS thread only, and no other runs
+    there.  The main goroutine of run() goes to the thread that called run().  Nests; nothing in
+    an ordinary thread.
+    """
+
+def unlock_os_thread() -> None:
+    """Undo one lock_os_thread()."""
+
+def set_max_threads(n: int, /) -> int:
+    """Limit the OS threads of the runtime (2 ... 10000); returns the old limit."""
+
+def set_max_stack(nbytes: int, /) -> int:
+    """Bytes of address space for each stack made from now on, 256 KiB ...
+
+    1 GiB; returns the old size.
+    """
+
 def stats() -> dict[str, int]: ...
 def timer_chan(seconds: float, period: float = 0.0, /) -> Chan[float]: ...
 def timer_reset(ch: Chan[float], seconds: float, period: float = 0.0, /) -> bool: ...

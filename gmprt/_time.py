@@ -26,7 +26,11 @@ _FOREVER = 9223372036.0
 
 def _delay(seconds: float) -> float:
     """Checked seconds from now."""
-    if math.isnan(seconds):  # TypeError for what is not a number
+    try:
+        no_time = math.isnan(seconds)
+    except TypeError:
+        raise TypeError(f"seconds must be a number, not {type(seconds).__name__}") from None
+    if no_time:
         raise ValueError("seconds must not be NaN")
     return min(max(seconds, 0.0), _FOREVER)
 
@@ -34,7 +38,7 @@ def _delay(seconds: float) -> float:
 def _period(seconds: float) -> float:
     """Checked seconds between two ticks."""
     if _delay(seconds) == 0.0:
-        raise ValueError("the interval of a ticker must be positive")
+        raise ValueError("seconds must be positive: the interval of a ticker")
     return max(_delay(seconds), 1e-9)  # the clock's unit: less would count as no period at all
 
 

@@ -155,6 +155,7 @@ class NativeChan:
 
     @property
     def capacity(self) -> int:
+        """Size of the buffer."""
         return int(lib.gm_chan_cap(self.ptr))
 
     @property

@@ -1272,8 +1272,8 @@ def test_num_goroutine_and_stats() -> None:
 def test_gomaxprocs() -> None:
     old = gmprt.gomaxprocs()
     assert gmprt.gomaxprocs(3) == old
-    assert gmprt.gomaxprocs(None) == 3
-    assert gmprt.gomaxprocs(2) == 3
+    assert gmprt.gomaxprocs(n=None) == 3
+    assert gmprt.gomaxprocs(n=2) == 3
     assert gmprt.stats().procs == 2
     for n in (0, -1, 10**6, 2**70):
         with pytest.raises((ValueError, OverflowError)):

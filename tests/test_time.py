@@ -239,10 +239,10 @@ def test_bad_times() -> None:
         lambda s: after_func(s, print),
     ]
     for make in makers:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="seconds"):
             make(math.nan)
         for garbage in ("1", None, [], 1j):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=f"^seconds .* not {type(garbage).__name__}$"):
                 make(garbage)
     assert timer.stop(), "still armed"
     for make in (tick, Ticker, ticker.reset):

@@ -421,14 +421,17 @@ static PyGetSetDef view_getset[] = {GETTERS, {NULL, NULL, NULL, NULL, NULL}};
 static PyMethodDef sendview_methods[] = {SEND_METHODS, CLOSE_METHOD, CLASS_GETITEM,
                                          {NULL, NULL, 0, NULL}};
 static PyMethodDef recvview_methods[] = {RECV_METHODS, CLASS_GETITEM, {NULL, NULL, 0, NULL}};
-#define VIEW_SLOTS(methods) \
-  {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, {Py_tp_clear, view_clear}, \
+#define VIEW_SLOTS(methods, doc) \
+  {Py_tp_doc, doc}, {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, {Py_tp_clear, view_clear}, \
       {Py_tp_methods, methods}, {Py_tp_getset, view_getset}, {Py_tp_repr, chan_repr}, \
       {Py_sq_length, chan_len}, {Py_nb_bool, chan_bool}, {Py_tp_richcompare, view_compare}, \
       {Py_tp_hash, view_hash}
-static PyType_Slot sendview_slots[] = {VIEW_SLOTS(sendview_methods), {0, NULL}};
-static PyType_Slot recvview_slots[] = {
-    VIEW_SLOTS(recvview_methods), {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, py_next}, {0, NULL}};
+static PyType_Slot sendview_slots[] = {VIEW_SLOTS(sendview_methods, "A channel, to send and to close only."),
+                                       {0, NULL}};
+static PyType_Slot recvview_slots[] = {VIEW_SLOTS(recvview_methods, "A channel, to receive only."),
+                                       {Py_tp_iter, PyObject_SelfIter},
+                                       {Py_tp_iternext, py_next},
+                                       {0, NULL}};
 #define VIEW_FLAGS \
   (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | \
    Py_TPFLAGS_DISALLOW_INSTANTIATION)

@@ -889,15 +889,14 @@ static PyObject *py_num_goroutine(PyObject *module, PyObject *Py_UNUSED(ignored)
   return PyLong_FromSsize_t(n);
 }
 
-static PyObject *py_gomaxprocs(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *py_gomaxprocs(PyObject *module, PyObject *args, PyObject *kwargs) {
   (void)module;
+  static char *names[] = {"n", NULL};
+  PyObject *number = Py_None;
   long n = 0;
-  if (nargs > 1) {
-    PyErr_SetString(PyExc_TypeError, "gomaxprocs(n=None)");
-    return NULL;
-  }
-  if (nargs == 1 && args[0] != Py_None) {
-    n = PyLong_AsLong(args[0]);
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:gomaxprocs", names, &number)) return NULL;
+  if (number != Py_None) {
+    n = PyLong_AsLong(number);
     if (n == -1 && PyErr_Occurred()) return NULL;
     if (n < 1 || n > MAX_PROCS) {
       PyErr_Format(PyExc_ValueError, "gomaxprocs must be between 1 and %d", MAX_PROCS);
@@ -932,8 +931,8 @@ PyMethodDef goroutine_functions[] = {
     {"goroutines", py_goroutines, METH_NOARGS, "goroutines()\n--\n\nAll that live, by id."},
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},
-    {"gomaxprocs", FN(py_gomaxprocs), METH_FASTCALL,
-     "gomaxprocs(n=None, /)\n--\n\nReturns the number of Ps, and changes it to n."},
+    {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
+     "gomaxprocs(n=None)\n--\n\nReturns the number of Ps, and changes it to n."},
     {"failures", FN(py_failures), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reporter", py_set_reporter, METH_O, NULL},
     {NULL, NULL, 0, NULL}};

@@ -26,7 +26,7 @@ limit=5400 # seconds for one suite
 # Not here: what only exercises the runtime below (channels' models, storms, the C tests), and real servers.
 differing=(
   affinity callbacks cli deadlock debug errqueue exit faults foreign fork goroutine handoff hook_child hook_file
-  hook_name hook_poll hook_sem hook_socket hook_time identity interpose locks memory preempt process run sync
+  hook_name hook_poll hook_sem hook_socket hook_time identity import interpose locks memory preempt process run sync
   time
 )
 

@@ -19,11 +19,13 @@ from gmprt import (
     Once,
     Recv,
     RecvChan,
+    RecvView,
     Select,
     Selected,
     Semaphore,
     Send,
     SendChan,
+    SendView,
     Stats,
     Ticker,
     Timer,
@@ -31,6 +33,7 @@ from gmprt import (
     after,
     after_func,
     go,
+    goexit,
     once_value,
     run,
     select,
@@ -86,6 +89,11 @@ async def awaiting(g: Goroutine[int]) -> None:
 def channels() -> None:
     ch: Chan[int] = Chan(3, name="numbers")
     assert_type(Chan[str](), Chan[str])
+    bare = Chan()
+    assert_type(bare, Chan[Any])
+    assert_type(bare.recv(), Any)
+    assert_type(bare.sender, SendView[Any])
+    assert_type(ch.receiver, RecvView[int])
     ch.send(1, timeout=0.5)
     ch.send("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(ch.recv(timeout=1), int)
@@ -146,10 +154,10 @@ def selecting(a: Chan[int], b: Chan[str], c: RecvChan[bytes], maybe: Chan[int] |
     chosen = select(a, b, default=True)
     index, value, ok = chosen
     assert_type(index, int)
-    assert_type(value, int | str)
+    assert_type(value, int | str | None)
     assert_type(ok, bool)
     assert_type(chosen.index, int)
-    assert_type(chosen.value, int | str)
+    assert_type(chosen.value, int | str | None)
     assert_type(chosen.get(a), int)
     assert_type(chosen.get(b.receiver), str)
 
@@ -163,6 +171,10 @@ def selecting_again(a: Chan[int], b: Chan[str]) -> None:
 
 def blocking_for_ever() -> int:
     select()
+
+
+def leaving() -> int:
+    goexit()
 
 
 def clocks() -> None:
@@ -201,6 +213,7 @@ def helpers() -> None:
     assert_type(stats(), Stats)
     assert_type(stats().parks, int)
     assert_type(gmprt.gomaxprocs(), int)
+    assert_type(gmprt.gomaxprocs(n=2), int)
     assert_type(gmprt.debug.dump_string(), str)
     assert_type(gmprt.debug.goroutines(), list[Goroutine[Any]])
     assert_type(gmprt.native.include_dir(), str)
