@@ -48,7 +48,7 @@ static void procs_afterfork(void) {
   sched.gomaxprocs = 0;
   sched.pidle = NULL;
   store_rlx(&sched.npidle, 0);
-  if (procresize(n) == 0) throw("no memory for the Ps of a forked child");
+  if (!procresize(n)) throw("no memory for the Ps of a forked child");
 }
 
 static void licence_afterfork(bool alive) {

@@ -773,7 +773,7 @@ bool schedinit(void) {
     sched.l.timers.lock.rank = rank_timers;
     store_rlx(&sched.l.timers.next, INT64_MAX);
     store_rlx(&sched.lastpoll, nanotime());
-    if (netpollinit() != 0 || procresize(gomaxprocs_default()) == 0) return false;
+    if (netpollinit() != 0 || !procresize(gomaxprocs_default())) return false;
     base = true;
   }
   if (!monitored) {

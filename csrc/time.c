@@ -103,22 +103,25 @@ static void heap_remove(timers *ts, int32_t i) {
 
 /* ---- operations ------------------------------------------------------------------------------------ */
 
-/* Promises room for one more timer. false: no memory. */
-bool timers_reserve(timers *ts) {
-  bool ok = true;
+/* Promises room for n more timers. false: no memory. */
+bool timers_reserve_many(timers *ts, int32_t n) {
   spin_lock(&ts->lock);
-  if (ts->len + ts->reserved == ts->cap) {
-    int32_t cap = ts->cap ? 2 * ts->cap : 64;
+  int64_t need = (int64_t)ts->len + ts->reserved + n, cap = ts->cap ? ts->cap : 64;
+  while (cap < need) cap *= 2;
+  bool ok = cap <= INT32_MAX;
+  if (ok && cap > ts->cap) {
     void *more = realloc(ts->heap, (size_t)cap * sizeof *ts->heap);
     if ((ok = more != NULL)) {
       ts->heap = more;
-      ts->cap = cap;
+      ts->cap = (int32_t)cap;
     }
   }
-  ts->reserved += ok;
+  if (ok) ts->reserved += n;
   spin_unlock(&ts->lock);
   return ok;
 }
+
+bool timers_reserve(timers *ts) { return timers_reserve_many(ts, 1); }
 
 void timers_unreserve(timers *ts) {
   spin_lock(&ts->lock);

@@ -908,7 +908,7 @@ static PyObject *py_gomaxprocs(PyObject *module, PyObject *args, PyObject *kwarg
   Py_BEGIN_ALLOW_THREADS /* nobody waits for the world with the GIL in hand */
   old = gomaxprocs_set((int32_t)n);
   Py_END_ALLOW_THREADS
-  return PyLong_FromLong(old);
+  return old < 0 ? PyErr_NoMemory() : PyLong_FromLong(old);
 }
 
 static PyObject *py_set_reporter(PyObject *module, PyObject *fn) {
@@ -932,7 +932,12 @@ PyMethodDef goroutine_functions[] = {
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},
     {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
-     "gomaxprocs(n=None)\n--\n\nReturns the number of Ps, and changes it to n."},
+     "gomaxprocs(n=None)
+--
+
+Returns the number of Ps, and changes it to n. Waits until the world has stopped.
+"
+     "ValueError: not 1 to 256. MemoryError: the number is what it was."},
     {"failures", FN(py_failures), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reporter", py_set_reporter, METH_O, NULL},
     {NULL, NULL, 0, NULL}};

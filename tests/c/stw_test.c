@@ -221,6 +221,41 @@ TEST(deadlines_outlive_their_p, .procs = "4") {
   CHECK_EQ(load_rlx(&ended), 100);
 }
 
+static int32_t napping(void) {
+  int32_t n = 0;
+  for (int i = 0; i < 4; i++) {
+    timers *ts = &sched.allp[i]->timers;
+    spin_lock(&ts->lock);
+    n += ts->len;
+    spin_unlock(&ts->lock);
+  }
+  return n;
+}
+
+/* No room for the timers of a P that would die: it lives on, and nobody oversleeps. */
+TEST(a_p_does_not_die_with_its_deadlines, .procs = "4") {
+  runtime_start();
+  _Atomic int ended = 0;
+  group g = {0};
+  timers *first = &sched.allp[0]->timers;
+  for (int i = 0; i < 100; i++) group_go(&g, long_nap, (void *)&ended);
+  while (napping() + load_rlx(&ended) < 100) os_usleep(100);
+  stoptheworld();
+  int32_t promised = INT32_MAX - first->len; /* as if all room there can be had been promised */
+  first->reserved += promised;
+  starttheworld();
+  CHECK_EQ(gomaxprocs_set(1), -1);
+  CHECK_EQ(gomaxprocs_set(0), 4);
+  stoptheworld();
+  first->reserved -= promised;
+  starttheworld();
+  CHECK_EQ(gomaxprocs_set(1), 4);
+  CHECK_EQ(first->reserved, 0);
+  for (int i = 1; i < 4; i++) CHECK_EQ(sched.allp[i]->timers.len, 0);
+  group_wait(&g);
+  CHECK_EQ(load_rlx(&ended), 100);
+}
+
 /* ---- how many -------------------------------------------------------------------------------------------------- */
 
 TEST(the_default_number_of_procs) {
