@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import signal
 import sys
 import threading
@@ -157,6 +158,8 @@ def test_several_at_once_leave_no_stack_behind(main: Callable[..., None] | None)
             for task in tasks:
                 error = task.exception()
                 assert error is None or (main is _failing and isinstance(error, LookupError))
+            ended(*tasks)  # their own stacks go, too
+        gc.collect()
 
     overlap(10)
     mappings, resident = _mappings(), _resident()
