@@ -143,7 +143,7 @@ G *gmake_big(size_t stack) {
 void gfree_big(G *gp) {
   goroutine_unframe(gp);
   stack_free_big(&gp->stk);
-  gp->stk = (stack){NULL, NULL};
+  gp->stk = (stack){0};
   bare_push(gp);
 }
 
@@ -310,7 +310,7 @@ void gtrim_drop(G *list) {
     link = list->schedlink;
     goroutine_unframe(list);
     stack_drop(&list->stk, GK_HOST);
-    list->stk = (stack){NULL, NULL};
+    list->stk = (stack){0};
     G *top = load_rlx(&sched.l.trimmed);
     do list->schedlink = top;
     while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, list));

@@ -146,7 +146,6 @@ static void say(const char *text) {
  * the runtime started: to the old handler, or to the default action when the instruction is retried. */
 static void sigfault(int sig, siginfo_t *info, void *context) {
   stack_verdict verdict = stack_fault((uintptr_t)info->si_addr);
-  if (verdict == STACK_GROWN) return; /* the instruction runs again */
   if (verdict == STACK_OVERFLOW) {
     M *m = getm();
     G *gp = m ? load_rlx(&m->curg) : NULL;
@@ -182,7 +181,7 @@ static void take_fault(int sig, struct sigaction *old) {
 }
 
 /* Now and then, by sysmon: somebody (faulthandler.enable) may have put his handler over ours, without
- * which a stack does not grow beyond its soft guard. */
+ * which an overflow is a mere segmentation fault. */
 void os_check_signals(void) {
   take_fault(SIGSEGV, &old_segv);
   take_fault(SIGBUS, &old_bus);

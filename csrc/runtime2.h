@@ -143,6 +143,7 @@ struct timers {
 typedef struct stack {
   char *lo; /* lowest usable byte (above the guard) */
   char *hi; /* T: the C stack starts here; what lies above belongs to the host */
+  size_t size; /* of the slot, guard included */
 } stack;
 
 struct G {
@@ -409,7 +410,7 @@ void stack_drop(stack *s, gkind kind);
 bool stack_alloc_big(size_t size, stack *out);
 void stack_free_big(stack *s);
 size_t stack_host_size(void);
-typedef enum { STACK_NOT, STACK_GROWN, STACK_OVERFLOW } stack_verdict;
+typedef enum { STACK_NOT, STACK_OVERFLOW } stack_verdict;
 stack_verdict stack_fault(uintptr_t addr);
 void stack_init(void);
 void stack_forklock(bool on);

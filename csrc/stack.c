@@ -12,11 +12,16 @@
  * for equal offsets in all slots would alias in the cache: over 1000 slots a chain of switches costs
  * 101 ns per hop uncoloured, 12 ns coloured.
  *
- * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no VMA is split.  Elsewhere mprotect, until
- * the kernel's limit of mappings refuses: then slots have no guard.
- * A guard needs a page-table page, 4 KiB, and so does the stack; they share one as long as both lie in the
- * same 2 MiB.  A larger slot therefore starts with a soft guard at the bottom of its topmost 2 MiB; the
- * first fault there moves it to the bottom of the slot (stack_fault), and the goroutine goes on.
+ * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no mapping is split.  Elsewhere, or if it is
+ * refused for this one page (memory that is locked), mprotect, which costs two mappings.  Of these the
+ * process may have 65530 (vm.max_map_count), and at the limit the program's own mmap and pthread_create
+ * fail; so at most half of them are spent on guards, and slots beyond have none.
+ * A guard needs a page-table page, 4 KiB, and so does the top of a stack; they share one if both lie in the
+ * same 2 MiB.  A slot larger than that therefore begins one page below a 2 MiB boundary: its guard shares
+ * the page with the top of the slot below, which was in use before it.  A guard, once there, stays where it
+ * is.  Rejected: a soft guard in the topmost 2 MiB, moved to the bottom by the handler of its first fault.
+ * A system call that meets it, in a buffer that no instruction has touched, faults not: it fails with
+ * EFAULT, or is cut short and loses what it has read.
  *
  * The stack of a native goroutine has its line coloured only: its slot is small.
  *
@@ -30,16 +35,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "runtime2.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
-#endif
-
-#ifndef MADV_GUARD_REMOVE
-#define MADV_GUARD_REMOVE 103
 #endif
 
 enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
@@ -66,10 +68,12 @@ static struct {
   } chunk[MAX_CHUNKS];
   _Atomic uint32_t nchunks;
   size_t native_size;
+  uint32_t most_split;      /* guards that may be mappings of their own */
+  _Atomic uint32_t nsplit;  /* guards that are */
+  _Atomic bool marked;      /* there are others */
 } depot = {.lock = {.rank = rank_stack}, .native_size = STACK_NATIVE};
 
 static bool limited; /* address space is scarce: see address_space_limited */
-static _Atomic int guard_mode = -1; /* 1: madvise, 0: mprotect */
 
 /* Address space is limited (RLIMIT_AS) or reserved memory is counted (overcommit mode 2). */
 static bool address_space_limited(void) {
@@ -81,10 +85,20 @@ static bool address_space_limited(void) {
   return mode == '2';
 }
 
+/* vm.max_map_count */
+static uint32_t mappings_allowed(void) {
+  FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+  unsigned n;
+  if (!f || fscanf(f, "%u", &n) != 1) n = 65530;
+  if (f) fclose(f);
+  return n;
+}
+
 size_t stack_host_size(void) { return depot.cls[GK_HOST].size; }
 
 void stack_init(void) {
   limited = address_space_limited();
+  depot.most_split = mappings_allowed() / 4;
   size_t colours = (size_t)STACK_COLOURS * PAGE;
   slotclass *h = &depot.cls[GK_HOST], *n = &depot.cls[GK_NATIVE];
   h->size = limited ? LIMITED_SLOT : host->stack_size;
@@ -97,20 +111,22 @@ void stack_init(void) {
 }
 
 const char *stack_guard_mode(void) {
-  int mode = load_rlx(&guard_mode);
-  return mode == 1 ? "MADV_GUARD_INSTALL" : mode == 0 ? "mprotect" : "none yet";
+  bool split = load_rlx(&depot.nsplit) > 0;
+  if (load_rlx(&depot.marked)) return split ? "MADV_GUARD_INSTALL, mprotect" : "MADV_GUARD_INSTALL";
+  return split ? "mprotect" : "none yet";
 }
 
-/* Where the guard of a fresh slot stands. */
-static char *first_guard(char *slot, size_t size) { return size > ALIGN ? slot + size - ALIGN : slot; }
-
+/* false: none to be had, see the head of the file.  errno is left alone. */
 static bool guard_install(char *page) {
-  if (load_rlx(&guard_mode) != 0 && madvise(page, PAGE, MADV_GUARD_INSTALL) == 0) {
-    store_rlx(&guard_mode, 1);
+  if (cpu_syscall(SYS_madvise, (long)page, PAGE, MADV_GUARD_INSTALL, 0, 0, 0) == 0) {
+    store_rlx(&depot.marked, true);
     return true;
   }
-  store_rlx(&guard_mode, 0);
-  return mprotect(page, PAGE, PROT_NONE) == 0;
+  if (xadd(&depot.nsplit, 1) < depot.most_split &&
+      cpu_syscall(SYS_mprotect, (long)page, PAGE, PROT_NONE, 0, 0, 0) == 0)
+    return true;
+  xadd(&depot.nsplit, (uint32_t)-1);
+  return false;
 }
 
 /* depot.lock held. */
@@ -125,8 +141,9 @@ static bool chunk_reserve(slotclass *c) {
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return false;
   char *lo = p;
-  if (extra) { /* 2 MiB alignment: whole page-table pages can be given back */
-    lo = (char *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
+  if (extra) { /* slots and page-table pages share their boundaries, but for the guards of large slots */
+    uintptr_t before = c->size > ALIGN ? PAGE : 0;
+    lo = (char *)((((uintptr_t)p + before + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1)) - before);
     if (lo > p) munmap(p, (size_t)(lo - p));
     char *end = p + want + extra;
     if (end > lo + want) munmap(lo + want, (size_t)(end - (lo + want)));
@@ -197,7 +214,7 @@ bool stack_promise(gkind kind) {
 bool stack_alloc(gkind kind, bool promised, stack *out) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
-  char *slot = NULL, *guard = NULL;
+  char *slot = NULL;
   bool fresh = false;
   if (promised) c->promised--;
   if (c->nfreed > 0) {
@@ -209,26 +226,17 @@ bool stack_alloc(gkind kind, bool promised, stack *out) {
   if (slot) {
     out->lo = slot + PAGE;
     out->hi = colour_top(c, kind, slot + c->size);
-    if (fresh) guard = first_guard(slot, c->size);
+    out->size = c->size;
   }
   unlock(&depot.lock);
-  if (guard) guard_install(guard); /* none to be had: see the head of the file */
+  if (fresh) guard_install(slot);
   return slot != NULL;
-}
-
-/* The size of the slot that s lies in; 0: not one of ours. */
-static size_t slot_size(const stack *s) {
-  uint32_t n = load_acq(&depot.nchunks);
-  for (uint32_t i = 0; i < n; i++)
-    if (s->lo > depot.chunk[i].lo && s->lo < depot.chunk[i].hi) return depot.chunk[i].slot;
-  return 0;
 }
 
 void stack_free(gkind kind, stack *s) {
   slotclass *c = &depot.cls[kind];
-  size_t size = slot_size(s);
   lock(&depot.lock);
-  if (size != c->size) { /* made before a resize: given up, its address space is all it costs */
+  if (s->size != c->size) { /* made before a resize: given up, its address space is all it costs */
     unlock(&depot.lock);
     return;
   }
@@ -246,8 +254,7 @@ void stack_free(gkind kind, stack *s) {
 
 /* Back to the depot, its pages to the kernel. The guard stays. */
 void stack_drop(stack *s, gkind kind) {
-  size_t size = slot_size(s);
-  if (size) madvise(s->lo - PAGE, size, MADV_DONTNEED);
+  madvise(s->lo - PAGE, s->size, MADV_DONTNEED);
   stack_free(kind, s);
 }
 
@@ -260,10 +267,11 @@ bool stack_alloc_big(size_t size, stack *out) {
   mprotect(p, PAGE, PROT_NONE);
   out->lo = p + PAGE;
   out->hi = p + size;
+  out->size = size;
   return true;
 }
 
-void stack_free_big(stack *s) { munmap(s->lo - PAGE, (size_t)(s->hi - s->lo) + PAGE); }
+void stack_free_big(stack *s) { munmap(s->lo - PAGE, s->size); }
 
 /* In the handler of SIGSEGV: what does a fault at addr mean? */
 stack_verdict stack_fault(uintptr_t addr) {
@@ -271,16 +279,7 @@ stack_verdict stack_fault(uintptr_t addr) {
   for (uint32_t i = 0; i < n; i++) {
     uintptr_t lo = (uintptr_t)depot.chunk[i].lo;
     if (addr < lo || addr >= (uintptr_t)depot.chunk[i].hi) continue;
-    size_t size = depot.chunk[i].slot, offset = (addr - lo) % size;
-    char *slot = (char *)(addr - offset), *soft = first_guard(slot, size);
-    if (soft > slot && addr - (uintptr_t)soft < PAGE) {
-      if (load_rlx(&guard_mode) == 1)
-        madvise(soft, PAGE, MADV_GUARD_REMOVE);
-      else
-        mprotect(soft, PAGE, PROT_READ | PROT_WRITE);
-      guard_install(slot);
-      return STACK_GROWN;
-    }
+    size_t offset = (addr - lo) % depot.chunk[i].slot;
     return offset < PAGE ? STACK_OVERFLOW : STACK_NOT;
   }
   return STACK_NOT;

@@ -1,7 +1,14 @@
 /* stack_test.c - slots: apart from each other, guarded below, deep enough, and used again. */
 #include "stubhost.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { N = 700, PAGE = 4096 };
@@ -105,6 +112,21 @@ TEST(an_old_slot_given_back_after_a_resize_stays_its_size) {
   check_apart(10);
 }
 
+/* A system call does not fault: what it meets must be there. */
+TEST(the_kernel_writes_where_nobody_has_been) {
+  stub_start();
+  int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  NEED(fd >= 0);
+  for (int kind = 0; kind < 2; kind++) {
+    for (int i = 0; i < 3; i++) NEED(stack_alloc((gkind)kind, false, &slots[i]));
+    for (int i = 0; i < 3; i++) {
+      size_t size = (size_t)(slots[i].hi - slots[i].lo);
+      CHECK_EQ(read(fd, slots[i].lo, size), (ssize_t)size);
+    }
+  }
+  close(fd);
+}
+
 TEST(a_big_stack_is_one_mapping) {
   stack s;
   NEED(stack_alloc_big(16 << 20, &s));
@@ -141,8 +163,8 @@ static void hosted_deep(void *arg) {
   deep(arg);
 }
 
-/* 3 MiB: past the soft guard at 2 MiB, which moves to the bottom. */
-TEST(a_large_slot_grows_past_its_soft_guard) {
+/* 3 MiB: more than one page-table page maps. */
+TEST(a_large_slot_is_as_deep_as_it_is_large) {
   stub_start();
   long bytes = 2900000;
   host_take();
@@ -150,6 +172,83 @@ TEST(a_large_slot_grows_past_its_soft_guard) {
   for (int i = 0; i < 10; i++) j[i] = hosted_go(hosted_deep, &bytes);
   for (int i = 0; i < 10; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
   host_drop();
+}
+
+/* From now on the process gets no guard by madvise. */
+static void refuse_markers(uint32_t error) {
+  enum { NR = 0, THIRD = 32 }; /* in struct seccomp_data; the low half of an argument, little-endian */
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, NR),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, THIRD),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 102, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {nelem(code), code};
+  NEED(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  NEED(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+}
+
+static _Atomic bool refused;
+static void hosted_deep_then(void *arg) {
+  while (!load_acq(&refused)) gosched();
+  deep(arg);
+}
+
+/* Guards of both kinds: each slot is as deep as before. */
+TEST(a_guard_refused_changes_no_other) {
+  stub_start();
+  long bytes = 2900000;
+  host_take();
+  job *j[20];
+  for (int i = 0; i < 10; i++) j[i] = hosted_go(hosted_deep_then, &bytes);
+  host_drop();
+  while (load_rlx(&counts.stack_slots) < 10) usleep(1000);
+  refuse_markers(ENOMEM);
+  store_rel(&refused, true);
+  host_take();
+  for (int i = 10; i < 20; i++) j[i] = hosted_go(hosted_deep_then, &bytes);
+  for (int i = 0; i < 20; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
+}
+
+static long number_in(const char *path) {
+  long n = -1;
+  FILE *f = fopen(path, "re");
+  if (f && fscanf(f, "%ld", &n) != 1) n = -1;
+  if (f) fclose(f);
+  return n;
+}
+
+static long mappings(void) {
+  long n = 0;
+  FILE *f = fopen("/proc/self/maps", "re");
+  NEED(f);
+  for (int c; (c = fgetc(f)) != EOF;) n += c == '\n';
+  fclose(f);
+  return n;
+}
+
+TEST(guards_leave_mappings_to_the_program) {
+  stub_start();
+  refuse_markers(EINVAL);
+  long most = number_in("/proc/sys/vm/max_map_count");
+  NEED(most > 0);
+  stack s, first;
+  NEED(stack_alloc(GK_NATIVE, false, &first));
+  for (long i = 0; i < most * 5 / 8; i++) {
+    NEED(stack_alloc(GK_NATIVE, false, &s));
+    if (i % 2) s.hi[-1] = 1;
+  }
+  CHECK(mappings() < most * 5 / 8);
+  CHECK(mappings() > most / 4);
+  for (int i = 0; i < 1000; i++) { /* neighbours of different kinds are not merged */
+    int rights = i % 2 ? PROT_READ : PROT_READ | PROT_WRITE;
+    NEED(mmap(NULL, PAGE, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+  }
+  CHECK_EQ(stack_fault((uintptr_t)first.lo - 1), STACK_OVERFLOW);
+  CHECK(strcmp(stack_guard_mode(), "mprotect") == 0);
 }
 
 CRASH(native_overflow) {
