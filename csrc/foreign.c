@@ -3,7 +3,7 @@
  * An ordinary OS thread (Python's main thread, a threading.Thread, a thread of a C library) that must
  * wait stands in the queue like a goroutine, as a G of kind GK_FOREIGN, and sleeps on that G's futex with
  * the host lock dropped.  The record belongs to the thread and goes to a free list when it ends; it is
- * never freed, since a late waker may still look at it.
+ * never freed, since a late waker may still look at it.  A thread whose end we cannot hear of gets none.
  *
  * futex: 1 armed, 2 fired.  The wait is opened by the thread itself under the object's lock: there is no
  * switch, so no lander.  Waker: claim, value, unlock, xchg(futex, 2), and a futex wake by address if it
@@ -25,8 +25,7 @@ static struct {
 
 static __thread G *tls_foreign __attribute__((tls_model("initial-exec")));
 
-static void foreign_exit(void *arg) {
-  G *gp = arg;
+static void foreign_free(G *gp) {
   lock(&fthreads.lock);
   store_rlx(&gp->status, Gdead);
   gp->schedlink = fthreads.free;
@@ -34,9 +33,17 @@ static void foreign_exit(void *arg) {
   unlock(&fthreads.lock);
 }
 
-static G *foreign_make(void) {
-  lock(&fthreads.lock);
+/* The destructor of a thread-local.  Destructors that run later may wait, too: with a new record, for this one may
+ * be another thread's by then.  (The C library goes round several times; a record made in the last is lost.) */
+static void foreign_exit(void *arg) {
+  tls_foreign = NULL;
+  foreign_free(arg);
+}
+
+/* lock held. */
+static G *foreign_take(void) {
   if (!fthreads.keyed) fthreads.keyed = pthread_key_create(&fthreads.key, foreign_exit) == 0;
+  if (!fthreads.keyed) return NULL;
   G *gp = fthreads.free;
   if (gp) {
     fthreads.free = gp->schedlink;
@@ -45,14 +52,23 @@ static G *foreign_make(void) {
     g_init_static(gp, GK_FOREIGN);
     if (fthreads.n < nelem(fthreads.all)) fthreads.all[fthreads.n++] = gp;
   }
-  unlock(&fthreads.lock);
-  if (!gp) return NULL;
-  store_rlx(&gp->status, Grunning);
-  pthread_setspecific(fthreads.key, gp);
   return gp;
 }
 
-/* The record of the calling thread, which is not an M. NULL: no memory. */
+static G *foreign_make(void) {
+  lock(&fthreads.lock);
+  G *gp = foreign_take();
+  unlock(&fthreads.lock);
+  if (!gp) return NULL;
+  if (pthread_setspecific(fthreads.key, gp) != 0) {
+    foreign_free(gp);
+    return NULL;
+  }
+  store_rlx(&gp->status, Grunning);
+  return gp;
+}
+
+/* The record of the calling thread, which is not an M. NULL: no memory, or no key for a thread-local. */
 G *foreign_g(void) {
   if (likely(tls_foreign != NULL)) return tls_foreign;
   return tls_foreign = foreign_make();

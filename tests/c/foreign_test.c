@@ -2,6 +2,8 @@
 #include "stubhost.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <semaphore.h>
 #include <signal.h>
 
 /* ---- senders and receivers with time-outs ---------------------------------------------------------------- */
@@ -275,4 +277,62 @@ TEST(a_hosted_goroutine_may_wait_for_a_native_channel, .procs = "12", .chaos = t
   host_drop();
   group_wait(&g);
   CHECK_EQ(from_native, 5);
+}
+
+/* ---- records --------------------------------------------------------------------------------------------- */
+
+static pthread_key_t late; /* its destructor runs after the runtime's own */
+static G *records[3];
+static sem_t ending, taken;
+
+static void late_wait(void *arg) {
+  (void)arg;
+  sem_post(&ending);
+  sem_wait(&taken);
+  records[0] = foreign_g();
+  CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_TIMEOUT);
+}
+
+static void *waits_in_a_destructor(void *arg) {
+  NEED(foreign_g());
+  NEED(pthread_key_create(&late, late_wait) == 0);
+  NEED(pthread_setspecific(late, &late) == 0);
+  return arg;
+}
+
+static void *takes_a_record(void *arg) {
+  *(G **)arg = foreign_g();
+  sem_post(&taken);
+  CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_TIMEOUT);
+  return NULL;
+}
+
+TEST(a_thread_that_waits_in_a_destructor_shares_no_record) {
+  chan = gm_chan_make(8, 0);
+  sem_init(&ending, 0, 0);
+  sem_init(&taken, 0, 0);
+  pthread_t first, second;
+  NEED(foreign_g());
+  pthread_create(&first, NULL, waits_in_a_destructor, NULL);
+  sem_wait(&ending);
+  pthread_create(&second, NULL, takes_a_record, &records[1]);
+  pthread_join(first, NULL);
+  pthread_join(second, NULL);
+  NEED(records[0] && records[1]);
+  CHECK(records[0] != records[1]);
+  pthread_create(&first, NULL, takes_a_record, &records[2]); /* both were given back */
+  pthread_join(first, NULL);
+  CHECK(records[2] == records[0] || records[2] == records[1]);
+}
+
+TEST(without_a_key_no_thread_waits_and_no_other_key_suffers) {
+  static pthread_key_t keys[PTHREAD_KEYS_MAX];
+  uintptr_t n = 0;
+  while (n < nelem(keys) && pthread_key_create(&keys[n], NULL) == 0) n++;
+  for (uintptr_t i = 0; i < n; i++) pthread_setspecific(keys[i], (void *)(i + 1));
+  chan = gm_chan_make(8, 0);
+  CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_NOMEM);
+  for (uintptr_t i = 0; i < n; i++) CHECK(pthread_getspecific(keys[i]) == (void *)(i + 1));
+  pthread_key_delete(keys[n - 1]);
+  CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_TIMEOUT);
 }
