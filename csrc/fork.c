@@ -55,12 +55,13 @@ static void licence_afterfork(bool alive) {
   L *l = &sched.l;
   memset(l->runq, 0, sizeof l->runq);
   l->runnext = l->ovhead = l->ovtail = l->gfree = l->gshell = NULL;
-  l->head = l->tail = l->novfl = l->ngfree = l->ngshell = l->nunits = l->npromised = 0;
+  l->head = l->tail = l->novfl = l->ngfree = l->nunits = l->npromised = 0;
   l->nlive = l->nunits = alive;
   store_rlx(&l->holder, (M *)NULL);
   store_rlx(&l->nqueued, 0);
   store_rlx(&l->inbox, (G *)NULL);
   store_rlx(&l->trimmed, (G *)NULL);
+  store_rlx(&l->cold, (G *)NULL);
   store_rlx(&l->trim, false);
   memset(&l->timers, 0, sizeof l->timers);
   l->timers.lock.rank = rank_timers;

@@ -214,6 +214,20 @@ void gfree_flush(P *pp) {
  * A unit is {sp, stk, host state}; it lies in a G, dead or alive, and moves by exchange.  A G without a
  * stack has a host state too, never used or exchanged, so there are as many states as Gs. */
 
+static void shell_push(L *l, G *gp) {
+  gp->schedlink = l->gshell;
+  l->gshell = gp;
+}
+
+static G *shell_pop(L *l) {
+  if (unlikely(!l->gshell && load_rlx(&l->trimmed))) l->gshell = xchg(&l->trimmed, NULL);
+  G *gp = l->gshell;
+  if (!gp) return NULL;
+  l->gshell = gp->schedlink;
+  gp->schedlink = NULL;
+  return gp;
+}
+
 /* A G for a new goroutine. NULL: no memory. */
 G *gfget_host(void) {
   L *l = &sched.l;
@@ -221,12 +235,7 @@ G *gfget_host(void) {
     if (!stack_promise(GK_HOST)) return NULL;
     l->npromised++;
   }
-  if (unlikely(!l->gshell && load_rlx(&l->trimmed)))
-    for (G *list = xchg(&l->trimmed, NULL), *link; list; list = link) {
-      link = list->schedlink;
-      gpush(&l->gshell, &l->ngshell, list);
-    }
-  G *gp = gpop(&l->gshell, &l->ngshell);
+  G *gp = shell_pop(l);
   if (!gp) gp = gpop(&l->gfree, &l->ngfree);
   if (!gp) {
     gp = galloc(GK_HOST);
@@ -270,7 +279,7 @@ void gbind(G *gp) {
   G *carrier = gpop(&l->gfree, &l->ngfree);
   if (carrier) {
     exchange(carrier, gp);
-    gpush(&l->gshell, &l->ngshell, carrier);
+    shell_push(l, carrier);
     return;
   }
   if (!stack_alloc(GK_HOST, true, &gp->stk)) throw("a promised stack is not there");
@@ -284,37 +293,48 @@ void gbind(G *gp) {
 void gpass(G *from, G *to) {
   exchange(from, to);
   sched.l.nlive--;
-  gpush(&sched.l.gshell, &sched.l.ngshell, from);
+  shell_push(&sched.l, from);
 }
 
 /* ---- giving memory back ---------------------------------------------------------------------------
  *
  * After a burst most stacks lie idle.  When the process has been idle for a while sysmon asks for them
- * (L.trim): the driver takes them out of the pool with the host lock held, and drops their pages
- * without it, for that costs microseconds each. */
+ * (L.trim): the driver cuts them off the pool, with the host lock held, in a time that does not depend on their
+ * number (L.cold).  To drop the pages costs microseconds each, half a second for 100 000: sysmon does it, which
+ * holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
+ * the next goroutine that needs a G.  A shell is in one of the lists, never in two. */
 
-G *gtrim_take(void) {
+void gtrim_take(void) {
   L *l = &sched.l;
-  G *list = NULL;
-  while (l->ngfree > GFREE_KEEP) {
-    G *gp = gpop(&l->gfree, &l->ngfree);
-    l->nunits--;
-    gp->schedlink = list;
-    list = gp;
-  }
-  return list;
+  if (l->ngfree <= GFREE_KEEP || load_rlx(&l->cold)) return;
+  G *last = l->gfree; /* the hottest stay */
+  for (uint32_t i = 1; i < GFREE_KEEP; i++) last = last->schedlink;
+  G *cold = last->schedlink;
+  last->schedlink = NULL;
+  l->nunits -= l->ngfree - GFREE_KEEP;
+  l->ngfree = GFREE_KEEP;
+  store_rel(&l->cold, cold);
+  sysmon_wake();
 }
 
-void gtrim_drop(G *list) {
-  for (G *link; list; list = link) {
-    link = list->schedlink;
-    goroutine_unframe(list);
-    stack_drop(&list->stk, GK_HOST);
-    list->stk = (stack){0};
-    G *top = load_rlx(&sched.l.trimmed);
-    do list->schedlink = top;
-    while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, list));
+static void gtrim_drop(G *gp) {
+  goroutine_unframe(gp);
+  stack_drop(&gp->stk, GK_HOST);
+  gp->stk = (stack){0};
+  G *top = load_rlx(&sched.l.trimmed);
+  do gp->schedlink = top;
+  while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, gp));
+}
+
+/* sysmon: some of what is cold.  Only it takes from the list, and only an empty one is filled. */
+void gtrim_some(void) {
+  G *gp = load_acq(&sched.l.cold);
+  for (int i = 0; gp && i < TRIM_BATCH; i++) {
+    G *link = gp->schedlink;
+    gtrim_drop(gp);
+    gp = link;
   }
+  store_rel(&sched.l.cold, gp);
 }
 
 /* Around fork: see fork.c. */

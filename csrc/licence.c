@@ -177,13 +177,12 @@ G *lget(M *m) {
 /* The end of a drive: the host lock is held, the base state current. */
 static void lrelease(M *m) {
   L *l = lpp();
-  G *trimmed = load_rlx(&l->trim) && xchg(&l->trim, false) ? gtrim_take() : NULL;
+  if (load_rlx(&l->trim) && xchg(&l->trim, false)) gtrim_take();
   store_rlx(&l->idle_units, l->ngfree);
   host->detach(m); /* may wait until a thread that asked for the lock has it: HOST, licence still ours */
   cas(&l->holder, m, (M *)NULL);
   m->hostmode = false;
   fence();
-  gtrim_drop(trimmed);
   if (pin(m)) {
     m->p->hostfirst = false; /* the look that follows is findrunnable's */
     m->p->nativefirst = true; /* also in the global queue: the turn may have ended for what lies there */

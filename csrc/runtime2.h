@@ -302,7 +302,7 @@ typedef struct L {
   int64_t turnstart;
   G *gfree;  /* dead Gs with a stack, hottest first */
   G *gshell; /* dead Gs without */
-  uint32_t ngfree, ngshell;
+  uint32_t ngfree;
   uint32_t nlive;     /* goroutines */
   uint32_t nunits;    /* stacks made, in use or in gfree */
   uint32_t npromised; /* stacks promised beyond: nunits + npromised >= nlive */
@@ -315,6 +315,7 @@ typedef struct L {
   _Atomic bool expired;
   _Atomic uint32_t idle_units; /* ngfree when L was last released */
   _Atomic bool trim;           /* sysmon: give most of them back */
+  _Atomic(G *) cold;           /* those given back: driver fills it when empty, sysmon empties it */
   _Atomic(G *) trimmed;        /* their Gs, shells now: stack by schedlink */
   _Atomic(G *) inbox __attribute__((aligned(64))); /* pushed without the host lock: stack by schedlink */
   timers timers;
@@ -394,8 +395,8 @@ void gfree_big(G *gp);
 void gfput_host(G *gp);
 void gbind(G *gp);
 void gpass(G *from, G *to);
-G *gtrim_take(void);
-void gtrim_drop(G *list);
+void gtrim_take(void);
+void gtrim_some(void);
 void goroutine_unframe(G *gp);
 void gfree_flush(P *pp);
 G *allg_next(uint32_t *cursor);

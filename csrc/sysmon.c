@@ -202,6 +202,7 @@ static void errands(int64_t now, int64_t *reaped) {
     if (behind() || poller_missing()) wakep();
   }
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
+  if (load_rlx(&sched.l.cold)) gtrim_some();
   if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
     *reaped = now;
     mreap_idle(now);
@@ -226,7 +227,7 @@ static void deep_sleep(void) {
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
-  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq))
+  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.l.cold))
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */

@@ -501,3 +501,47 @@ TEST(no_state_for_a_goroutine) {
   CHECK_EQ(load_rlx(&ended), 1);
   host_drop();
 }
+
+/* ---- stacks given back ------------------------------------------------------------------------------------- */
+
+enum { BURST = 10000 };
+
+static _Atomic bool full;
+static void one_of_many(void *arg) {
+  (void)arg;
+  while (!load_acq(&full)) timesleep(1000000);
+}
+
+static void burst(void) {
+  static job *j[BURST];
+  host_take();
+  for (int i = 0; i < BURST; i++) j[i] = hosted_go(one_of_many, NULL);
+  host_drop();
+  while (load_rlx(&counts.stack_slots) < BURST) usleep(1000);
+  store_rel(&full, true);
+  host_take();
+  for (int i = 0; i < BURST; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
+}
+
+static void short_job(void *arg) { (void)arg; }
+
+/* To give pages back takes long, and the only P is not kept for it. */
+TEST(work_goes_on_while_stacks_are_given_back, .procs = "1", .seconds = 60) {
+  stub_start();
+  burst();
+  store_rel(&sched.l.trim, true);
+  int between = 0;
+  do {
+    host_take();
+    CHECK_EQ(hosted_join(hosted_go(short_job, NULL)), WAKE_OK);
+    host_drop();
+    between += load_acq(&sched.l.cold) != NULL;
+  } while (load_acq(&sched.l.trim) || load_acq(&sched.l.cold));
+  CHECK(between > 1);
+  host_take();
+  CHECK(sched.l.nunits <= GFREE_KEEP + 10);
+  G *list = load_acq(&sched.l.trimmed) ? load_acq(&sched.l.trimmed) : sched.l.gshell;
+  CHECK(list && !list->sp && !list->stk.lo);
+  host_drop();
+}
