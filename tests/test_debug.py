@@ -180,10 +180,10 @@ def runs():
     while True: pass
 def sleeps(): gmprt.sleep(1000)
 def main():
-    gmprt.go(waits, gmprt.Chan()).name = "waiter"
-    gmprt.go(sleeps)
-    gmprt.go(blocks)
-    gmprt.sleep(0.05)
+    kept = [gmprt.go(waits, gmprt.Chan()), gmprt.go(sleeps), gmprt.go(blocks)]
+    kept[0].name = "waiter"
+    while [g.state for g in kept] != ["waiting", "waiting", "syscall"]:
+        gmprt.sleep(0.001)
     {}
 gmprt.run(main)
 """

@@ -170,7 +170,8 @@ def test_printed_once_with_its_origin() -> None:
             gmprt.go(fail)
         def main():
             start()
-            gmprt.sleep(0.01)
+            while gmprt.num_goroutine() > 1:
+                gmprt.sleep(0.001)
         gmprt.run(main)
         print("went on")
     """
@@ -211,7 +212,8 @@ def test_kept_handles_of_a_failed_run() -> None:
             raise LookupError("never asked")
         def main():
             kept.append(gmprt.go(fail))
-            gmprt.sleep(0.01)
+            while not kept[0].done():
+                gmprt.sleep(0.001)
         gmprt.run(main)
     """
     assert run_child(code).stderr.count("LookupError: never asked") == 1
@@ -225,7 +227,8 @@ def test_a_hook_that_fails_hides_nothing() -> None:
         gmprt.excepthook = hook
         def main():
             gmprt.go(lambda: {}["lost"])
-            gmprt.sleep(0.01)
+            while gmprt.num_goroutine() > 1:
+                gmprt.sleep(0.001)
         gmprt.run(main)
         print("went on")
     """
@@ -241,7 +244,8 @@ def test_no_stderr() -> None:
         sys.stderr = None
         def main():
             gmprt.go(lambda: 1 / 0)
-            gmprt.sleep(0.01)
+            while gmprt.num_goroutine() > 1:
+                gmprt.sleep(0.001)
         gmprt.run(main)
         print("went on")
     """
@@ -255,7 +259,8 @@ def test_the_name_is_printed() -> None:
             g = gmprt.go(lambda: 1 / 0)
             g.name = "divider"
             del g
-            gmprt.sleep(0.01)
+            while gmprt.num_goroutine() > 1:
+                gmprt.sleep(0.001)
         gmprt.run(main)
     """
     assert "(divider)" in run_child(code).stderr

@@ -23,9 +23,9 @@ def test_parked_goroutines_are_cancelled(status: int) -> None:
             except gmprt.Cancelled as error:
                 sys.stdout.write(f"{{i}} {{error.reason}}\\n")  # in one piece: print makes two
                 raise
-        for i in range(3):
-            gmprt.go(child, i)
-        gmprt.sleep(0.01)
+        kept = [gmprt.go(child, i) for i in range(3)]
+        while any(g.state != "waiting" for g in kept):
+            gmprt.sleep(0.001)
         sys.exit({status})
     """
     begun = time.monotonic()
@@ -82,8 +82,9 @@ def test_a_finally_that_parks_is_waited_for() -> None:
             finally:
                 gmprt.sleep(0.3)
                 print("cleaned up")
-        gmprt.go(child)
-        gmprt.sleep(0.01)
+        g = gmprt.go(child)
+        while g.state != "waiting":
+            gmprt.sleep(0.001)
     """
     done = run_child(code)
     assert (done.stdout, done.stderr) == ("cleaned up\n", "")
@@ -291,7 +292,8 @@ def test_destructors_during_exit() -> None:
             gmprt.Chan().recv()
         gmprt.go(child, Noisy("in a frame"))
         g = gmprt.go(Noisy, "a result")
-        gmprt.sleep(0.01)
+        while not g.done():
+            gmprt.sleep(0.001)
     """
     done = run_child(code)
     assert sorted(done.stdout.splitlines()) == ["a result", "in a channel", "in a frame"]
@@ -346,8 +348,9 @@ def test_what_was_printed_is_flushed() -> None:
                 gmprt.Chan().recv()
             finally:
                 print("finally")
-        gmprt.go(child)
-        gmprt.sleep(0.01)
+        g = gmprt.go(child)
+        while g.state != "waiting":
+            gmprt.sleep(0.001)
         print("main")
     """
     assert run_child(code, env={"PYTHONUNBUFFERED": ""}).stdout == "main\nfinally\n"

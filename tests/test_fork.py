@@ -56,9 +56,10 @@ def test_from_the_main_thread_with_goroutines(procs: str) -> None:
     body = """
 gate = gmprt.Chan()
 parked = [gmprt.go(gate.recv) for _ in range(10)]
-blocked = gmprt.go(time.sleep, 0.2)
+blocked = gmprt.go(time.sleep, 1000)
 done = gmprt.go(int, "7")
-gmprt.sleep(0.02)
+while not done.done() or any(g.state != "waiting" for g in [*parked, blocked]):
+    gmprt.sleep(0.001)
 
 def child():
     assert gmprt.num_goroutine() == 0
@@ -87,7 +88,7 @@ print(fork(child))
 for i in range(10):
     gate.send(i)
 assert sorted(g.result() for g in parked) == list(range(10))
-blocked.join()
+assert blocked.cancel() and blocked.join(20)
 """
     check("0\n", body, env={"GOMAXPROCS": procs})
 

@@ -144,13 +144,14 @@ def test_others_go_on_while_one_blocks(kind: str, n: int) -> None:
 
 @pytest.mark.parametrize("kind", list(BLOCKERS))
 def test_many_block_side_by_side(kind: str) -> None:
-    """Twenty times 0.1 s one after the other would be 2 s."""
+    """A hundred times 0.1 s one after the other would be 10 s."""
     begun = time.monotonic()
-    goroutines = [go(BLOCKERS[kind]) for _ in range(20)]
+    processes = kind == "subprocess"  # starting these is work
+    goroutines = [go(BLOCKERS[kind]) for _ in range(20 if processes else 100)]
     ended(*goroutines)
     assert all(g.exception() is None for g in goroutines)
-    if kind != "subprocess":  # starting processes is work
-        assert time.monotonic() - begun < 1.5
+    if not processes:
+        assert time.monotonic() - begun < 7
 
 
 def test_main_blocks_and_the_others_go_on() -> None:

@@ -422,15 +422,20 @@ def test_an_event_loop_in_run() -> None:
 def test_the_others_go_on_beside_an_event_loop() -> None:
     gmprt.gomaxprocs(1)
 
-    def main() -> int:
-        count = 0
-        loop = go(asyncio.run, asyncio.sleep(0.2))
-        while not loop.join(0):
-            gmprt.sleep(0.001)
-            count += 1
-        return count
+    async def until(enough: list[int]) -> None:
+        while not enough:
+            await asyncio.sleep(0.01)
 
-    assert gmprt.run(main) > 20
+    def main() -> None:
+        enough: list[int] = []
+        loop = go(asyncio.run, until(enough))
+        for _ in range(20):
+            gmprt.sleep(0.001)
+        assert not loop.join(0)
+        enough.append(1)
+        loop.result(PATIENCE)
+
+    gmprt.run(main)
 
 
 def test_a_descriptor_is_gone_when_the_time_is_up() -> None:

@@ -624,9 +624,9 @@ def test_py_spy_sees_goroutines() -> None:
             ch.recv()
         def main():
             ch = gmprt.Chan()
-            for _ in range(3):
-                gmprt.go(parks_here, ch)
-            gmprt.sleep(0.01)
+            kept = [gmprt.go(parks_here, ch) for _ in range(3)]
+            while any(g.state != "waiting" for g in kept):
+                gmprt.sleep(0.001)
             print("ready")
             gmprt.sleep(60)
         gmprt.run(main)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import shlex
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -80,6 +83,13 @@ def tcp_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
         server.listen()
         a = stack.enter_context(socket.create_connection(server.getsockname()))
         return a, stack.enter_context(server.accept()[0])
+
+
+def unread(s: socket.socket) -> int:
+    """Bytes that have come and that nobody has taken."""
+    number = array.array("i", [0])
+    fcntl.ioctl(s, termios.FIONREAD, number)
+    return number[0]
 
 
 def reset(s: socket.socket) -> None:
@@ -188,7 +198,7 @@ def test_errno_of_a_second_call_on_another_thread() -> None:
 
         def wake() -> None:
             b.send(b"first")
-            gmprt.sleep(0.01)
+            eventually(lambda: unread(a) == 0, "the first call's return")
             reset(b)
 
         return lambda: lib.probe_recv_twice(a.fileno(), buffer, 100), wake

@@ -150,12 +150,12 @@ def test_blocking_in_c(probe: Probe, procs: int) -> None:
     out = int_chan(20)
     begun = time.monotonic()
     for _ in range(20):
-        probe.go("block", out=out, n=100_000)
+        probe.go("block", out=out, n=1_000_000)
     turns = 0
     while len(out) < 20:
         gmprt.sleep(0.001)
         turns += 1
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10, "one after the other would be 20 s"
     assert turns > 10
     assert len({out.recv() for _ in range(20)}) == 20, "ids are unique"
 

@@ -286,28 +286,29 @@ def test_lock_os_thread_in_a_goroutine(procs: int) -> None:
 
 def test_leftovers_are_cancelled_and_waited_for() -> None:
     log: list[str] = []
+    cleanup = gmprt.Mutex()
 
     def child() -> None:
         try:
-            go(grandchild)
+            parked(go(grandchild), "sleep")
+            cleanup.lock()
             Chan().recv()
         except gmprt.Cancelled as error:
             log.append(str(error.reason))
             raise
         finally:
-            gmprt.sleep(0.01)
             log.append("child")
+            cleanup.unlock()
 
     def grandchild() -> None:
         try:
             gmprt.sleep(1000)
         finally:
-            gmprt.sleep(0.02)
+            cleanup.lock()  # waits for the child's
             log.append("grandchild")
 
     def main() -> str:
-        go(child)
-        gmprt.sleep(0.005)
+        parked(go(child), "chan receive")
         return "result"
 
     assert run(main) == "result"
@@ -341,8 +342,7 @@ def test_leftovers_of_a_failed_main() -> None:
             log.append("cleaned up")
 
     def main() -> None:
-        go(child)
-        gmprt.sleep(0.002)
+        parked(go(child))
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -366,8 +366,7 @@ def test_leftovers_started_while_it_ends() -> None:
             go(last)
 
     def main() -> None:
-        go(child)
-        gmprt.sleep(0.002)
+        parked(go(child))
 
     run(main)
     assert log == ["last"]
@@ -545,9 +544,9 @@ def test_ctrl_c_is_for_main_alone() -> None:
                 log.append(type(error).__name__)
                 raise
         def main():
-            for i in range(5):
-                gmprt.go(child, i)
-            gmprt.sleep(0.01)
+            kept = [gmprt.go(child, i) for i in range(5)]
+            while any(g.state != "waiting" for g in kept):
+                gmprt.sleep(0.001)
             print("ready")
             gmprt.Chan().recv()
         try:
