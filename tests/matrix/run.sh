@@ -18,7 +18,6 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 source=$PWD
-roots=${GMPRT_MATRIX_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/gmprt-matrix}
 jobs=${JOBS:-2}
 limit=5400 # seconds for one suite
 
@@ -58,79 +57,9 @@ if [ -z "$full" ]; then
   done
 fi
 
-# ---- the machine's settings ------------------------------------------------------------------------------
-
-certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
-pip_files=(/etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf")
-settings=(TERM=dumb DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore)
-while IFS= read -r -d '' variable; do
-  case $variable in PIP_* | *_proxy=* | *_PROXY=* | SSL_CERT_FILE=*) settings+=("$variable") ;; esac
-done < <(env -0)
-
-# Folders that pip's settings name: packages that lie on this machine.
-pip_folders() {
-  { cat "${pip_files[@]}" 2>/dev/null; printf '%s\n' "${settings[@]}"; } | grep -oE '(file://)?/[^][:space:]=,"]+' |
-    sed -e 's,^file://,,' -e 's,/simple/*$,,' | sort -u | while read -r folder; do
-    [ -d "$folder" ] && [ "$folder" != / ] && echo "$folder"
-  done
-}
-
-copy_settings() {
-  local root=$1 file
-  mkdir -p "$root/etc/ssl/certs" "$root$(dirname "$certificates")" "$root/root/.config/pip"
-  if [ -e "$certificates" ]; then
-    cp "$certificates" "$root$certificates"
-    cp "$certificates" "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null
-  fi
-  for file in "${pip_files[@]}"; do
-    [ ! -e "$file" ] || cp "$file" "$root${file/#$HOME//root}"
-  done
-  { apt-config dump Acquire | grep -v IndexTargets; echo 'APT::Get::Assume-Yes "true";'; } >"$root/etc/apt/apt.conf.d/99matrix"
-  cp /etc/resolv.conf "$root/etc/resolv.conf"
-  rm -f "$root/etc/hosts"
-}
-
-# ---- roots -----------------------------------------------------------------------------------------------
-
-# Runs a command line in a root, with the file systems that a running system has; they go when it ends.
-inside() {
-  local root=$1 folder
-  while read -r folder; do mkdir -p "$root$folder"; done < <(pip_folders)
-  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${settings[@]}" \
-    unshare --mount --pid --fork --kill-child bash -c '
-      root=$1 command=$2
-      shift 2
-      mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" || exit 1
-      for folder; do mount --bind "$folder" "$root$folder" || exit 1; done
-      exec chroot "$root" bash -c "$command"' \
-    bash "$root" "$2" $(pip_folders)
-}
-
-make_root() {
-  local name=$1 root=$roots/$1 install=$packages
-  [[ $name == *-dbg ]] && install+=" python3-dbg"
-  [ "$(cat "$root/made" 2>/dev/null)" = "$install" ] && return 0
-  rm -rf --one-file-system "$root"
-  mkdir -p "$roots/archives" &&
-    debootstrap --variant=minbase --cache-dir="$roots/archives" "${name%-dbg}" "$root" &&
-    copy_settings "$root" && inside "$root" "apt-get update && $install" && inside "$root" "apt-get clean" &&
-    echo "$install" >"$root/made"
-}
+. tests/matrix/roots.sh
 
 # ---- one interpreter -------------------------------------------------------------------------------------
-
-# The interpreter of a minor version on this machine.
-find_python() {
-  local version=$1 candidate
-  for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python \
-    "$HOME"/.local/share/uv/python/cpython-"$version".*/bin/python3 "$(command -v "python$version" 2>/dev/null)"; do
-    [ -x "$candidate" ] || continue
-    "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null || continue
-    echo "$candidate"
-    return 0
-  done
-  return 1
-}
 
 unpack() {
   rm -rf "$1" && mkdir -p "$1" && tar -x -z -C "$1" --strip-components=1 -f "$work"/gmprt-*.tar.gz
@@ -151,8 +80,9 @@ follow() {
       env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
       ;;
     *)
-      make_root "$name" >"$work/$name.made" 2>&1 || { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
-      copy_settings "$roots/$name"
+      local install=$packages
+      [[ $name == *-dbg ]] && install+=" python3-dbg"
+      make_root "$name" "${name%-dbg}" "$install" >"$work/$name.made" 2>&1 || { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
       unpack "$roots/$name/home/newcomer"
       python=python3
       [[ $name == *-dbg ]] && python=python3-dbg
@@ -186,9 +116,7 @@ if [ ${#names[@]} = 0 ]; then
   names=(bookworm bookworm-dbg trixie trixie-dbg)
   for version in 3.11 3.12 3.13; do find_python $version >/dev/null && names+=("$version"); done
 fi
-missing=
-[ "$(id -u)" = 0 ] || missing="only root can"
-command -v debootstrap >/dev/null || missing="debootstrap is missing"
+missing=$(why_no_roots)
 chosen=()
 for name in "${names[@]}"; do
   case $name in

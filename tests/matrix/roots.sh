@@ -1,0 +1,91 @@
+# roots.sh - minimal Debian systems in folders of this machine, for run.sh and tools/wheels.sh to source.
+#
+# Of the machine a root sees the certificates, the settings of pip and apt, and the name server.  It has no locale, no
+# /etc/hosts, and of packages only what is asked for.
+
+roots=${GMPRT_MATRIX_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/gmprt-matrix}
+
+why_no_roots() {
+  [ "$(id -u)" = 0 ] || echo "only root can"
+  command -v debootstrap >/dev/null || echo "debootstrap is missing"
+}
+
+# ---- the machine's settings ------------------------------------------------------------------------------
+
+certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+pip_files=(/etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf")
+settings=(TERM=dumb DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore)
+while IFS= read -r -d '' variable; do
+  case $variable in PIP_* | *_proxy=* | *_PROXY=* | SSL_CERT_FILE=*) settings+=("$variable") ;; esac
+done < <(env -0)
+
+# Folders that pip's settings name: packages that lie on this machine.
+pip_folders() {
+  { cat "${pip_files[@]}" 2>/dev/null; printf '%s\n' "${settings[@]}"; } | grep -oE '(file://)?/[^][:space:]=,"]+' |
+    sed -e 's,^file://,,' -e 's,/simple/*$,,' | sort -u | while read -r folder; do
+    [ -d "$folder" ] && [ "$folder" != / ] && echo "$folder"
+  done
+}
+
+copy_settings() {
+  local root=$1 file
+  mkdir -p "$root/etc/ssl/certs" "$root$(dirname "$certificates")" "$root/root/.config/pip"
+  if [ -e "$certificates" ]; then
+    cp "$certificates" "$root$certificates"
+    cp "$certificates" "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null
+  fi
+  for file in "${pip_files[@]}"; do
+    [ ! -e "$file" ] || cp "$file" "$root${file/#$HOME//root}"
+  done
+  { apt-config dump Acquire | grep -v IndexTargets; echo 'APT::Get::Assume-Yes "true";'; } >"$root/etc/apt/apt.conf.d/99matrix"
+  cp /etc/resolv.conf "$root/etc/resolv.conf"
+  rm -f "$root/etc/hosts"
+}
+
+# ---- roots -----------------------------------------------------------------------------------------------
+
+# inside ROOT COMMAND [FOLDER ...]: runs a command line in a root, with the file systems that a running system has
+# and folders of this machine; all that goes when it ends.
+inside() {
+  local root=$1 command=$2 folder folders=()
+  shift 2
+  while read -r folder; do folders+=("$folder"); done < <(pip_folders; [ $# = 0 ] || printf '%s\n' "$@")
+  for folder in "${folders[@]}"; do mkdir -p "$root$folder"; done
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${settings[@]}" \
+    unshare --mount --pid --fork --kill-child bash -c '
+      root=$1 command=$2
+      shift 2
+      mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" || exit 1
+      for folder; do mount --bind "$folder" "$root$folder" || exit 1; done
+      exec chroot "$root" bash -c "$command"' \
+    bash "$root" "$command" "${folders[@]}"
+}
+
+# make_root NAME SUITE INSTALL: a minimal Debian, and what the command line INSTALL adds to it.
+make_root() {
+  local root=$roots/$1 suite=$2 install=$3
+  if [ "$(cat "$root/made" 2>/dev/null)" = "$install" ]; then
+    copy_settings "$root"
+    return 0
+  fi
+  rm -rf --one-file-system "$root"
+  mkdir -p "$roots/archives" &&
+    debootstrap --variant=minbase --cache-dir="$roots/archives" "$suite" "$root" &&
+    copy_settings "$root" && inside "$root" "apt-get update && $install && apt-get clean" &&
+    copy_settings "$root" && echo "$install" >"$root/made"
+}
+
+# ---- interpreters ----------------------------------------------------------------------------------------
+
+# The interpreter of a minor version on this machine.
+find_python() {
+  local version=$1 candidate
+  for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python \
+    "$HOME"/.local/share/uv/python/cpython-"$version".*/bin/python3 "$(command -v "python$version" 2>/dev/null)"; do
+    [ -x "$candidate" ] || continue
+    "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null || continue
+    echo "$candidate"
+    return 0
+  done
+  return 1
+}

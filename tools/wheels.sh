@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# wheels.sh - wheels for others to install, from the source archive, for every interpreter that is found here.
+#
+#   tools/wheels.sh [OUT]
+#
+# OUT (dist/) gets the source archive, and for each of 3.11, 3.12 and 3.13 a manylinux wheel and beside it the debug
+# symbols of its extension (NAME.debug: gdb finds it next to the .so, or in a folder of debug-file-directory).
+# Each wheel must not need libpython, must be of a manylinux no newer than Debian 12's, and must install and run the
+# demo in a root without a compiler.  Needs root and debootstrap (apt-get), patchelf, binutils and a C compiler.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source=$PWD
+out=$(realpath -m "${1:-dist}")
+newest=36 # glibc's minor version in Debian 12
+. tests/matrix/roots.sh
+
+missing=$(why_no_roots)
+for program in patchelf objcopy gcc; do command -v $program >/dev/null || missing+=" $program is missing"; done
+[ -z "$missing" ] || { echo "wheels.sh: $missing" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+
+python3 -m venv "$work/tools"
+"$work/tools/bin/pip" install -q setuptools cffi wheel auditwheel
+export PATH=$PATH:$work/tools/bin # auditwheel, wheel; after the interpreters, which this one is none of
+
+# What is tracked, and nothing that a build has left.
+mkdir "$work/tree"
+git ls-files -z | tar -c --null -T - | tar -x -C "$work/tree"
+(cd "$work/tree" && "$work/tools/bin/python" -c "from setuptools.build_meta import build_sdist; build_sdist('$out')") >"$work/log" 2>&1 ||
+  { cat "$work/log"; exit 1; }
+archive=$(ls -t "$out"/gmprt-*.tar.gz | head -n 1)
+
+# The extension without its debug symbols, these beside the wheel.
+strip_wheel() {
+  local wheel=$1 folder=$work/unpacked extension
+  rm -rf "$folder"
+  "$work/tools/bin/wheel" unpack -q -d "$folder" "$wheel" 2>/dev/null || "$work/tools/bin/wheel" unpack -d "$folder" "$wheel" >/dev/null
+  extension=$(echo "$folder"/*/gmprt/_native.*.so)
+  if readelf -d "$extension" | grep -F NEEDED | grep -F libpython; then
+    echo "needs libpython, which many an interpreter has not" >&2
+    return 1
+  fi
+  local symbols
+  symbols=$out/$(basename "$extension").debug
+  objcopy --only-keep-debug --compress-debug-sections "$extension" "$symbols"
+  objcopy --strip-unneeded --add-gnu-debuglink="$symbols" "$extension"
+  "$work/tools/bin/wheel" pack -d "$work/stripped" "$folder"/* >/dev/null
+}
+
+# In a root that has an interpreter and no compiler.
+check() {
+  local version=$1 wheel=$2 python=$3 root=$roots/wheels folders=()
+  make_root wheels bookworm "apt-get install python3 python3-venv" >"$work/root.log" 2>&1 || { tail "$work/root.log"; return 1; }
+  if [ "$version" = 3.11 ]; then
+    python=python3 # Debian's own: not the build that the wheel was made with
+  else
+    folders=("$("$python" -c "import sys; print(sys.base_prefix)")")
+  fi
+  rm -rf "$root/home/wheel" && mkdir -p "$root/home/wheel" && cp "$wheel" "$root/home/wheel/"
+  inside "$root" "cd /home/wheel && ! command -v gcc && $python -m venv venv && . venv/bin/activate &&
+    pip install -q ./*.whl && python -m gmprt demo && python -m gmprt info" "${folders[@]}" >"$work/check.log" 2>&1 ||
+    { cat "$work/check.log"; return 1; }
+}
+
+made=0
+for version in 3.11 3.12 3.13; do
+  python=$(find_python $version) || { echo "$version: no interpreter here"; continue; }
+  rm -rf "$work/built" "$work/stripped" "$work/repaired"
+  mkdir "$work/built" "$work/stripped" "$work/repaired"
+  CFLAGS="${CFLAGS:-} -g" "$python" -m pip wheel -q --no-deps -w "$work/built" "$archive"
+  strip_wheel "$work"/built/*.whl
+  auditwheel repair -w "$work/repaired" "$work"/stripped/*.whl >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+  wheel=$(echo "$work"/repaired/*.whl)
+  glibc=$(sed -n 's/.*manylinux_2_\([0-9]*\)_.*/\1/p' <<<"$wheel")
+  if [ "${glibc:-99}" -gt $newest ]; then
+    echo "$(basename "$wheel") needs a newer glibc than 2.$newest: build it on an older system" >&2
+    exit 1
+  fi
+  check $version "$wheel" "$python"
+  cp "$wheel" "$out/"
+  echo "$(basename "$wheel"): $(stat -c %s "$wheel" | numfmt --to=iec), runs without a compiler"
+  made=$((made + 1))
+done
+[ $made -gt 0 ] || { echo "no interpreter was found" >&2; exit 1; }
+echo "$made wheels in $out"
