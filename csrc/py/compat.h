@@ -30,6 +30,7 @@
 #define HAVE_GLOBAL_CURRENT 1     /* the current state is one global, PyThreadState_Swap a store */
 #define HAVE_CURRENT_EXC_TRIPLE 1 /* curexc_type/value/traceback */
 #define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
+#define HAVE_FRAGILE_NEW 1        /* PyThreadState_New writes to the state that it could not allocate */
 #define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
 #ifdef Py_DEBUG
 #define ASSERTS_UNTRACED 1 /* an instruction asserts that tracing does not begin in the middle of it */

@@ -169,11 +169,22 @@ void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
 #endif
 }
 
+/* NULL: no memory. */
+static PyThreadState *state_make(void) {
+#ifdef HAVE_FRAGILE_NEW
+  PyThreadState *ts = _PyThreadState_Prealloc(interp);
+  if (ts) _PyThreadState_SetCurrent(ts); /* of this thread, if it has none yet */
+  return ts;
+#else
+  return PyThreadState_New(interp);
+#endif
+}
+
 static uint32_t ours; /* states made for goroutines; under the GIL */
 
 /* GIL held. NULL: no memory. */
 PyThreadState *tstate_new(void) {
-  PyThreadState *ts = PyThreadState_New(interp);
+  PyThreadState *ts = state_make();
   if (!ts) return NULL;
   ours++;
   ts->thread_id = identity_new();
@@ -419,7 +430,7 @@ void main_tstate_set(PyThreadState *ts) {
 pym *pym_new(void) {
   pym *m = PyMem_RawCalloc(1, sizeof *m);
   if (!m) return NULL;
-  m->base = PyThreadState_New(interp); /* binds itself if this thread has no state yet */
+  m->base = state_make(); /* binds itself if this thread has no state yet */
   if (!m->base) {
     PyMem_RawFree(m);
     return NULL;
