@@ -23,19 +23,18 @@ static double wall_clock(void) {
   return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
-/* Fires the timer if its time has come. Missed ticks are dropped, the phase is kept, as in Go. */
-void chan_timer_poll(Chan *ch) {
-  if (!ch->when) return;
+/* Fires the timer if its time has come. Missed ticks are dropped, the phase is kept, as in Go.  false: exception
+ * set, and it has still to fire. */
+bool chan_timer_poll(Chan *ch) {
+  if (!ch->when) return true;
   int64_t now = nanotime();
-  if (now < ch->when) return;
+  if (now < ch->when) return true;
   int64_t late = now - ch->when;
-  ch->when = ch->period ? ch->when + ch->period * (1 + late / ch->period) : 0;
   PyObject *v = PyFloat_FromDouble(wall_clock() - (double)late * 1e-9);
-  if (!v) {
-    PyErr_Clear();
-    return;
-  }
+  if (!v) return false;
+  ch->when = ch->period ? ch->when + ch->period * (1 + late / ch->period) : 0;
   if (chansend(&ch->c, &v, false, 0, true) != WAKE_OK) Py_DECREF(v); /* slow reader: the tick is lost */
+  return true;
 }
 
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline) {
@@ -59,15 +58,15 @@ static void kick_receivers(Chan *ch) {
   }
 }
 
-/* true: it was still to fire, or had fired unseen. */
-static bool timer_set(Chan *ch, int64_t when, int64_t period) {
-  chan_timer_poll(ch);
+/* True: it was still to fire, or had fired unseen. */
+static PyObject *timer_set(Chan *ch, int64_t when, int64_t period) {
+  if (!chan_timer_poll(ch)) return NULL;
   bool active = ch->when != 0 || load_rlx(&ch->c.qcount) > 0;
   drop_buffer(ch);
   ch->when = when;
   ch->period = period;
   kick_receivers(ch);
-  return active;
+  return PyBool_FromLong(active);
 }
 
 /* ---- send and receive ----------------------------------------------------------------------------------- */
@@ -96,7 +95,7 @@ static PyObject *chan_send(Chan *ch, PyObject *value, patience p) {
 /* WAKE_OK, WAKE_CLOSED, or an exception is set. */
 static wake_t chan_recv(Chan *ch, PyObject **value, patience p) {
   for (;;) {
-    if (unlikely(ch->is_timer)) chan_timer_poll(ch);
+    if (unlikely(ch->is_timer) && !chan_timer_poll(ch)) return WAKE_NOMEM;
     int64_t deadline = unlikely(ch->when != 0) ? chan_timer_deadline(ch, p.deadline) : p.deadline;
     wake_t r = chanrecv(&ch->c, value, p.block, deadline, true);
     if (likely(r == WAKE_OK) || r == WAKE_CLOSED) return r;
@@ -174,12 +173,20 @@ static PyObject *py_recv_ok(PyObject *self, PyObject *const *args, Py_ssize_t na
                             PyObject *kwnames) {
   patience p;
   if (parse_timeout("recv_ok", args, nargs, kwnames, 0, &p) < 0) return NULL;
+  PyObject *pair = PyTuple_Pack(2, Py_None, Py_False); /* now: a value that has been taken could not be given back */
+  if (!pair) return NULL;
   PyObject *value;
   wake_t r = chan_recv(chan_of(self), &value, p);
-  if (r == WAKE_OK) return Py_BuildValue("(NO)", value, Py_True);
-  if (r == WAKE_CLOSED) return Py_BuildValue("(OO)", Py_None, Py_False);
-  polled_to_timeout(p);
-  return NULL;
+  if (r == WAKE_CLOSED) return pair;
+  if (r != WAKE_OK) {
+    Py_DECREF(pair);
+    polled_to_timeout(p);
+    return NULL;
+  }
+  Py_SETREF(PyTuple_GET_ITEM(pair, 0), value);
+  Py_SETREF(PyTuple_GET_ITEM(pair, 1), Py_NewRef(Py_True));
+  if (!PyObject_GC_IsTracked(pair)) PyObject_GC_Track(pair); /* a collection took it for a pair of constants */
+  return pair;
 }
 
 static PyObject *py_next(PyObject *self) {
@@ -483,13 +490,13 @@ static PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssiz
   Chan *ch = timer_arg(args, nargs, 2, 3);
   int64_t when, period;
   if (!ch || parse_times(args + 1, nargs - 1, &when, &period) < 0) return NULL;
-  return PyBool_FromLong(timer_set(ch, when, period));
+  return timer_set(ch, when, period);
 }
 
 static PyObject *py_timer_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   Chan *ch = timer_arg(args, nargs, 1, 1);
-  return ch ? PyBool_FromLong(timer_set(ch, 0, 0)) : NULL;
+  return ch ? timer_set(ch, 0, 0) : NULL;
 }
 
 PyMethodDef chan_functions[] = {{"timer_chan", FN(py_timer_chan), METH_FASTCALL, NULL},

@@ -112,7 +112,7 @@ extern PyType_Spec goroutine_spec;
 extern PyType_Spec chan_spec, sendview_spec, recvview_spec, recv_spec, send_spec, select_spec,
     selected_spec, mutex_spec, semaphore_spec, waitgroup_spec;
 extern PyMethodDef chan_functions[], select_functions[], native_functions[];
-void chan_timer_poll(Chan *ch);
+bool chan_timer_poll(Chan *ch);
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline);
 
 /* pyrun.c */

@@ -132,24 +132,24 @@ static int parse_case(PyObject *o, scase *k, PyObject **value) {
 /* A tuple (index, value, ok) with a fourth slot behind its length: the channel of the case that fired. */
 enum { SELECTED_ITEMS = 4 }; /* index, value, ok, channel; the length says 3 */
 
-static PyObject *selected_make(int32_t index, PyObject *value, bool ok, PyObject *channel) {
+/* "None was ready".  Made before the wait: a value that has been taken could not be given back. */
+static PyObject *selected_make(void) {
   PyTupleObject *t = (PyTupleObject *)Selected_Type->tp_alloc(Selected_Type, SELECTED_ITEMS);
-  if (!t) {
-    Py_DECREF(value);
-    return NULL;
-  }
-  PyObject *n = PyLong_FromLong(index);
-  if (!n) {
-    Py_DECREF(value);
-    Py_DECREF(t);
-    return NULL;
-  }
-  t->ob_item[0] = n;
-  t->ob_item[1] = value;
-  t->ob_item[2] = Py_NewRef(ok ? Py_True : Py_False);
-  t->ob_item[3] = Py_XNewRef(channel);
+  if (!t) return NULL;
+  t->ob_item[0] = PyLong_FromLong(-1); /* one of those that the interpreter keeps */
+  t->ob_item[1] = Py_NewRef(Py_None);
+  t->ob_item[2] = Py_NewRef(Py_False);
   Py_SET_SIZE(t, 3);
   return (PyObject *)t;
+}
+
+/* value and n are taken over. */
+static void selected_set(PyObject *op, PyObject *n, PyObject *value, bool ok, PyObject *channel) {
+  PyObject **item = ((PyTupleObject *)op)->ob_item;
+  Py_SETREF(item[0], n);
+  Py_SETREF(item[1], value);
+  Py_SETREF(item[2], Py_NewRef(ok ? Py_True : Py_False));
+  item[3] = Py_XNewRef(channel);
 }
 
 static int selected_traverse(PyObject *op, visitproc visit, void *arg) {
@@ -217,14 +217,15 @@ PyType_Spec selected_spec = {"gmprt.Selected", 0, 0,
 
 /* ---- select ------------------------------------------------------------------------------------------------ */
 
-static bool poll_timers(scase *k, Py_ssize_t n) {
-  bool any = false;
+/* Are there any? -1: exception set. */
+static int poll_timers(scase *k, Py_ssize_t n) {
+  int any = 0;
   for (Py_ssize_t i = 0; i < n; i++) {
     if (!k[i].c || k[i].send) continue;
     Chan *ch = containerof(k[i].c, Chan, c);
     if (likely(!ch->is_timer)) continue;
-    chan_timer_poll(ch);
-    any = true;
+    if (!chan_timer_poll(ch)) return -1;
+    any = 1;
   }
   return any;
 }
@@ -238,7 +239,9 @@ static int64_t timers_deadline(scase *k, Py_ssize_t n, int64_t deadline) {
 /* -2: exception set. */
 static int32_t select_wait(scase *k, Py_ssize_t n, patience p, wake_t *r) {
   for (;;) {
-    int64_t deadline = unlikely(poll_timers(k, n)) ? timers_deadline(k, n, p.deadline) : p.deadline;
+    int timers = poll_timers(k, n);
+    if (unlikely(timers < 0)) return -2;
+    int64_t deadline = unlikely(timers) ? timers_deadline(k, n, p.deadline) : p.deadline;
     int32_t index = selectgo(k, (int32_t)n, p.block, deadline, true, r);
     if (index >= 0 || *r == WAKE_WOULDBLOCK) return index;
     if (*r == WAKE_TIMEOUT && deadline != p.deadline) continue;
@@ -246,25 +249,28 @@ static int32_t select_wait(scase *k, Py_ssize_t n, patience p, wake_t *r) {
   }
 }
 
-static PyObject *outcome(scase *k, PyObject **values, int32_t index, wake_t r, bool dflt) {
-  if (index == -2) return NULL;
+/* false: exception set. */
+static bool outcome(PyObject *selected, scase *k, PyObject **values, int32_t index, wake_t r, bool dflt) {
+  if (index == -2) return false;
   if (index == -1) {
-    if (dflt) return selected_make(-1, Py_NewRef(Py_None), false, NULL);
-    PyErr_SetString(errs.Timeout, "timed out");
-    return NULL;
+    if (!dflt) PyErr_SetString(errs.Timeout, "timed out");
+    return dflt;
   }
+  if (k[index].send && r == WAKE_CLOSED) {
+    PyErr_SetString(errs.ChannelClosed, "send on closed channel");
+    return false;
+  }
+  if (k[index].send) values[index] = NULL; /* the channel's now */
+  PyObject *n = PyLong_FromLong(index); /* cannot fail up to 256: the interpreter keeps those */
+  if (!n) return false;
   if (k[index].send) {
-    if (r == WAKE_CLOSED) {
-      PyErr_SetString(errs.ChannelClosed, "send on closed channel");
-      return NULL;
-    }
-    values[index] = NULL; /* the channel's now */
-    return selected_make(index, Py_NewRef(Py_None), true, NULL);
+    selected_set(selected, n, Py_NewRef(Py_None), true, NULL);
+    return true;
   }
-  PyObject *ch = (PyObject *)containerof(k[index].c, Chan, c);
   PyObject *v = r == WAKE_OK ? values[index] : Py_NewRef(Py_None);
   if (r == WAKE_OK) values[index] = NULL;
-  return selected_make(index, v, r == WAKE_OK, ch);
+  selected_set(selected, n, v, r == WAKE_OK, (PyObject *)containerof(k[index].c, Chan, c));
+  return true;
 }
 
 static PyObject *do_select(PyObject *const *cases, Py_ssize_t n, patience p, bool dflt) {
@@ -280,14 +286,16 @@ static PyObject *do_select(PyObject *const *cases, Py_ssize_t n, patience p, boo
     values = (PyObject **)(k + n);
   }
   Py_ssize_t parsed = 0;
-  while (parsed < n && parse_case(cases[parsed], &k[parsed], &values[parsed]) == 0) parsed++;
-  if (parsed == n) {
+  PyObject *selected = selected_make();
+  while (selected && parsed < n && parse_case(cases[parsed], &k[parsed], &values[parsed]) == 0) parsed++;
+  if (selected && parsed == n) {
     wake_t r = WAKE_OK;
     int32_t index = select_wait(k, n, p, &r);
     for (Py_ssize_t i = 0; i < n; i++) /* receive slots hold something only if they fired */
       if (!k[i].send && i != index) values[i] = NULL;
-    result = outcome(k, values, index, r, dflt);
+    if (outcome(selected, k, values, index, r, dflt)) result = Py_NewRef(selected);
   }
+  Py_XDECREF(selected);
   for (Py_ssize_t i = 0; i < parsed; i++) Py_XDECREF(values[i]);
   if (k != few) PyMem_Free(k);
   return result;
