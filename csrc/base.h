@@ -1,4 +1,4 @@
-/* base.h - what every file of the runtime may use: atomics, branch hints, throw().
+/* base.h - what every file of the runtime may use: atomics, branch hints, throw(), fatal().
  *
  * Memory orders are spelled in the name at each use (load_acq, store_rel, ...), so that the argument
  * for an order can be read where it matters.  Plain CAS and xchg are sequentially consistent.
@@ -61,6 +61,10 @@ _Noreturn void throw_at(const char *file, int line, const char *fmt, ...)
   do { \
     if (unlikely(!(cond))) throw("assertion failed: %s", #cond); \
   } while (0)
+/* No broken invariant, but there is no going on and nobody to tell: a forked child that is refused what its only
+ * goroutine needs.  Prints the sentence and ends the process with FATAL_STATUS, without exit handlers. */
+enum { FATAL_STATUS = 2 }; /* Go's, for a runtime that cannot go on */
+_Noreturn void fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Checks that cost something on the fast paths: debug and sanitizer builds only. */
 #ifdef GM_DEBUG
 #define gm_debug_assert(cond) gm_assert(cond)

@@ -41,16 +41,6 @@ void sched_fork_child(void) {
   unlock_all();
 }
 
-/* What a P was is forgotten with the goroutines on it. */
-static void procs_afterfork(void) {
-  int32_t n = sched.gomaxprocs;
-  for (int32_t i = 0; i < MAX_PROCS; i++) sched.allp[i] = NULL;
-  sched.gomaxprocs = 0;
-  sched.pidle = NULL;
-  store_rlx(&sched.npidle, 0);
-  if (!procresize(n)) throw("no memory for the Ps of a forked child");
-}
-
 static void licence_afterfork(bool alive) {
   L *l = &sched.l;
   memset(l->runq, 0, sizeof l->runq);
@@ -107,7 +97,6 @@ void sched_afterfork(M *keep) {
   store_rlx(&sched.lastpoll, nanotime());
   stw_afterfork();
   licence_afterfork(keep != NULL);
-  procs_afterfork();
   netpoll_afterfork();
   semroot_afterfork();
   foreign_afterfork();

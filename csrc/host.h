@@ -2,6 +2,8 @@
  *
  * A host with a lock of its own (CPython's GIL) fills one table.  The runtime calls it as follows, always
  * on an M:
+ *   m_init      on the thread of a new M, before it takes part in anything, host lock not held: make its base
+ *               state.  false: no memory.  May be NULL.
  *   attach      on g0, holding the licence: take the host lock, make the M's base state current.
  *               May wait, for as long as other threads hold the lock.
  *   detach      on g0, base state current: drop the host lock. May wait for a thread that asked for it.
@@ -44,7 +46,8 @@ typedef struct host_t {
   const char *name;
   size_t stack_size; /* slot of a hosted goroutine, bytes; 2 MiB-aligned when it is a multiple */
   size_t stack_top;  /* bytes above the C stack's start that the host uses (a frame chunk) */
-  bool (*attach)(struct M *m);
+  bool (*m_init)(struct M *m);
+  void (*attach)(struct M *m);
   void (*detach)(struct M *m);
   void (*swap)(struct M *m, struct G *from, struct G *to);
   bool (*pinned)(struct G *gp);

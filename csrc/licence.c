@@ -203,7 +203,7 @@ void drive(M *m) {
   m->hostmode = true;
   store_rlx(&m->g0.since, cputicks()); /* for sysmon: it waits for the host lock from now on */
   store_rel(&m->p->status, PWORD(m->id, Phost));
-  if (!host->attach(m)) throw("no memory for the state of a new thread");
+  host->attach(m);
   l->turnstart = nanotime();
   l->turnover = false;
   for (;;) {

@@ -1,4 +1,4 @@
-/* lock.c - the runtime's own locks (lockrank.h) and throw().
+/* lock.c - the runtime's own locks (lockrank.h), throw() and fatal().
  *
  * Two kinds.  A spinlock guards a few instructions and is the lock of channels, semaphores and timer
  * heaps: uncontended it costs one xchg and one store.  Its holder may be descheduled by the kernel, so
@@ -105,4 +105,15 @@ void throw_at(const char *file, int line, const char *fmt, ...) {
                    m && m->p ? (int)m->p->id : -1);
   if (write(2, out, n > 0 ? (size_t)n : 0) < 0) _exit(134);
   abort();
+}
+
+void fatal(const char *fmt, ...) {
+  char text[512], out[600];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  int n = snprintf(out, sizeof out, "fatal: gmprt: %s\n", text);
+  if (write(2, out, n > 0 ? (size_t)n : 0) < 0) _exit(FATAL_STATUS);
+  _exit(FATAL_STATUS);
 }

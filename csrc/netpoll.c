@@ -65,12 +65,23 @@ static _Atomic bool unaudited; /* somebody has begun to wait since the last audi
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 static bool no_pwait2;
 
+static void netpollfini(void) {
+  if (epfd >= 0) close(epfd);
+  if (breakfd >= 0) close(breakfd);
+  epfd = breakfd = -1;
+}
+
+/* 0: it is there.  Else errno, and nothing is. */
 int netpollinit(void) {
+  if (breakfd >= 0) return 0;
   epfd = epoll_create1(EPOLL_CLOEXEC);
-  breakfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (epfd < 0 || breakfd < 0) return -1;
+  if (epfd >= 0) breakfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   struct epoll_event ev = {.events = EPOLLIN, .data.u64 = UINT64_MAX};
-  return epoll_ctl(epfd, EPOLL_CTL_ADD, breakfd, &ev);
+  if (breakfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, breakfd, &ev) == 0) return 0;
+  int e = errno;
+  netpollfini();
+  errno = e;
+  return -1;
 }
 
 const char *netpoll_mode(void) { return no_pwait2 ? "epoll_wait (milliseconds)" : "epoll_pwait2"; }
@@ -455,11 +466,10 @@ int gm_accept(int fd, int flags) {
   UNTIL_DONE(fd, POLL_READ, accept4(fd, NULL, NULL, flags | SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
-/* In a forked child the poller is the parent's: a new one. */
+/* In a forked child the poller is the parent's.  It gets one of its own when its runtime starts (schedinit), where
+ * somebody can be told that there is none to be had. */
 void netpoll_afterfork(void) {
-  close(epfd);
-  close(breakfd);
-  if (netpollinit() != 0) throw("no poller in a forked child: errno %d", errno);
+  netpollfini();
   store_rlx(&waiters, 0);
   store_rlx(&breaksig, 0);
   for (int i = 0; i < PD_BLOCKS; i++) {

@@ -225,13 +225,19 @@ static size_t signal_stack_size(void) {
 }
 #endif
 
-void os_minit(void) {
+/* false: no memory.  Without that stack no goroutine may run here: one whose stack is to grow would die of it. */
+bool os_minit(void) {
 #if !defined(GM_ASAN) && !defined(GM_TSAN)
   stack_t ss = {.ss_size = signal_stack_size()};
   ss.ss_sp = mmap(NULL, ss.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (ss.ss_sp != MAP_FAILED) sigaltstack(&ss, NULL);
+  if (ss.ss_sp == MAP_FAILED) return false;
+  if (sigaltstack(&ss, NULL) != 0) {
+    munmap(ss.ss_sp, ss.ss_size);
+    return false;
+  }
 #endif
   prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0);
+  return true;
 }
 
 void os_mexit(void) {

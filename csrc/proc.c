@@ -172,37 +172,81 @@ static void mfree_locked(M *m) {
   sched.mcount--;
 }
 
-static void *mstart(void *arg) {
-  M *m = arg;
-  setm(m);
-  m->tid = os_gettid();
-  m->thread = pthread_self();
-  os_minit();
-  m->errno_at = &errno;
-  g0_init(m);
-  P *pp = m->nextp;
-  m->nextp = NULL;
-  acquirep(m, pp);
-  schedule(m);
-  if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
+/* What an M needs that may be refused: before it takes part in anything. */
+static bool minit(M *m) {
+  if (!os_minit()) return false;
+  if (!host->m_init || host->m_init(m)) return true;
   os_mexit();
+  return false;
+}
+
+static void mend(M *m) {
   setm(NULL);
   m->errno_at = NULL;
   lock(&sched.lock);
   m->tid = 0; /* nobody sends signals any more */
   mfree_locked(m);
   unlock(&sched.lock);
+}
+
+/* schedinit waits for its first M. */
+static struct {
+  M *m;
+  bool ok;
+  note up;
+} first;
+
+/* No M could be had for pp, which its caller has counted in nmspinning if it was to spin: pp is idle again, and
+ * sysmon tries later, whoever sleeps meanwhile. */
+static void startm_failed(P *pp, bool spinning) {
+  releasep_idle(pp);
+  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
+  store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
+  fence(); /* sysmon says that it sleeps, then looks at needm */
+  sysmon_wake();
+}
+
+static void *mstart(void *arg) {
+  M *m = arg;
+  bool awaited = m == first.m;
+  P *pp = m->nextp;
+  m->nextp = NULL;
+  setm(m);
+  m->tid = os_gettid();
+  m->thread = pthread_self();
+  m->errno_at = &errno;
+  g0_init(m);
+  bool ok = minit(m);
+  if (ok) {
+    acquirep(m, pp);
+  } else {
+    bool spinning = m->spinning;
+    m->spinning = false;
+    mend(m);
+    startm_failed(pp, spinning);
+  }
+  if (awaited) {
+    first.ok = ok;
+    notewakeup(&first.up);
+  }
+  if (!ok) return NULL;
+  schedule(m);
+  if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
+  os_mexit();
+  mend(m);
   xadd(&counts.mreaped, 1);
   return NULL;
 }
 
-static bool newm(P *pp, bool spinning) {
+/* await: no other M can be starting. */
+static bool newm(P *pp, bool spinning, bool await) {
   lock(&sched.lock);
   M *m = malloc_m();
   unlock(&sched.lock);
   if (!m) return false;
   m->nextp = pp;
   m->spinning = spinning;
+  if (await) first.m = m;
   if (os_newthread(&m->thread, M_STACK, mstart, m) == 0) {
     xadd(&counts.mspawned, 1);
     return true;
@@ -230,12 +274,8 @@ bool startm(P *pp, bool spinning) {
     notewakeup(&m->park);
     return true;
   }
-  if (newm(pp, spinning)) return true;
-  releasep_idle(pp);
-  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
-  store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
-  fence();
-  if (load_rlx(&sched.sysmonwait)) sysmon_wake();
+  if (newm(pp, spinning, false)) return true;
+  startm_failed(pp, spinning);
   return false;
 }
 
@@ -656,7 +696,7 @@ bool run_wired(M *m) {
   G *gp = xchg(&m->wiredg, NULL);
   if (!gp) return true; /* a lender that has looked in vain */
   m->hostmode = true;
-  if (!host->attach(m)) throw("no memory for the state of a new thread");
+  host->attach(m);
   execute(m, gp);
   host->detach(m);
   m->hostmode = false;
@@ -745,7 +785,7 @@ void exitsyscall(void) {
   leave_to_g0(gp, exitsyscall_commit);
 }
 
-static bool base, monitored; /* schedinit has set up the tables; sysmon runs */
+static bool base, monitored; /* schedinit has set up what is never made again; sysmon runs */
 
 /* ---- start and stop --------------------------------------------------------------------------------- */
 
@@ -753,8 +793,34 @@ static const host_t host_none = {.name = "none", .stack_size = 256 << 10};
 static bool none_false(void) { return false; }
 static void none_asleep(unsigned epoch) { (void)epoch; }
 
-/* Starts the runtime: once, by a thread that keeps others out (Python: the GIL).  false: no memory, or no
- * thread could be started (errno). */
+static void base_init(void) {
+  time_init();
+  chaos_init();
+  os_init_signals();
+  preempt_init();
+  stack_init();
+  sched.l.timers.lock.rank = rank_timers;
+  store_rlx(&sched.l.timers.next, INT64_MAX);
+  store_rlx(&sched.lastpoll, nanotime());
+  base = true;
+}
+
+/* One M from the start: if no thread can be had, the caller hears of it before anything is queued. 0 or an errno. */
+static int first_m(void) {
+  P *pp = pidleget();
+  if (!pp) return 0;
+  noteclear(&first.up);
+  if (!newm(pp, false, true)) {
+    releasep_idle(pp);
+    return EAGAIN;
+  }
+  notesleep(&first.up);
+  first.m = NULL;
+  return first.ok ? 0 : ENOMEM;
+}
+
+/* Starts the runtime: once, by a thread that keeps others out (Python: the GIL).  false: errno says what is refused;
+ * what has been made stays, and the next call goes on from there.  In a forked child it starts what that needs. */
 bool schedinit(void) {
   if (load_acq(&sched.started)) return true;
   static host_t none;
@@ -764,31 +830,19 @@ bool schedinit(void) {
     none.all_asleep = none_asleep;
     host = &none;
   }
-  if (!base) {
-    time_init();
-    chaos_init();
-    os_init_signals();
-    preempt_init();
-    stack_init();
-    sched.l.timers.lock.rank = rank_timers;
-    store_rlx(&sched.l.timers.next, INT64_MAX);
-    store_rlx(&sched.lastpoll, nanotime());
-    if (netpollinit() != 0 || !procresize(gomaxprocs_default())) return false;
-    base = true;
+  if (!base) base_init();
+  if (netpollinit() != 0) return false;
+  if (sched.gomaxprocs == 0 && !procresize(gomaxprocs_default())) {
+    errno = ENOMEM;
+    return false;
   }
-  if (!monitored) {
-    int err = os_newthread(&sched.sysmonthread, M_STACK, sysmon_main, NULL);
-    if (err) {
-      errno = err;
-      return false;
-    }
+  int err = monitored ? 0 : os_newthread(&sched.sysmonthread, M_STACK, sysmon_main, NULL);
+  if (!err) {
     monitored = true;
+    err = first_m();
   }
-  /* One M from the start: if no thread can be had, the caller hears of it before anything is queued. */
-  P *pp = pidleget();
-  if (pp && !newm(pp, false)) {
-    releasep_idle(pp);
-    errno = EAGAIN;
+  if (err) {
+    errno = err;
     return false;
   }
   store_rel(&sched.started, true);

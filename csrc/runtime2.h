@@ -592,7 +592,7 @@ void notewakeup(note *n);
 void notesleep(note *n);
 bool notetsleep(note *n, int64_t ns);
 int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg);
-void os_minit(void);
+bool os_minit(void);
 void os_mexit(void);
 pid_t os_gettid(void);
 char os_thread_state(pid_t tid);

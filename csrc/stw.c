@@ -102,14 +102,18 @@ int32_t gomaxprocs_default(void) {
   return n < 1 ? 1 : n > MAX_PROCS ? MAX_PROCS : n;
 }
 
-static P *pmake(uint32_t id) {
-  P *pp;
-  if (posix_memalign((void **)&pp, 64, sizeof *pp) != 0) return NULL;
+static void pinit(P *pp, uint32_t id) {
   memset((void *)pp, 0, sizeof *pp);
   pp->id = id;
   pp->timers.lock.rank = rank_timers;
   store_rlx(&pp->timers.next, INT64_MAX);
   store_rlx(&pp->status, PWORD(0, Pdead));
+}
+
+static P *pmake(uint32_t id) {
+  P *pp;
+  if (posix_memalign((void **)&pp, 64, sizeof *pp) != 0) return NULL;
+  pinit(pp, id);
   return pp;
 }
 
@@ -127,43 +131,26 @@ static void pdestroy(P *pp) {
   store_rel(&pp->status, PWORD(0, Pdead));
 }
 
-/* World stopped: how many timers the Ps n to old-1 have.  None is promised room there: who parks has a P. */
-static int32_t timers_of(int32_t n, int32_t old) {
-  int32_t total = 0;
-  for (int32_t i = n; i < old; i++) {
-    timers *ts = &sched.allp[i]->timers;
-    spin_lock(&ts->lock);
-    total += ts->len;
-    spin_unlock(&ts->lock);
-  }
-  return total;
-}
-
-/* Moves a dead P's timers, for which there is room; returns how many: others may have fired meanwhile.  Their memory
- * stays with the dead P: a late timer_del finds its lock there. */
-static int32_t timers_move(timers *from, timers *to) {
-  for (int32_t n = 0;;) {
+/* Moves a dead P's timers.  Their memory stays with the dead P: a late timer_del finds its lock there. */
+static void timers_move(timers *from, timers *to) {
+  while (load_rlx(&from->next) != INT64_MAX) {
     spin_lock(&from->lock);
     timer *t = from->len ? from->heap[0].t : NULL;
     int64_t when = t ? t->when : 0;
     spin_unlock(&from->lock);
-    if (!t) return n;
-    if (!timer_del(t)) continue;
-    timer_add(to, t, when);
-    n++;
+    if (!t || !timers_reserve(to)) return;
+    if (timer_del(t))
+      timer_add(to, t, when);
+    else
+      timers_unreserve(to);
   }
 }
 
-static bool pmake_all(int32_t n) {
-  for (int32_t i = 0; i < n; i++)
-    if (sched.allp[i] == NULL && !(sched.allp[i] = pmake((uint32_t)i))) return false;
-  return true;
-}
-
-/* World stopped, or not yet started.  What needs memory comes first: false, and nothing has changed. */
+/* World stopped, or not yet started.  false: no memory, and the number is what it was. */
 bool procresize(int32_t n) {
-  int32_t old = sched.gomaxprocs, room = timers_of(n, old);
-  if (!pmake_all(n) || !timers_reserve_many(&sched.allp[0]->timers, room)) return false;
+  int32_t old = sched.gomaxprocs;
+  for (int32_t i = 0; i < n; i++)
+    if (!sched.allp[i] && !(sched.allp[i] = pmake((uint32_t)i))) return false;
   lock(&sched.lock);
   sched.gomaxprocs = n;
   for (int32_t i = n; i < old; i++) pdestroy(sched.allp[i]);
@@ -175,12 +162,11 @@ bool procresize(int32_t n) {
     xadd(&sched.npidle, 1);
   }
   unlock(&sched.lock);
-  for (int32_t i = n; i < old; i++) room -= timers_move(&sched.allp[i]->timers, &sched.allp[0]->timers);
-  for (; room > 0; room--) timers_unreserve(&sched.allp[0]->timers);
+  for (int32_t i = n; i < old; i++) timers_move(&sched.allp[i]->timers, &sched.allp[0]->timers);
   return true;
 }
 
-/* Returns the old number; n <= 0 asks only.  -1: no memory, the number is what it was.  Host lock not held. */
+/* Returns the old number, 0: no memory; n <= 0 asks only.  Host lock not held. */
 int32_t gomaxprocs_set(int32_t n) {
   int32_t old = sched.gomaxprocs;
   if (n <= 0 || n == old) return old;
@@ -191,5 +177,14 @@ int32_t gomaxprocs_set(int32_t n) {
   return ok ? old : -1;
 }
 
-/* In a forked child nobody stops the world any more. */
-void stw_afterfork(void) { store_rlx(&worldsema.word, 0); }
+/* In a forked child nobody stops the world any more, and what a P was is forgotten with the goroutines on it. */
+void stw_afterfork(void) {
+  store_rlx(&worldsema.word, 0);
+  int32_t n = sched.gomaxprocs;
+  sched.gomaxprocs = 0;
+  sched.pidle = NULL;
+  store_rlx(&sched.npidle, 0);
+  for (int32_t i = 0; i < MAX_PROCS; i++)
+    if (sched.allp[i]) pinit(sched.allp[i], (uint32_t)i);
+  procresize(n); /* they are all there: it allocates nothing */
+}

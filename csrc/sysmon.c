@@ -199,7 +199,7 @@ static void errands(int64_t now, int64_t *reaped) {
   }
   if (load_rlx(&sched.needm)) {
     store_rlx(&sched.needm, 0);
-    if (behind() || poller_missing()) wakep();
+    if (behind() || poller_missing()) wakep(); /* refused again: the flag is back */
   }
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
   if (load_rlx(&sched.l.cold)) gtrim_some();
@@ -227,7 +227,8 @@ static void deep_sleep(void) {
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
-  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.l.cold))
+  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.needm) &&
+      !load_rlx(&sched.l.cold))
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
@@ -269,7 +270,7 @@ void *sysmon_main(void *arg) {
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
-    if (all_rest()) {
+    if (all_rest() && !load_rlx(&sched.needm)) {
       deep_sleep();
       idle = 0;
       delay = SYSMON_MIN_US * 1000;

@@ -60,7 +60,7 @@ void after_fork_child(void) {
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);
       m->host = pym_new();
-      if (!m->host) throw("no memory for a thread state in a forked child");
+      if (!m->host) fatal("no memory for a thread state in a forked child");
     }
     bool returns = lender_afterfork(me, m);
     forked_g = returns ? NULL : me;

@@ -1,21 +1,16 @@
 /* pyhost.c - the host table: how the runtime reaches CPython.
  *
  * Each M has a base thread state of its own, current while the M is on g0; a parked goroutine's state is
- * never the one that an interpreter call is still using.  The base state is made when the M first drives
- * Python, on its thread, so the interpreter binds it there. */
+ * never the one that an interpreter call is still using.  The base state is made on the M's thread, so that the
+ * interpreter binds it there, and when the thread starts: later, with licence and P in hand, nobody could be told
+ * that there is no memory for it. */
 #include "interpose.h"
 
 PyObject *dump_hook, *deadlock_hook;
 
-static bool host_attach(M *m) {
-  pym *pm = m->host;
-  if (unlikely(!pm)) {
-    if (!(pm = pym_new())) return false;
-    m->host = pm;
-  }
-  PyEval_RestoreThread(pm->base);
-  return true;
-}
+static bool host_m_init(M *m) { return (m->host = pym_new()) != NULL; }
+
+static void host_attach(M *m) { PyEval_RestoreThread(((pym *)m->host)->base); }
 
 static void host_detach(M *m) {
   (void)m;
@@ -87,6 +82,7 @@ const host_t python_host = {
     .stack_size = 1 << 20,
 #endif
     .stack_top = 32 << 10, /* first chunk of the data stack: address space, touched as it is used */
+    .m_init = host_m_init,
     .attach = host_attach,
     .detach = host_detach,
     .swap = host_swap,

@@ -422,7 +422,8 @@ void lenders_forklock(bool on) {
 void lender_lend(M *m) {
   lender *l = lenders.first;
   while (l->m != m) l = l->next;
-  if (!load_acq(&sched.started) && !schedinit()) throw("the runtime cannot be started in a forked child");
+  if (!load_acq(&sched.started) && !schedinit()) 
+    fatal("the runtime cannot be started in a forked child: %s", strerror(errno));
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, NULL);
@@ -449,8 +450,8 @@ bool lender_afterfork(G *me, M *m) {
     l->g = me;
   }
   int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* the old one is shared with the parent */
+  if (fd < 0) fatal("no eventfd in a forked child: %s", strerror(errno));
   if (returns) close(l->wakefd);
-  if (fd < 0) throw("no eventfd in a forked child");
   l->wakefd = fd;
   publish_mask(l, mask_of(me));
   store_rel(&main_takes, ~load_rlx(&l->mask)); /* whoever survives a fork is the main thread */
