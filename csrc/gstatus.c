@@ -60,7 +60,7 @@ void casgstatus(G *gp, uint32_t from, uint32_t to) {
 void g_init_static(G *gp, gkind kind) {
   memset(gp, 0, sizeof *gp);
   gp->kind = kind;
-  gp->timer.index = -1;
+  gp->timer.state = TIMER_OUT;
   gp->timer.f = goroutine_timeout;
   gp->sg.g = gp;
 }

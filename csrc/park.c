@@ -247,11 +247,6 @@ wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t 
   G *gp = load_rlx(&m->curg);
   if (deadline) {
     timers *ts = gp->kind == GK_HOST ? &sched.l.timers : &m->p->timers;
-    if (!timers_reserve(ts)) {
-      if (unlockf) unlockf(unlockarg);
-      gp->param = NULL;
-      return WAKE_NOMEM;
-    }
     timer_announce(ts, &gp->timer, wait_next(gp));
   }
   store_rlx(&gp->reason, why);

@@ -119,22 +119,21 @@ typedef struct waitq {
   sudog *first, *last;
 } waitq;
 
-/* time.c: one entry of a 4-ary heap. */
+/* time.c: a deadline, and a node of the heap that it is in. */
+enum { TIMER_OUT = -1, TIMER_ANNOUNCED = -2, TIMER_IN = 0 };
 typedef struct timer {
   _Atomic int64_t when; /* CLOCK_MONOTONIC, ns; foreign threads: the deadline, read by the judge */
   uint64_t seq;  /* handed to f: what the timer was armed for */
   void (*f)(struct timer *t, uint64_t seq); /* finds what t is part of; runs without the lock */
   _Atomic(timers *) ts; /* the heap it was put in */
-  _Atomic int32_t index; /* in that heap, -1: not in it, -2: announced, will be added */
+  struct timer *up, *kid[2]; /* in that heap: its lock */
+  _Atomic int32_t state; /* out of it, announced (it will be added), in it */
 } timer;
 
 struct timers {
-  spinlock lock; /* guards heap, len, cap and every timer in it */
-  struct {
-    int64_t when; /* copied: the heap compares without touching the timers */
-    timer *t;
-  } *heap;
-  int32_t len, cap, reserved; /* reserved: slots promised to goroutines about to park */
+  spinlock lock; /* guards the heap and every timer in it */
+  uint32_t len;
+  timer *root;
   _Atomic int64_t next; /* when of the root, INT64_MAX if empty: read without the lock */
 };
 
@@ -535,9 +534,6 @@ int32_t gomaxprocs_set(int32_t n);
 int64_t nanotime(void);
 int64_t ticks_to_ns(uint64_t ticks);
 void time_init(void);
-bool timers_reserve(timers *ts);
-bool timers_reserve_many(timers *ts, int32_t n);
-void timers_unreserve(timers *ts);
 void timer_announce(timers *ts, timer *t, uint64_t seq);
 void timer_disarm(timer *t);
 void timer_add(timers *ts, timer *t, int64_t when);

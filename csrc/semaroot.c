@@ -87,7 +87,7 @@ static void leave_queue(struct semroot *r, sudog *sg) {
 }
 
 /* On a hosted goroutine that holds the host lock: waits until try(addr) succeeds (WAKE_OK), deadline
- * (nanotime, 0: none), a cancel or an interrupt.  WAKE_NOMEM: no room for the deadline. */
+ * (nanotime, 0: none), a cancel or an interrupt. */
 wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline) {
   struct semroot *r = root_of(addr);
   G *gp = getg(true);

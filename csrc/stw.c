@@ -131,18 +131,15 @@ static void pdestroy(P *pp) {
   store_rel(&pp->status, PWORD(0, Pdead));
 }
 
-/* Moves a dead P's timers.  Their memory stays with the dead P: a late timer_del finds its lock there. */
+/* Moves a dead P's timers.  Its heap's lock stays: a late timer_del finds it there. */
 static void timers_move(timers *from, timers *to) {
-  while (load_rlx(&from->next) != INT64_MAX) {
+  for (;;) {
     spin_lock(&from->lock);
-    timer *t = from->len ? from->heap[0].t : NULL;
-    int64_t when = t ? t->when : 0;
+    timer *t = from->root;
+    int64_t when = t ? load_rlx(&t->when) : 0;
     spin_unlock(&from->lock);
-    if (!t || !timers_reserve(to)) return;
-    if (timer_del(t))
-      timer_add(to, t, when);
-    else
-      timers_unreserve(to);
+    if (!t) return;
+    if (timer_del(t)) timer_add(to, t, when);
   }
 }
 

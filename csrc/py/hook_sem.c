@@ -79,7 +79,6 @@ static bool try_for_a_while(call *c, sem_t *s, int64_t deadline, wake_t *w) {
     }
     if (deadline && nanotime() >= deadline) return false;
   }
-  if (*w == WAKE_NOMEM) *w = WAKE_TIMEOUT; /* no timers: the thread waits */
   return false;
 }
 
@@ -119,11 +118,6 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
     w = semroot_wait(s, try, deadline);
     call_detach(&c);
     if (w == WAKE_OK) return 0;
-    if (w == WAKE_NOMEM) { /* the deadline cannot be kept here: the thread waits */
-      call_handoff();
-      *original = true;
-      return -1;
-    }
   }
   return call_fail(&c, w == WAKE_TIMEOUT ? ETIMEDOUT : call_errno(&c, w));
 }

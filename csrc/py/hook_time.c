@@ -32,10 +32,6 @@ int hook_clock_nanosleep(clockid_t clock, int flags, const struct timespec *req,
     w = gopark(NULL, NULL, waitReasonSleep, when);
   call_detach(&c);
   if (w == WAKE_TIMEOUT) return 0;
-  if (w == WAKE_NOMEM) { /* no room for one more timer: the thread sleeps */
-    call_handoff();
-    return real.clock_nanosleep(clock, flags, req, rem);
-  }
   if (w == WAKE_INTERRUPTED && rem && !(flags & TIMER_ABSTIME)) {
     left = when - nanotime();
     if (left < 0) left = 0;

@@ -306,14 +306,13 @@ static void parks_then_runs(void *arg) {
 static void leaves_a_deadline(void *arg) {
   (void)arg;
   timers *ts = &getm()->p->timers;
-  NEED(timers_reserve(ts));
   timer_add(ts, &both.t, nanotime()); /* due when this M looks, in a moment; nobody sleeps in the poller */
 }
 
 TEST(a_push_of_the_look_for_work_is_not_forgotten, .procs = "2") {
   stub_start();
   both.t.f = readies_both;
-  store_rlx(&both.t.index, -1);
+  store_rlx(&both.t.state, TIMER_OUT);
   for (int i = rounds(300) + 5; i > 0; i--) {
     group g = {0};
     store_rlx(&pushed_ran, false);
