@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import socket
 import sqlite3
 import tempfile
 import threading
@@ -318,6 +320,133 @@ def files() -> None:
             feeder = go(feed)
             assert together(read) == [b"%d" % i + content[i : i + 10] for i in range(COUNT)]
             feeder.result()
+
+
+def own_sqlite() -> None:
+    """A connection each, none in the other's way: calls that return at once."""
+    with tempfile.TemporaryDirectory() as home:
+
+        def write(i: int) -> int:
+            with sqlite3.connect(Path(home, f"data{i}")) as connection:
+                connection.execute("create table t (i integer)")
+                connection.execute("insert into t values (?)", (i,))
+                (row,) = connection.execute("select i from t").fetchone()
+            connection.close()
+            time.sleep(PAUSE)
+            return int(row)
+
+        with Meter():
+            assert together(write) == list(range(COUNT))
+
+
+def plain_files() -> None:
+    """Files on disk, which no kernel makes wait for long; the rest of the time they park."""
+    with tempfile.TemporaryDirectory() as home:
+
+        def write(i: int) -> bytes:
+            path = Path(home, str(i))
+            path.write_bytes(b"%d" % i)
+            time.sleep(PAUSE)
+            return path.read_bytes()
+
+        with Meter():
+            assert together(write) == [b"%d" % i for i in range(COUNT)]
+
+
+def names() -> None:
+    """getaddrinfo with a slow name server of our own.  Only root can have one: else status 77."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    clone_newns, ms_bind, ms_private_rec = 0x20000, 0x1000, 0x44000
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with tempfile.NamedTemporaryFile("w") as settings:
+        settings.write("nameserver 127.7.7.7\noptions timeout:20\n")
+        settings.flush()
+        try:
+            server.bind(("127.7.7.7", 53))
+        except OSError:
+            os._exit(77)
+        file = settings.name.encode()
+        if (
+            libc.unshare(clone_newns)
+            or libc.mount(b"none", b"/", None, ms_private_rec, None)
+            or libc.mount(file, b"/etc/resolv.conf", None, ms_bind, None)
+        ):
+            os._exit(77)
+
+        def answer(question: bytes, sender: Any) -> None:
+            time.sleep(PAUSE)
+            # An answer, recursion available, no such name; the question as it was.
+            server.sendto(question[:2] + b"\x81\x83" + question[4:], sender)
+
+        def serve() -> None:
+            while True:
+                go(answer, *server.recvfrom(1000))
+
+        def ask(i: int) -> bool:
+            try:
+                socket.getaddrinfo(f"host{i}.invalid.", 80, socket.AF_INET)
+            except socket.gaierror:
+                return True
+            return False
+
+        with Meter():
+            serving = go(serve)
+            assert all(together(ask))
+        serving.cancel()
+        serving.join()
+    server.close()
+
+
+# ---- C++ that waits by itself --------------------------------------------------------------------
+
+
+def pyzmq() -> None:
+    import zmq
+
+    context = zmq.Context()
+    pulls = [context.socket(zmq.PULL) for _ in range(COUNT)]
+    pushes = [context.socket(zmq.PUSH) for _ in range(COUNT)]
+    for i in range(COUNT):
+        pulls[i].bind(f"inproc://{i}")
+        pushes[i].connect(f"inproc://{i}")
+
+    def push() -> None:
+        time.sleep(PAUSE)
+        for i in range(COUNT):
+            pushes[i].send(b"%d" % i)
+
+    with Meter():
+        pusher = go(push)
+        assert together(lambda i: int(pulls[i].recv())) == list(range(COUNT))
+        pusher.result()
+    for zmq_socket in pulls + pushes:
+        zmq_socket.close(0)
+    context.term()
+
+
+def grpc() -> None:
+    """Calls that wait for their answer, of a server in the same process with threads of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+
+    def slow(request: bytes, context: Any) -> bytes:
+        time.sleep(PAUSE)
+        return request
+
+    handler = grpc.unary_unary_rpc_method_handler(slow)
+    server = grpc.server(ThreadPoolExecutor(COUNT))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("test", {"slow": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/test/slow")
+        assert call(b"first") == b"first"
+        with Meter():
+            assert together(lambda i: call(b"%d" % i)) == [b"%d" % i for i in range(COUNT)]
+    server.stop(None).wait()
 
 
 def play(name: str, *args: str) -> None:
