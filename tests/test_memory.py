@@ -702,3 +702,56 @@ def test_descriptors_and_threads_are_given_back() -> None:
         gmprt.run(main)
     assert len(list(Path("/proc/self/fd").iterdir())) <= fds
     assert len(list(Path("/proc/self/task").iterdir())) <= threads + 4
+
+
+NESTS = {
+    "buffers": "ch = Chan(1); ch.send(x); return ch",
+    "views": "ch = Chan(1); ch.send(x); return ch.receiver",
+    "send cases": "return Send(None, x)",
+    "selects": "return Select(Send(None, x))",
+    "selected": "ch = Chan(1); ch.send(x); return select(ch)",
+    "results": "g = go(lambda: x); g.join(); return g",
+    "errors": "g = go(fail, x); g.exception(); return g",
+    "reasons": "g = go(int); g.cancel(x); g.join(); return g",
+    "callbacks": "g = go(int); g.join(); g.add_done_callback(id); return [g, lambda: x]",
+    "timers": "t = after_func(1e6, lambda: x); t.stop(); return t",
+}
+
+
+@pytest.mark.parametrize("where", ["thread", "goroutine", "collector"])
+@pytest.mark.parametrize("nest", NESTS)
+def test_what_is_nested_deeply_can_be_freed(nest: str, where: str) -> None:
+    """As lists and tuples can: without a C frame for each level."""
+    levels = 80_000 if "go(" in NESTS[nest] else 200_000
+    code = f"""
+        import gc, sys
+        from gmprt import *
+
+        def fail(x):
+            raise ValueError(x)
+
+        def deeper(x):
+            {NESTS[nest]}
+
+        def nested():
+            gc.disable()
+            x = None
+            for _ in range({levels}):
+                x = deeper(x)
+            return [x]
+
+        def free(x):
+            if {where!r} == "collector":
+                x.append(x)
+                del x
+                gc.collect()
+            else:
+                x.clear()
+            print("freed")
+
+        if {where!r} == "thread":
+            free(run(nested))
+        else:
+            run(lambda: go(lambda: free(nested())).result())
+    """
+    assert run_child(code, timeout=120).stdout == "freed\n"

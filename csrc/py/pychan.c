@@ -257,12 +257,14 @@ static void chan_dealloc(PyObject *self) {
   PyTypeObject *type = Py_TYPE(self);
   Chan *ch = (Chan *)self;
   PyObject_GC_UnTrack(self);
+  Py_TRASHCAN_BEGIN(self, chan_dealloc) /* a buffer may hold channels that hold channels, without end */
   if (ch->weakrefs) PyObject_ClearWeakRefs(self);
   drop_buffer(ch);
   chan_fini(&ch->c);
   Py_XDECREF(ch->name);
   type->tp_free(self);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 
 static Py_ssize_t chan_len(PyObject *self) {
@@ -414,9 +416,11 @@ static int view_clear(PyObject *self) {
 static void view_dealloc(PyObject *self) {
   PyTypeObject *type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
+  Py_TRASHCAN_BEGIN(self, view_dealloc)
   Py_XDECREF(((View *)self)->ch);
   type->tp_free(self);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 static PyObject *view_compare(PyObject *a, PyObject *b, int op) {
   if (Py_TYPE(a) != Py_TYPE(b) || (op != Py_EQ && op != Py_NE)) Py_RETURN_NOTIMPLEMENTED;

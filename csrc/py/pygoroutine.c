@@ -474,12 +474,14 @@ static void goroutine_dealloc(PyObject *op) {
   PyTypeObject *type = Py_TYPE(op);
   if (PyObject_CallFinalizerFromDealloc(op) < 0) return;
   PyObject_GC_UnTrack(op);
+  Py_TRASHCAN_BEGIN(op, goroutine_dealloc)
   if (self->weakrefs) PyObject_ClearWeakRefs(op);
   goroutine_clear(op);
   drop_call(self);
   PyMem_RawFree(self->more);
   PyObject_GC_Del(op);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 
 /* Somebody has been told how it ended. */

@@ -74,9 +74,11 @@ static int case_clear(PyObject *op) {
 static void case_dealloc(PyObject *op) {
   PyTypeObject *type = Py_TYPE(op);
   PyObject_GC_UnTrack(op);
+  Py_TRASHCAN_BEGIN(op, case_dealloc)
   case_clear(op);
   type->tp_free(op);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 static PyObject *case_repr(PyObject *op) {
   Case *self = (Case *)op;
@@ -160,9 +162,11 @@ static int selected_traverse(PyObject *op, visitproc visit, void *arg) {
 static void selected_dealloc(PyObject *op) {
   PyTypeObject *type = Py_TYPE(op);
   PyObject_GC_UnTrack(op);
+  Py_TRASHCAN_BEGIN(op, selected_dealloc)
   for (int i = 0; i < SELECTED_ITEMS; i++) Py_CLEAR(((PyTupleObject *)op)->ob_item[i]);
   type->tp_free(op);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 
 static PyObject *selected_get(PyObject *op, PyObject *arg) {
@@ -372,9 +376,11 @@ static int select_traverse(PyObject *op, visitproc visit, void *arg) {
 static void select_dealloc(PyObject *op) {
   PyTypeObject *type = Py_TYPE(op);
   PyObject_GC_UnTrack(op);
+  Py_TRASHCAN_BEGIN(op, select_dealloc)
   for (Py_ssize_t i = 0; i < Py_SIZE(op); i++) Py_XDECREF(((Select *)op)->cases[i]);
   type->tp_free(op);
   Py_DECREF(type);
+  Py_TRASHCAN_END
 }
 static PyMemberDef select_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Select, call), READONLY, NULL},
