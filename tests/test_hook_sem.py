@@ -400,7 +400,7 @@ def test_exclusion_does_not_need_memory(how: str, tmp_path: Path) -> None:
             if how == "others":
                 gate = threading.Event()
                 calls = [(a.recv, 10), (time.sleep, 0.01), (select.select, [b], [], [], 0.01)]
-                goroutines = [go(lambda call=c: (gate.wait(), call[0](*call[1:]))[1]) for c in calls]
+                goroutines = [go(lambda c=c: (gate.wait(), c[0](*c[1:]))[1]) for c in calls]
                 results = starve(goroutines, lambda: (gate.set(), sleep(0), b.send(b"x")))
                 assert results == [b"x", None, ([], [], [])], results
                 return

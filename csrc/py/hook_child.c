@@ -20,7 +20,7 @@ static int child_park(call *c, pid_t pid) {
   netpollopened(fd);
   netpollsample(&w);
   call_attach(c);
-  wake_t r = netpollwait(&w, 1, 0, true);
+  wake_t r = call_woken(c, netpollwait(&w, 1, 0, true));
   call_detach(c);
   netpollclosing(fd);
   close(fd);

@@ -46,6 +46,7 @@ static int set_wait(call *c, pollset *s, int64_t deadline, bool *block) {
   call_attach(c);
   wake_t w = s->n ? netpollwait(s->w, s->n, deadline, true)
                   : gopark(NULL, NULL, waitReasonIOWait, deadline);
+  w = call_woken(c, w);
   call_detach(c);
   switch (w) {
     case WAKE_OK:

@@ -71,8 +71,9 @@ static bool try_for_a_while(call *c, sem_t *s, int64_t deadline, wake_t *w) {
     int64_t until = nanotime() + NAMED_PAUSE_NS;
     if (deadline && deadline < until) until = deadline;
     call_attach(c);
-    *w = gopark(NULL, NULL, waitReasonSemacquire, until);
+    *w = call_woken(c, gopark(NULL, NULL, waitReasonSemacquire, until));
     call_detach(c);
+    if (*w == WAKE_OK) *w = WAKE_TIMEOUT; /* a cancel that was put off */
     if (try(s)) {
       if (*w == WAKE_CANCELLED) gocancel(c->g, false);
       return true;
@@ -95,6 +96,11 @@ static wake_t wait_in_slices(call *c, sem_t *s, int64_t deadline) {
     if (e != ETIMEDOUT) throw("sem_clockwait: %d", e);
     if (deadline && nanotime() >= deadline) return WAKE_TIMEOUT;
     wake_t w = wait_pending(c->g, !c->nocancel);
+    if (w == WAKE_CANCELLED) {
+      call_attach(c);
+      w = call_woken(c, w);
+      call_detach(c);
+    }
     if (w != WAKE_OK) return w;
   }
 }
@@ -115,7 +121,8 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
     if (w == WAKE_OK) return 0;
   } else {
     call_attach(&c);
-    w = semroot_wait(s, try, deadline);
+    do w = semroot_wait(s, try, deadline);
+    while (w == WAKE_CANCELLED && call_woken(&c, w) == WAKE_OK);
     call_detach(&c);
     if (w == WAKE_OK) return 0;
   }

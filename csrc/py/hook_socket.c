@@ -44,7 +44,7 @@ int io_wait_hosted(io *x, int timeout_option) {
   if (!io_blocking(x, timeout_option)) return EAGAIN;
   if (unlikely(!errqueue_empty())) return IO_BLOCK;
   call_attach(&x->c);
-  wake_t w = netpollwait(&x->w, 1, x->deadline, true);
+  wake_t w = call_woken(&x->c, netpollwait(&x->w, 1, x->deadline, true));
   call_detach(&x->c);
   switch (w) {
     case WAKE_OK:

@@ -29,7 +29,8 @@ int hook_clock_nanosleep(clockid_t clock, int flags, const struct timespec *req,
   if (left <= 0)
     gosched();
   else
-    w = gopark(NULL, NULL, waitReasonSleep, when);
+    do w = call_woken(&c, gopark(NULL, NULL, waitReasonSleep, when));
+    while (w == WAKE_OK);
   call_detach(&c);
   if (w == WAKE_TIMEOUT) return 0;
   if (w == WAKE_INTERRUPTED && rem && !(flags & TIMER_ABSTIME)) {
@@ -47,8 +48,8 @@ int hook_pause(void) {
   call_attach(&c);
   wake_t w;
   do /* an interrupt may be left from a signal that was handled before the call */
-    w = gopark(NULL, NULL, waitReasonSignal, 0);
-  while (w == WAKE_INTERRUPTED && !signals_tripped());
+    w = call_woken(&c, gopark(NULL, NULL, waitReasonSignal, 0));
+  while (w == WAKE_OK || (w == WAKE_INTERRUPTED && !signals_tripped()));
   call_detach(&c);
   return call_fail(&c, call_errno(&c, w));
 }

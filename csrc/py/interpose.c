@@ -285,7 +285,8 @@ G *detached_g_of_m(void) {
   return gp;
 }
 
-/* May a cancel end this call?  Only below a shim of the same family that the running frame has called. */
+/* May a cancel end this call?  Only below a shim of the same family that the running frame has called; what else
+ * that depends on is asked when one has come (call_woken). */
 static bool cancellable(Goroutine *self, family f) {
   shim *s = self->shim;
   return s && s->family == f && s->frame == ts_position(ts_of(self->g)).frame;
@@ -302,7 +303,17 @@ bool call_begin(call *c, family f) {
   c->early = f == FAM_FD;
   if (unlikely(homes_of(self) != NULL)) homes_prune(self);
   c->nocancel = !cancellable(self, f);
+  if (self->shim && self->shim->family == FAM_NONE)
+    self->shim->touched = true; /* a file object waits for its own lock: others may leave it anything */
   return true;
+}
+
+/* After a park, still attached.  A cancel that must not end this call is put off: WAKE_OK, wait on. */
+wake_t call_woken(call *c, wake_t w) {
+  if (likely(w != WAKE_CANCELLED) || cancel_ends(c->g->handle)) return w;
+  c->nocancel = c->g->nocancel = true;
+  gocancel(c->g, true);
+  return WAKE_OK;
 }
 
 /* The goroutine is about to park. */

@@ -6,7 +6,7 @@
  *
  *     call c;
  *     if (!call_begin(&c, FAM_SLEEP)) return real.clock_nanosleep(...);
- *     call_attach(&c);  wake_t w = gopark(...);  call_detach(&c);
+ *     call_attach(&c);  wake_t w = call_woken(&c, gopark(...));  call_detach(&c);
  *     return ...;
  *
  * A goroutine parks attached, its state current and the GIL held, as everywhere (park.c).
@@ -52,6 +52,7 @@ typedef struct call {
 
 bool call_begin(call *c, family f);
 void call_attach(call *c);
+wake_t call_woken(call *c, wake_t w);
 void call_detach(call *c);
 int call_fail(call *c, int e); /* -1, with errno; also for a failure without a park */
 int call_errno(call *c, wake_t w);

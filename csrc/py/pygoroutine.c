@@ -586,6 +586,7 @@ static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!extras_of(self)) return NULL;
     Py_XSETREF(self->more->reason, Py_NewRef(reason));
   }
+  cancel_learn();
   if (!self->done) gocancel(self->g, true); /* the old reason's destructor may have run anything */
   Py_RETURN_TRUE;
 }

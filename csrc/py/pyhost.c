@@ -24,14 +24,22 @@ static void host_swap(M *m, G *from, G *to) {
   tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
 }
 
+/* A call that waits is below, not only file objects. */
+static inline bool in_a_call_of(const shim *s, const void *frame) {
+  while (s && s->family == FAM_NONE) s = s->outer;
+  if (likely(!s)) return false;
+  bool here = s->frame == frame;
+  do s = s->outer;
+  while (unlikely(s && s->family == FAM_NONE));
+  return s || !here;
+}
+
 /* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
  * handler after EINTR. */
 bool entered_below(G *gp) {
   Goroutine *self = handle_of(gp);
   PyThreadState *ts = ts_of(gp);
-  const shim *s = self->shim;
-  return ts->gilstate_counter > self->gilstate_base ||
-         unlikely(s && (s->outer || s->frame != ts_position(ts).frame));
+  return ts->gilstate_counter > self->gilstate_base || in_a_call_of(self->shim, ts_position(ts).frame);
 }
 
 static bool host_pinned(G *gp) { return entered_below(gp) || affinity_below(gp); }

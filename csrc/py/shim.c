@@ -2,22 +2,27 @@
  *
  * A hook (interpose.h) must not simply fail when its goroutine is cancelled: the C code above would take the
  * failure for a result, say False, and run the body of `with lock:` without the lock.  So a cancel ends an
- * interposed call only below a shim of the same kind that was called by the frame that runs now.  The shim
- * then throws away what the function made of the failure, and raises Cancelled.  Without a shim the cancel
- * stays pending until a wait that it may end.  What was done wins: bytes that have come, a lock that was
- * taken, a child that was reaped are returned, and the cancel waits.
+ * interposed call only below a shim of the same kind that was called by the frame that runs now, and under the
+ * conditions of cancel.c.  The shim then throws away what the function made of the failure, and raises Cancelled.
+ * Without a shim the cancel stays pending until a wait that it may end.
+ *
+ * What was done wins: bytes that have come, a lock that was taken, a child that was reaped are returned, and the
+ * cancel waits.  That a hook has made up a failure does not mean that the function has failed: the interpreter may
+ * have handed over the lock, or the item of a queue, after the wait had ended and before it looked again (its
+ * parking lot then waits once more).  So each entry of the table says how its failure shows.
+ *
+ * Methods of file objects that buffer are in the table for what they hold: see cancel.c.
  *
  * A shim replaces PyMethodDef.ml_meth by a function of the same calling convention.  Flags, name, identity,
  * `from time import sleep` and specialised bytecode stay valid: all of them load ml_meth when they call.
  *
  * The same mechanism hears of modules being loaded, so that their tables are patched before they are used.
  *
- * Frames in which a cancel must wait: they re-acquire a lock that the caller will release whatever happens, or
- * take the lock of a running thread for their own.
- *
  * Rejected: EINTR and an exception from a pending call (no effect in half of the calls), cancelling at any
  * bytecode (Go never does, and no finally block is safe from it). */
 #include "shim.h"
+
+#include <errno.h>
 
 #include "interpose.h"
 
@@ -25,106 +30,188 @@
 
 enum { LOADS = FAM_CHILD + 1 }; /* no call that blocks: it may load a module */
 
+/* How a failure shows, or what a file object does. */
+enum {
+  RAISES,     /* an exception */
+  FALSE,      /* it returns False */
+  NUMBER,     /* it returns an errno */
+  NOTHING,    /* not at all */
+  READS,      /* takes data from below, and loses what it has if an exception comes */
+  READS_SOME, /* the same; without a number, or with a negative one, all that there is */
+  WRITES,     /* may write what others have left in it, and lose it if an exception comes */
+};
+
 static const struct {
-  uint8_t family;
+  uint8_t family, how;
   const char *module, *type, *name; /* type NULL: a function of the module */
 } table[] = {
-    {FAM_SLEEP, "time", NULL, "sleep"},
-    {FAM_SEM, "_thread", "LockType", "acquire"},
-    {FAM_SEM, "_thread", "LockType", "acquire_lock"},
-    {FAM_SEM, "_thread", "LockType", "__enter__"},
-    {FAM_SEM, "_thread", "RLock", "acquire"},
-    {FAM_SEM, "_thread", "RLock", "__enter__"},
-    {FAM_SEM, "_queue", "SimpleQueue", "get"},
-    {FAM_SEM, "_multiprocessing", "SemLock", "acquire"},
-    {FAM_SEM, "_multiprocessing", "SemLock", "__enter__"},
-    {FAM_FD, "_socket", "socket", "_accept"},
-    {FAM_FD, "_socket", "socket", "connect"},
-    {FAM_FD, "_socket", "socket", "connect_ex"},
-    {FAM_FD, "_socket", "socket", "recv"},
-    {FAM_FD, "_socket", "socket", "recv_into"},
-    {FAM_FD, "_socket", "socket", "recvfrom"},
-    {FAM_FD, "_socket", "socket", "recvfrom_into"},
-    {FAM_FD, "_socket", "socket", "recvmsg"},
-    {FAM_FD, "_socket", "socket", "recvmsg_into"},
-    {FAM_FD, "_socket", "socket", "send"},
-    {FAM_FD, "_socket", "socket", "sendall"},
-    {FAM_FD, "_socket", "socket", "sendto"},
-    {FAM_FD, "_socket", "socket", "sendmsg"},
-    {FAM_FD, "_ssl", "_SSLSocket", "do_handshake"},
-    {FAM_FD, "_ssl", "_SSLSocket", "read"},
-    {FAM_FD, "_ssl", "_SSLSocket", "write"},
-    {FAM_FD, "_ssl", "_SSLSocket", "shutdown"},
-    {FAM_FD, "select", NULL, "select"},
-    {FAM_FD, "select", "poll()", "poll"},
-    {FAM_FD, "select", "epoll", "poll"},
-    {FAM_FD, "_io", "FileIO", "read"},
-    {FAM_FD, "_io", "FileIO", "readinto"},
-    {FAM_FD, "_io", "FileIO", "readall"},
-    {FAM_FD, "_io", "FileIO", "write"},
-    {FAM_FD, "posix", NULL, "read"},
-    {FAM_FD, "posix", NULL, "readv"},
-    {FAM_FD, "posix", NULL, "write"},
-    {FAM_FD, "posix", NULL, "writev"},
-    {FAM_FD, "posix", NULL, "sendfile"},
-    {FAM_FD, "posix", NULL, "splice"},
-    {FAM_CHILD, "posix", NULL, "waitpid"},
-    {FAM_CHILD, "posix", NULL, "wait"},
-    {FAM_CHILD, "posix", NULL, "wait3"},
-    {FAM_CHILD, "posix", NULL, "wait4"},
-    {FAM_CHILD, "posix", NULL, "waitid"},
-    {FAM_CHILD, "_signal", NULL, "pause"},
-    {LOADS, "_imp", NULL, "create_dynamic"},
-    {LOADS, "_imp", NULL, "exec_dynamic"},
-    {LOADS, "_imp", NULL, "exec_builtin"},
-    {LOADS, "_ctypes", NULL, "dlopen"},
-    {LOADS, "_cffi_backend", NULL, "load_library"},
-    {LOADS, "_cffi_backend", "FFI", "dlopen"},
+    {FAM_SLEEP, RAISES, "time", NULL, "sleep"},
+    {FAM_SEM, FALSE, "_thread", "LockType", "acquire"},
+    {FAM_SEM, FALSE, "_thread", "LockType", "acquire_lock"},
+    {FAM_SEM, FALSE, "_thread", "LockType", "__enter__"},
+    {FAM_SEM, FALSE, "_thread", "RLock", "acquire"},
+    {FAM_SEM, FALSE, "_thread", "RLock", "__enter__"},
+    {FAM_SEM, RAISES, "_queue", "SimpleQueue", "get"},
+    {FAM_SEM, FALSE, "_multiprocessing", "SemLock", "acquire"},
+    {FAM_SEM, FALSE, "_multiprocessing", "SemLock", "__enter__"},
+    {FAM_FD, RAISES, "_socket", "socket", "_accept"},
+    {FAM_FD, RAISES, "_socket", "socket", "connect"},
+    {FAM_FD, NUMBER, "_socket", "socket", "connect_ex"},
+    {FAM_FD, RAISES, "_socket", "socket", "recv"},
+    {FAM_FD, RAISES, "_socket", "socket", "recv_into"},
+    {FAM_FD, RAISES, "_socket", "socket", "recvfrom"},
+    {FAM_FD, RAISES, "_socket", "socket", "recvfrom_into"},
+    {FAM_FD, RAISES, "_socket", "socket", "recvmsg"},
+    {FAM_FD, RAISES, "_socket", "socket", "recvmsg_into"},
+    {FAM_FD, RAISES, "_socket", "socket", "send"},
+    {FAM_FD, RAISES, "_socket", "socket", "sendall"},
+    {FAM_FD, RAISES, "_socket", "socket", "sendto"},
+    {FAM_FD, RAISES, "_socket", "socket", "sendmsg"},
+    {FAM_FD, RAISES, "_ssl", "_SSLSocket", "do_handshake"},
+    {FAM_FD, RAISES, "_ssl", "_SSLSocket", "read"},
+    {FAM_FD, RAISES, "_ssl", "_SSLSocket", "write"},
+    {FAM_FD, RAISES, "_ssl", "_SSLSocket", "shutdown"},
+    {FAM_FD, RAISES, "select", NULL, "select"},
+    {FAM_FD, RAISES, "select", "poll()", "poll"},
+    {FAM_FD, RAISES, "select", "epoll", "poll"},
+    {FAM_FD, RAISES, "_io", "FileIO", "read"},
+    {FAM_FD, RAISES, "_io", "FileIO", "readinto"},
+    {FAM_FD, RAISES, "_io", "FileIO", "readall"},
+    {FAM_FD, RAISES, "_io", "FileIO", "write"},
+    {FAM_FD, RAISES, "posix", NULL, "read"},
+    {FAM_FD, RAISES, "posix", NULL, "readv"},
+    {FAM_FD, RAISES, "posix", NULL, "write"},
+    {FAM_FD, RAISES, "posix", NULL, "writev"},
+    {FAM_FD, RAISES, "posix", NULL, "sendfile"},
+    {FAM_FD, RAISES, "posix", NULL, "splice"},
+    {FAM_CHILD, RAISES, "posix", NULL, "waitpid"},
+    {FAM_CHILD, RAISES, "posix", NULL, "wait"},
+    {FAM_CHILD, RAISES, "posix", NULL, "wait3"},
+    {FAM_CHILD, RAISES, "posix", NULL, "wait4"},
+    {FAM_CHILD, RAISES, "posix", NULL, "waitid"},
+    {FAM_CHILD, NOTHING, "_signal", NULL, "pause"},
+    {FAM_NONE, READS_SOME, "_io", "BufferedReader", "read"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "read1"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "readinto"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "readinto1"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "readline"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "peek"},
+    {FAM_NONE, READS, "_io", "BufferedReader", "__next__"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "write"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "flush"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "seek"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "truncate"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "close"},
+    {FAM_NONE, WRITES, "_io", "BufferedWriter", "detach"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "read"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "read1"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "readinto"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "readinto1"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "readline"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "peek"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "write"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "flush"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "seek"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "truncate"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "close"},
+    {FAM_NONE, WRITES, "_io", "BufferedRandom", "detach"},
+    {FAM_NONE, READS, "_io", "BufferedRWPair", "read"},
+    {FAM_NONE, READS, "_io", "BufferedRWPair", "read1"},
+    {FAM_NONE, READS, "_io", "BufferedRWPair", "readinto"},
+    {FAM_NONE, READS, "_io", "BufferedRWPair", "readinto1"},
+    {FAM_NONE, READS, "_io", "BufferedRWPair", "peek"},
+    {FAM_NONE, READS_SOME, "_io", "TextIOWrapper", "read"},
+    {FAM_NONE, READS, "_io", "TextIOWrapper", "readline"},
+    {FAM_NONE, READS, "_io", "TextIOWrapper", "__next__"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "write"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "flush"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "seek"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "tell"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "truncate"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "reconfigure"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "close"},
+    {FAM_NONE, WRITES, "_io", "TextIOWrapper", "detach"},
+    {FAM_NONE, READS, "_io", "_IOBase", "readline"},
+    {FAM_NONE, WRITES, "_io", "_IOBase", "writelines"},
+    {FAM_NONE, WRITES, "_io", "_IOBase", "close"},
+    {LOADS, RAISES, "_imp", NULL, "create_dynamic"},
+    {LOADS, RAISES, "_imp", NULL, "exec_dynamic"},
+    {LOADS, RAISES, "_imp", NULL, "exec_builtin"},
+    {LOADS, RAISES, "_ctypes", NULL, "dlopen"},
+    {LOADS, RAISES, "_cffi_backend", NULL, "load_library"},
+    {LOADS, RAISES, "_cffi_backend", "FFI", "dlopen"},
 };
 enum { SHIMS = nelem(table) };
 
+typedef void (*function)(void);
 static struct installed {
-  PyMethodDef *def; /* NULL: not yet */
-  PyCFunction original;
+  function *at; /* where the interpreter keeps its address; NULL: not yet */
+  function original;
 } installed[SHIMS];
-
-/* ---- frames in which a cancel must wait ----------------------------------------------------------------- */
-
-static const struct {
-  const char *module, *type, *name;
-} untouchable[] = {
-    {"threading", "Condition", "_acquire_restore"},
-    {"threading", "Thread", "_wait_for_tstate_lock"},
-    {"multiprocessing.synchronize", "Condition", "wait"},
-};
-static PyCodeObject *untouchable_code[nelem(untouchable)]; /* borrowed from functions that live for ever */
-
-static bool may_cancel(PyCodeObject *code) {
-  for (size_t i = 0; i < nelem(untouchable); i++)
-    if (code && code == untouchable_code[i]) return false;
-  return true;
-}
 
 /* ---- a call ---------------------------------------------------------------------------------------------------- */
 
-static Goroutine *shim_enter(shim *s, uint8_t family) {
+static passage passage_of(int i, PyObject *o, bool all) {
+  if (table[i].how == WRITES) return PASS_NONE;
+  return table[i].how == READS_SOME && all ? PASS_ALL : PASS_UNTOUCHED;
+}
+
+/* Does the object hold data that this call will take first? */
+static bool holds(int i, PyObject *o) {
+  bool text = table[i].type[0] == 'T', buffered = strcmp(table[i].type, "BufferedReader") == 0;
+  return (text || buffered) && !file_untouched(buffered ? o : NULL, text ? o : NULL);
+}
+
+/* all: a file object is to read to the end. */
+static Goroutine *shim_enter(shim *s, int i, PyObject *o, bool all) {
   Goroutine *self = current_handle();
   if (likely(!self)) return NULL;
-  PyThreadState *ts = ts_of(self->g);
-  bool cancels = family != LOADS && (family != FAM_SEM || may_cancel(ts_code(ts)));
-  *s = (shim){cancels ? (enum family)family : FAM_NONE, ts_position(ts).frame, WAKE_OK, self->shim};
+  *s = (shim){.family = (family)table[i].family, .object = o, .outer = self->shim,
+              .frame = ts_position(ts_of(self->g)).frame};
+  if (s->family == FAM_NONE) {
+    s->passes = passage_of(i, o, all);
+    s->touched = s->passes == PASS_UNTOUCHED && holds(i, o);
+  }
   self->shim = s;
   return self;
 }
 
-static PyObject *shim_leave(shim *s, Goroutine *self, PyObject *result) {
-  self->shim = s->outer;
-  if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
-  if (likely(s->substituted == WAKE_OK)) return result;
+/* A failure has been made up: is it what the function fails with? */
+static bool has_failed(int i, PyObject *result) {
+  switch (table[i].how) {
+    case NOTHING: return result != NULL;
+    case FALSE: return result == Py_False;
+    case NUMBER: return result && PyLong_AsLong(result) == ECANCELED;
+    default: return !result && PyErr_ExceptionMatches(table[i].family == FAM_SEM ? PyExc_Exception : PyExc_OSError);
+  }
+}
+
+static noinline PyObject *was_substituted(int i, shim *s, Goroutine *self, PyObject *result) {
+  if (!has_failed(i, result)) {
+    if (s->substituted == WAKE_CANCELLED) gocancel(self->g, true);
+    return result;
+  }
   Py_XDECREF(result);
   PyErr_Clear();
+  if (s->family == FAM_SEM && cancel_notified(self, s)) {
+    if (s->substituted == WAKE_CANCELLED) gocancel(self->g, true);
+    Py_RETURN_TRUE;
+  }
   wake_error(s->substituted);
   return NULL;
+}
+
+/* File objects above, if any, have been given something. */
+static inline void touch(shim *s, const PyObject *result) {
+  if (result && result != Py_None && (s->family == FAM_FD || s->family == FAM_NONE))
+    for (shim *o = s->outer; o; o = o->outer) o->touched = true;
+}
+
+static PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
+  self->shim = s->outer;
+  if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
+  if (s->outer) touch(s, result);
+  return likely(s->substituted == WAKE_OK) ? result : was_substituted(i, s, self, result);
 }
 
 /* A module may have been loaded. */
@@ -135,12 +222,15 @@ static PyObject *loaded(PyObject *result) {
   return result;
 }
 
-#define SHIM_CALL(i, original) \
+#define SHIM_CALL(i, o, all, original) \
   shim s; \
-  Goroutine *self_ = table[i].family == LOADS ? NULL : shim_enter(&s, table[i].family); \
+  Goroutine *self_ = table[i].family == LOADS ? NULL : shim_enter(&s, i, o, all); \
   PyObject *r = (original); \
   if (table[i].family == LOADS) return loaded(r); \
-  return likely(!self_) ? r : shim_leave(&s, self_, r)
+  return likely(!self_) ? r : shim_leave(i, &s, self_, r)
+
+/* The argument of read(): a number of bytes, or all. */
+static bool to_the_end(PyObject *n) { return n == Py_None || (PyLong_CheckExact(n) && PyLong_AsLong(n) < 0); }
 
 typedef PyObject *(*fn_plain)(PyObject *, PyObject *);
 typedef PyObject *(*fn_keywords)(PyObject *, PyObject *, PyObject *);
@@ -148,24 +238,26 @@ typedef PyObject *(*fn_fast)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*fn_fast_keywords)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 typedef PyObject *(*fn_method)(PyObject *, PyTypeObject *, PyObject *const *, Py_ssize_t, PyObject *);
 
-#define ORIGINAL(type, i) ((type)(void (*)(void))installed[i].original)
+#define ORIGINAL(type, i) ((type)installed[i].original)
 
 static noinline PyObject *plain(int i, PyObject *o, PyObject *a) {
-  SHIM_CALL(i, ORIGINAL(fn_plain, i)(o, a));
+  SHIM_CALL(i, o, false, ORIGINAL(fn_plain, i)(o, a));
 }
 static noinline PyObject *keywords(int i, PyObject *o, PyObject *a, PyObject *k) {
-  SHIM_CALL(i, ORIGINAL(fn_keywords, i)(o, a, k));
+  SHIM_CALL(i, o, false, ORIGINAL(fn_keywords, i)(o, a, k));
 }
 static noinline PyObject *fast(int i, PyObject *o, PyObject *const *a, Py_ssize_t n) {
-  SHIM_CALL(i, ORIGINAL(fn_fast, i)(o, a, n));
+  SHIM_CALL(i, o, n == 0 || to_the_end(a[0]), ORIGINAL(fn_fast, i)(o, a, n));
 }
 static noinline PyObject *fast_keywords(int i, PyObject *o, PyObject *const *a, Py_ssize_t n, PyObject *k) {
-  SHIM_CALL(i, ORIGINAL(fn_fast_keywords, i)(o, a, n, k));
+  SHIM_CALL(i, o, false, ORIGINAL(fn_fast_keywords, i)(o, a, n, k));
 }
 static noinline PyObject *method(int i, PyObject *o, PyTypeObject *t, PyObject *const *a, Py_ssize_t n,
                                PyObject *k) {
-  SHIM_CALL(i, ORIGINAL(fn_method, i)(o, t, a, n, k));
+  SHIM_CALL(i, o, false, ORIGINAL(fn_method, i)(o, t, a, n, k));
 }
+
+static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIGINAL(iternextfunc, i)(o)); }
 
 /* An ordinary thread goes straight through. */
 #define THROUGH(i, type, ...) \
@@ -192,17 +284,24 @@ static noinline PyObject *method(int i, PyObject *o, PyTypeObject *t, PyObject *
   static PyObject *method_##i(PyObject *o, PyTypeObject *t, PyObject *const *a, Py_ssize_t n, PyObject *k) { \
     THROUGH(i, fn_method, o, t, a, n, k); \
     return method(i, o, t, a, n, k); \
+  } \
+  static PyObject *next_##i(PyObject *o) { \
+    THROUGH(i, iternextfunc, o); \
+    return next(i, o); \
   }
 #define ENTRY(i) {(void (*)(void))plain_##i, (void (*)(void))keywords_##i, (void (*)(void))fast_##i, \
-                  (void (*)(void))fast_keywords_##i, (void (*)(void))method_##i},
+                  (void (*)(void))fast_keywords_##i, (void (*)(void))method_##i, (void (*)(void))next_##i},
 #define EACH(X) \
   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) \
   X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31) X(32) X(33) X(34) X(35) \
-  X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50)
+  X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51) X(52) \
+  X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
+  X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
+  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94)
 
 EACH(TRAMPOLINES)
 static const struct {
-  void (*plain)(void), (*keywords)(void), (*fast)(void), (*fast_keywords)(void), (*method)(void);
+  void (*plain)(void), (*keywords)(void), (*fast)(void), (*fast_keywords)(void), (*method)(void), (*next)(void);
 } trampolines[] = {EACH(ENTRY)};
 _Static_assert(nelem(trampolines) == SHIMS, "one set of trampolines for each shim: see EACH");
 
@@ -249,41 +348,43 @@ static PyMethodDef *definition(PyObject *owner, const char *name) {
   return def;
 }
 
+static void replace(int i, function *at, function f) {
+  if (!f || *at == f) return;
+  installed[i].at = at;
+  installed[i].original = *at;
+  *at = f;
+}
+
+static void install_in(int i, PyObject *owner) {
+  if (strcmp(table[i].name, "__next__") == 0) { /* what `for` calls is a slot of the type */
+    replace(i, (function *)&((PyTypeObject *)owner)->tp_iternext, trampolines[i].next);
+    return;
+  }
+  PyMethodDef *def = definition(owner, table[i].name);
+  if (def) replace(i, (function *)&def->ml_meth, trampoline(i, def->ml_flags));
+}
+
 static void install(int i) {
   PyObject *module = module_if_loaded(table[i].module);
   if (!module) return;
   PyObject *owner = table[i].type ? type_in(module, table[i].type) : Py_NewRef(module);
-  PyMethodDef *def = owner ? definition(owner, table[i].name) : NULL;
-  void (*f)(void) = def ? trampoline(i, def->ml_flags) : NULL;
+  if (owner) install_in(i, owner);
   PyErr_Clear();
   Py_XDECREF(owner);
-  if (!f || (void (*)(void))def->ml_meth == f) return;
-  installed[i].def = def;
-  installed[i].original = def->ml_meth;
-  def->ml_meth = (PyCFunction)f;
-}
-
-static void find_untouchable(size_t i) {
-  PyObject *module = module_if_loaded(untouchable[i].module);
-  PyObject *type = module ? PyObject_GetAttrString(module, untouchable[i].type) : NULL;
-  PyObject *f = type ? PyObject_GetAttrString(type, untouchable[i].name) : NULL;
-  if (f && PyFunction_Check(f)) untouchable_code[i] = (PyCodeObject *)PyFunction_GET_CODE(f);
-  PyErr_Clear();
-  Py_XDECREF(f);
-  Py_XDECREF(type);
 }
 
 void shims_install(void) {
+  static bool found;
   bool parks = interpose_parks();
+  if (parks && !found) cancel_find_files();
+  found |= parks;
   for (int i = 0; i < (int)SHIMS; i++)
-    if (!installed[i].def && (parks || table[i].family == LOADS)) install(i);
-  for (size_t i = 0; i < nelem(untouchable); i++)
-    if (!untouchable_code[i]) find_untouchable(i);
+    if (!installed[i].at && (parks || table[i].family == LOADS)) install(i);
 }
 
 void shims_remove(void) {
   for (size_t i = 0; i < SHIMS; i++) {
-    if (installed[i].def) installed[i].def->ml_meth = installed[i].original;
-    installed[i].def = NULL;
+    if (installed[i].at) *installed[i].at = installed[i].original;
+    installed[i].at = NULL;
   }
 }

@@ -71,13 +71,23 @@ static inline bool ts_stands_at(PyThreadState *ts, position at) {
 
 const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi);
 
-/* The code that ts runs; borrowed. */
-static inline PyCodeObject *ts_code(PyThreadState *ts) {
-  _PyInterpreterFrame *f = TS_FRAME(ts);
+/* The code of a frame; only to be compared, for there are frames that have none. */
+static inline const void *frame_code(const _PyInterpreterFrame *f) {
 #ifdef HAVE_PREV_INSTR
   return f ? f->f_code : NULL;
 #else
-  return f ? (PyCodeObject *)f->f_executable : NULL;
+  return f ? f->f_executable : NULL;
+#endif
+}
+
+/* An address in the C frame of the innermost evaluation loop; it may be one of another stack. */
+static inline const char *ts_inner_loop(PyThreadState *ts) {
+#ifdef HAVE_CFRAME
+  return (const char *)ts->cframe;
+#else
+  const _PyInterpreterFrame *f = ts->current_frame;
+  while (f && f->owner != FRAME_OWNED_BY_CSTACK) f = f->previous;
+  return (const char *)f;
 #endif
 }
 

@@ -1,0 +1,405 @@
+"""csrc/py/cancel.c: what a cancel ends, what it waits for, and that nobody loses anything by it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import io
+import json
+import logging
+import operator
+import os
+import pickle
+import select
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import MethodType
+from typing import Any
+
+import pytest
+from support import PATIENCE, ended, eventually, parked
+
+import gmprt
+from gmprt import go
+
+MUCH = 1 << 18
+
+
+def is_cancelled(g: gmprt.Goroutine[Any]) -> bool:
+    return isinstance(g.exception(PATIENCE), gmprt.GoroutineCancelled)
+
+
+def put_off(g: gmprt.Goroutine[Any]) -> None:
+    """A cancel does not end this wait: the goroutine has looked at it, and waits on."""
+    parked(g)
+    g.cancel()
+    for _ in range(100):
+        gmprt.sleep(0)
+    parked(g)
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    r, w = os.pipe()
+    try:
+        yield r, w
+    finally:
+        for fd in (r, w):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def fill(w: int) -> int:
+    os.set_blocking(w, False)
+    n = 0
+    try:
+        while True:
+            n += os.write(w, bytes(1 << 12))
+    except BlockingIOError:
+        os.set_blocking(w, True)
+    return n
+
+
+def drained(r: int) -> bytes:
+    """All until the end."""
+    data = b""
+    while piece := os.read(r, 1 << 16):
+        data += piece
+    return data
+
+
+# ---- who called ----------------------------------------------------------------------------------
+
+
+def with_lock(lock: Any) -> None:
+    with lock:
+        raise AssertionError
+
+
+class Derived(io.FileIO):
+    def again(self) -> Any:
+        return super().read(10)
+
+
+DIRECT: dict[str, Callable[[Any, int], object]] = {
+    "call": lambda lock, fd: lock.acquire(),
+    "with": lambda lock, fd: with_lock(lock),
+    "keyword": lambda lock, fd: lock.acquire(timeout=1000),
+    "star": lambda lock, fd: lock.acquire(*(True, 1000)),
+    "star star": lambda lock, fd: lock.acquire(**{"timeout": 1000}),
+    "descriptor": lambda lock, fd: type(lock).acquire(lock),
+    "method": lambda lock, fd: MethodType(type(lock).acquire, lock)(),
+    "partial": lambda lock, fd: functools.partial(lock.acquire)(),
+    "partial with arguments": lambda lock, fd: functools.partial(os.read, fd)(10),
+    "methodcaller": lambda lock, fd: operator.methodcaller("acquire")(lock),
+    "exit stack": lambda lock, fd: ExitStack().enter_context(lock),
+    "sleep": lambda lock, fd: time.sleep(1000),
+    "read": lambda lock, fd: os.read(fd, 10),
+    "file": lambda lock, fd: io.FileIO(fd, closefd=False).read(10),
+    "super": lambda lock, fd: Derived(fd, closefd=False).again(),
+    "in a generator": lambda lock, fd: next(lock.acquire() for _ in range(1)),
+    "in a key": lambda lock, fd: sorted([1, 2], key=lambda _: lock.acquire()),
+    "in map": lambda lock, fd: list(map(lambda _: lock.acquire(), [1])),
+}
+
+
+@pytest.mark.parametrize("way", DIRECT)
+def test_called_by_python(way: str) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    with pipe() as (r, _):
+        for _turn in range(12):  # the interpreter specialises calls that are made often
+            g = go(DIRECT[way], lock, r)
+            parked(g)
+            g.cancel()
+            assert is_cancelled(g)
+
+
+@pytest.mark.parametrize("way", ["method", "partial", "type"])
+def test_a_goroutine_that_is_a_c_function(way: str) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    if way == "method":
+        g = go(lock.acquire)
+    elif way == "partial":
+        g = go(functools.partial(lock.acquire, timeout=1000))
+    else:
+        g = go(type(lock).acquire, lock, timeout=1000)
+    parked(g)
+    g.cancel()
+    assert is_cancelled(g)
+
+
+class PickledLate:
+    """Has the pickler write what it has."""
+
+    def __reduce__(self) -> Any:
+        return (bytes, (bytes(MUCH),))
+
+
+BY_C: dict[str, Callable[[int, int], object]] = {
+    "map": lambda r, w: list(map(functools.partial(os.read, r), [1])),
+    "sorted": lambda r, w: sorted([1, 2], key=functools.partial(os.read, r)),
+    "max": lambda r, w: max([1, 2], key=functools.partial(os.read, r)),
+    "filter": lambda r, w: list(filter(functools.partial(os.read, r), [1])),
+    "iter": lambda r, w: next(iter(functools.partial(os.read, r, 1), b"")),
+    "reduce": lambda r, w: functools.reduce(os.read, [r, 1]),
+    "unpickler": lambda r, w: pickle.load(io.FileIO(r, closefd=False)),
+    "pickler": lambda r, w: pickle.dump(bytes(MUCH), io.FileIO(w, "w", closefd=False)),
+}
+
+
+@pytest.mark.parametrize("way", BY_C)
+def test_called_by_c(way: str) -> None:
+    """It may have a state that an exception destroys: the cancel waits for the next call."""
+    with pipe() as (r, w):
+        after: list[bool] = []
+
+        def body() -> None:
+            try:
+                BY_C[way](r, w)
+            except pickle.UnpicklingError:
+                pass
+            after.append(True)
+            time.sleep(1000)
+
+        if way == "pickler":
+            fill(w)
+        g = go(body)
+        put_off(g)
+        if way == "pickler":
+            reader = go(lambda: [os.read(r, 1 << 16) for _ in iter(lambda: not after, False)])
+            assert is_cancelled(g)
+            os.write(w, b"end")
+            ended(reader)
+        else:
+            os.write(w, b"xx")
+            assert is_cancelled(g)
+        assert after
+
+
+# ---- what was written ----------------------------------------------------------------------------
+
+
+def test_lines_of_others_are_not_lost(procs: int) -> None:
+    """Writers of one text file into a full pipe; one after the other is cancelled while it waits."""
+    with pipe() as (r, w):
+        file = os.fdopen(w, "w")
+        done: list[int] = []
+        got = b""
+        for _round in range(5):
+            enough: list[bool] = []
+
+            def write(enough: list[bool] = enough) -> None:
+                while not enough:
+                    print(f"{len(done):06}", file=file)
+                    done.append(len(done))
+                time.sleep(1000)
+
+            g = go(write)
+            put_off(g)
+            enough.append(True)
+            got += os.read(r, 1 << 16)
+            assert is_cancelled(g)
+        closer = go(file.close)
+        got += drained(r)
+        ended(closer)
+        assert [int(text) for text in got.splitlines()] == done
+
+
+def text_print(f: Any, data: bytes) -> None:
+    print(data.decode(), end="", file=f, flush=True)
+
+
+def by_logging(f: Any, data: bytes) -> None:
+    handler = logging.StreamHandler(f)
+    handler.terminator = ""
+    handler.emit(logging.LogRecord("x", logging.INFO, "x", 1, data.decode(), (), None))
+
+
+def by_csv(f: Any, data: bytes) -> None:
+    csv.writer(f, lineterminator="").writerow([data.decode()])
+    f.flush()
+
+
+def by_json(f: Any, data: bytes) -> None:
+    json.dump(data.decode(), f)
+    f.flush()
+
+
+def by_copying(f: Any, data: bytes) -> None:
+    shutil.copyfileobj(io.BytesIO(data), f)
+    f.flush()
+
+
+def by_writelines(f: Any, data: bytes) -> None:
+    f.writelines([data[:10], data[10:]])
+    f.flush()
+
+
+WRITERS: dict[str, tuple[str, Callable[[Any, bytes], object]]] = {
+    "print": ("w", text_print),
+    "logging": ("w", by_logging),
+    "csv": ("w", by_csv),
+    "json": ("w", by_json),
+    "copyfileobj": ("wb", by_copying),
+    "writelines": ("wb", by_writelines),
+    "write": ("wb", lambda f, data: (f.write(data), f.flush())),
+    "pickle": ("wb", lambda f, data: (pickle.dump(data, f), f.flush())),
+    "gzip": ("wb", lambda f, data: (f.write(data), f.flush())),
+}
+
+
+@pytest.mark.parametrize("where", ["pipe", "socket"])
+@pytest.mark.parametrize("way", WRITERS)
+def test_a_file_object_writes_all(way: str, where: str) -> None:
+    """By whomever it is called, C or Python code in between: the cancel waits until it has written."""
+    mode, write = WRITERS[way]
+    data = b"0123456789abcdef" * (MUCH // 16)
+    with ExitStack() as stack:
+        if where == "pipe":
+            r, w = stack.enter_context(pipe())
+            raw: Any = io.FileIO(w, "w", closefd=False)
+            f: Any = open(w, mode, closefd=False)
+        else:
+            a, b = socket.socketpair()
+            stack.enter_context(a)
+            r = b.detach()
+            f = a.makefile(mode)
+        if way == "gzip":
+            raw, f = f, gzip.GzipFile(fileobj=f, mode="wb", compresslevel=0)
+        after: list[bool] = []
+
+        def body() -> None:
+            write(f, data)
+            after.append(True)
+            time.sleep(1000)
+
+        g = go(body)
+        put_off(g)
+        reader = go(drained, r)
+        assert is_cancelled(g)
+        assert after
+        go(f.close).result(PATIENCE)
+        if where == "pipe":
+            if way == "gzip":
+                raw.close()
+            os.close(w)
+        else:
+            if way == "gzip":
+                raw.close()
+            a.close()
+        got = reader.result(PATIENCE)
+        if where == "socket":
+            os.close(r)
+        if way == "gzip":
+            got = gzip.decompress(got)
+        if way == "json":
+            got = json.loads(got).encode()
+        if way == "pickle":
+            got = pickle.loads(got)
+        assert got == data
+
+
+def test_what_a_raw_write_has_written_is_said() -> None:
+    """A write that has begun returns how much it has done, and the cancel waits."""
+    with pipe() as (r, w):
+        raw = io.FileIO(w, "w", closefd=False)
+        written: list[int] = []
+
+        def body() -> None:
+            written.append(raw.write(bytes(MUCH)))
+            time.sleep(1000)
+
+        g = go(body)
+        parked(g)
+        g.cancel()
+        assert is_cancelled(g)
+        os.close(w)
+        assert written == [len(drained(r))]
+        assert 0 < written[0] < MUCH
+
+
+# ---- what was read -------------------------------------------------------------------------------
+
+READERS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "read": ("rb", lambda f: f.read(10)),
+    "read1": ("rb", lambda f: f.read1(10)),
+    "peek": ("rb", lambda f: f.peek(10)),
+    "readinto": ("rb", lambda f: f.readinto(bytearray(10))),
+    "readline": ("rb", lambda f: f.readline()),
+    "for": ("rb", lambda f: next(iter(f))),
+    "in a loop": ("rb", lambda f: [line for line in f]),
+    "all": ("rb", lambda f: f.read()),
+    "text": ("r", lambda f: f.read(10)),
+    "text readline": ("r", lambda f: f.readline()),
+    "text in a loop": ("r", lambda f: [line for line in f]),
+    "all text": ("r", lambda f: f.read()),
+    "both ways": ("rwb", lambda f: f.readline()),
+}
+
+
+@contextmanager
+def reader(where: str, mode: str) -> Iterator[tuple[Any, socket.socket, socket.socket]]:
+    """A file object, its socket and the other end."""
+    a, b = socket.socketpair()
+    with a, b:
+        if where == "socket":
+            with a.makefile(mode) as f:  # type: ignore[call-overload]
+                yield f, a, b
+        elif mode == "rwb":
+            raw = io.FileIO(a.fileno(), "r", closefd=False)
+            pair = io.BufferedRWPair(raw, io.FileIO(a.fileno(), "w", closefd=False))
+            yield pair, a, b
+        else:
+            with open(a.fileno(), mode, closefd=False) as f:
+                yield f, a, b
+
+
+@pytest.mark.parametrize("where", ["file", "socket"])
+@pytest.mark.parametrize("way", READERS)
+def test_a_reader_that_has_nothing_is_cancelled(way: str, where: str) -> None:
+    mode, read = READERS[way]
+    with reader(where, mode) as (f, ours, theirs):
+        theirs.sendall(b"first line\n")
+        assert f.readline() in ("first line\n", b"first line\n")
+        g = go(read, f)
+        parked(g)
+        g.cancel()
+        assert is_cancelled(g)
+        theirs.sendall(b"second line\n")
+        assert go(f.readline).result(PATIENCE) in ("second line\n", b"second line\n")
+
+
+@pytest.mark.parametrize("part", ["before", "meanwhile"])
+@pytest.mark.parametrize("where", ["file", "socket"])
+@pytest.mark.parametrize("way", ["read", "readline", "for", "text", "text readline", "both ways"])
+def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
+    """Half a line is there, in the object or on its way: the wait goes on, and the cancel waits."""
+    mode, read = READERS[way]
+    with reader(where, mode) as (f, ours, theirs):
+        lines: list[Any] = []
+
+        def body() -> None:
+            lines.append(read(f))
+            time.sleep(1000)
+
+        if part == "before":
+            theirs.sendall(b"first line\nhalf")
+            assert f.readline() in ("first line\n", b"first line\n")
+        g = go(body)
+        parked(g)
+        if part == "meanwhile":
+            theirs.sendall(b"half")
+            eventually(lambda: not select.select([ours], [], [], 0)[0])
+        put_off(g)
+        theirs.sendall(b" a li\n")
+        assert is_cancelled(g)
+        assert lines in (["half a li\n"], [b"half a li\n"])
