@@ -42,6 +42,17 @@ def tracked() -> list[str]:
     return [name for name in listed.split("\0") if name and (ROOT / name).exists()]
 
 
+def described(metadata: str) -> None:
+    """What an index shows: the README, and who can install it."""
+    head, _, body = metadata.partition("\n\n")
+    fields = head.splitlines()
+    assert body.strip() == (ROOT / "README.md").read_text().strip()
+    assert "Description-Content-Type: text/markdown" in fields
+    assert "Requires-Python: <3.14,>=3.11" in fields
+    for minor in (11, 12, 13):
+        assert f"Classifier: Programming Language :: Python :: 3.{minor}" in fields
+
+
 def test_everything_tracked_is_in_the_archive_and_nothing_else(tmp_path: Path) -> None:
     names = tracked()
     copy = tmp_path / "copy"
@@ -56,6 +67,9 @@ def test_everything_tracked_is_in_the_archive_and_nothing_else(tmp_path: Path) -
     assert made.returncode == 0, made.stdout + made.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
+        metadata = tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert metadata is not None
+        described(metadata.read().decode())
         files = [member.name.partition("/")[2] for member in tar if member.isfile()]
     archived = {name for name in files if not name.startswith(WRITTEN)}
     assert archived == set(names)

