@@ -32,8 +32,10 @@ class Once:
         returned.
 
         A call that raises, which reaches only the first caller, counts as done: Go's rule for
-        panics.
+        panics.  What cannot be called is a TypeError and counts as nothing.
         """
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
         if self._done:
             return
         with self._mutex:
@@ -81,4 +83,6 @@ def once_value(fn: Callable[[], _T], /) -> Callable[[], _T]:
     KeyboardInterrupt and SystemExit, which concern the caller and not the value, reach the first
     caller only; the next one tries again.
     """
+    if not callable(fn):  # else whoever asks first would be told
+        raise TypeError(f"{fn!r} is not callable")
     return _OnceValue(fn)

@@ -107,7 +107,11 @@ class NativeChan:
     def __init__(self, ctype: Any, capacity: int = 0) -> None:
         self.ctype = _ctype(ctype)
         size = _element_size(self.ctype)
-        capacity = operator.index(capacity)
+        try:
+            capacity = operator.index(capacity)
+        except TypeError:
+            kind = type(capacity).__name__
+            raise TypeError(f"capacity must be an integer, not {kind}") from None
         if not 0 <= capacity <= (2**63 - 1) // size:
             raise ValueError("the capacity of a channel must not be negative or exceed memory")
         _start()

@@ -488,6 +488,18 @@ def test_once_that_fails_counts_as_done() -> None:
     once.do(lambda: pytest.fail("again"))
 
 
+def test_once_of_garbage() -> None:
+    once = Once()
+    for fn in (None, 1, "f"):
+        with pytest.raises(TypeError, match="is not callable"):
+            once.do(fn)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="is not callable"):
+            once_value(fn)  # type: ignore[arg-type]
+    calls: list[int] = []
+    once.do(lambda: calls.append(1))
+    assert calls == [1], "garbage counts as nothing"
+
+
 def test_once_value() -> None:
     calls: list[int] = []
 
