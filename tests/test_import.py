@@ -72,7 +72,8 @@ def test_nothing_is_imported_in_bad_times() -> None:
             gmprt.debug.dump_string()
             gmprt.go(lambda: 1 / 0)
         gmprt.run(main)"""
-    assert imported(code) == []
+    # What traceback imports to mark the place in a line (3.13) is its own affair.
+    assert set(imported(code)) <= {"ast"}
 
 
 @pytest.mark.parametrize("name", ["ChanStatistics", "CreatedBy", "Stats"])
