@@ -92,7 +92,7 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"stack_slots", load_rlx(&counts.stack_slots)},
       {"stop_the_worlds", load_rlx(&counts.stw)},
   };
-  for (size_t i = 0; i < nelem(rows); i++)
+  for (size_t i = 0; d && i < nelem(rows); i++)
     if (put(d, rows[i].key, rows[i].value) < 0) Py_CLEAR(d);
   return d;
 }
