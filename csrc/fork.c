@@ -77,7 +77,8 @@ static void ms_afterfork(M *keep) {
   }
   sched.midle = sched.mfree = NULL;
   sched.nmidle = sched.lockedwait = 0;
-  sched.mcount = keep != NULL;
+  sched.mleaving = NULL;
+  sched.mcount = sched.nlenders = keep != NULL; /* it takes the place of a thread in run() */
   if (!keep) return;
   keep->p = NULL;
   keep->tid = os_gettid();

@@ -215,7 +215,7 @@ void drive(M *m) {
       break; /* drops the host lock, which that thread wants now */
     }
     execute(m, gp);
-    if (unlikely(m->lockedg != NULL)) break;
+    if (unlikely(m->lockedg != NULL || m->reap)) break;
   }
   gm_assert(!m->nextg);
   lrelease(m);

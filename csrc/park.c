@@ -232,11 +232,13 @@ static void park_commit(M *m, G *gp) {
 }
 
 /* Foreign C called host code which now parks: the C frames below may hold locks or thread-locals of this
- * thread, so the goroutine is wired to it until it runs on.  True: undo it then. */
-static inline bool wire_pinned(M *m, G *gp) {
-  if (gp->kind != GK_HOST || gp->lockedm || likely(!host->pinned(gp))) return false;
-  wire(gp, m);
-  return true;
+ * thread, so the goroutine is wired to it until it runs on. */
+static inline bool pinned(G *gp) { return gp->kind == GK_HOST && !gp->lockedm && unlikely(host->pinned(gp)); }
+
+static wake_t refuse(G *gp, void (*unlockf)(void *), void *unlockarg, wake_t why) {
+  if (unlockf) unlockf(unlockarg);
+  gp->param = NULL;
+  return why;
 }
 
 /* Park the running goroutine; its waiters are linked with wait_next().  unlockf(unlockarg) runs when the
@@ -245,6 +247,9 @@ static inline bool wire_pinned(M *m, G *gp) {
 wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline) {
   M *m = getm();
   G *gp = load_rlx(&m->curg);
+  bool wired = pinned(gp);
+  if (unlikely(wired) && !gp->nocancel && !spare_m(m)) /* nocancel: C code that could not report it */
+    return refuse(gp, unlockf, unlockarg, WAKE_NOTHREAD);
   if (deadline) {
     timers *ts = gp->kind == GK_HOST ? &sched.l.timers : &m->p->timers;
     timer_announce(ts, &gp->timer, wait_next(gp));
@@ -256,7 +261,7 @@ wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t 
   m->unlockarg = unlockarg;
   m->deadline = deadline;
   inc_rlx(&m->parks);
-  bool wired = wire_pinned(m, gp);
+  if (unlikely(wired)) wire(gp, m);
   switchto(m, gp, picknext(m, gp));
   if (unlikely(wired)) unwire(gp);
   if (deadline) timer_del(&gp->timer);
@@ -323,7 +328,11 @@ static void yield_commit(M *m, G *gp) {
 void gosched(void) {
   M *m = getm();
   G *gp = load_rlx(&m->curg);
-  bool wired = wire_pinned(m, gp);
+  bool wired = pinned(gp);
+  if (unlikely(wired)) {
+    if (!spare_m(m)) return; /* nobody could run meanwhile */
+    wire(gp, m);
+  }
   G *next = picknext(m, gp);
   if (next == &m->g0 && !gp->lockedm && !m->nextg) {
     bool mine = gp->kind == GK_HOST ? load_rlx(&sched.l.holder) == m && !native_waiting()
@@ -338,6 +347,7 @@ void gosched(void) {
 static void exit_commit(M *m, G *gp) {
   void (*after)(G *) = (void (*)(G *))m->unlockf;
   casgstatus(gp, Grunning, Gdead);
+  if (unlikely(gp->lockedm != NULL)) unwire_ended(m, gp);
   if (after)
     after(gp);
   else if (gp->kind == GK_HOST)

@@ -38,6 +38,16 @@
  *     still between two looks; the last look takes anything, runnext included;
  *   - an M that takes the licence wakes another only if native work is in sight.
  *
+ * Threads that are to be had no more.  A goroutine that keeps its thread while it is parked (wired) takes an M away
+ * from all others, and they would wait for ever for one to run L: for their deadlines, for Ctrl-C.  So the last M that
+ * is not wired stays so: lock_os_thread(), and a park below C code, fail if there is no other M and none can be
+ * had (spare_m).  A blocking call says nothing before.  If its P finds no M it goes to the idle list and `needm` is
+ * set: the next M that has nothing to do takes it (stopm), and until then sysmon tries to make one.
+ *
+ * Who has locked its thread may have changed it (priority, affinity, namespaces), and new threads inherit that.
+ * So they are made by sysmon, or by an M that nobody has locked; and a goroutine that ends without unlocking takes
+ * its thread with it.  As in Go.
+ *
  * Rejected, as in Go: handing a new goroutine to an idle M directly (threads ping-pong, no locality), and
  * one central queue (its lock). */
 #define _GNU_SOURCE
@@ -144,9 +154,8 @@ static void g0_init(M *m) {
 #endif
 }
 
-/* sched.lock held: an M struct with an id, counted. NULL: the limit is reached, or no memory. */
+/* sched.lock held: an M struct with an id, counted. NULL: no memory. */
 static M *malloc_m(void) {
-  if (sched.mcount >= sched.maxm) return NULL;
   M *m = sched.mfree;
   if (m) {
     sched.mfree = m->schedlink;
@@ -172,6 +181,25 @@ static void mfree_locked(M *m) {
   sched.mcount--;
 }
 
+static void checkdead_locked(void);
+
+/* C code of other goroutines may know this thread's errno: it ends when none does.  mreap_idle looks. */
+static void wait_unhomed(M *m) {
+  lock(&sched.lock);
+  while (load_acq(&m->homed) && !load_rlx(&sched.stopping)) {
+    m->schedlink = sched.mleaving;
+    sched.mleaving = m;
+    sched.lockedwait++;
+    checkdead_locked();
+    unlock(&sched.lock);
+    notesleep(&m->park);
+    noteclear(&m->park);
+    lock(&sched.lock);
+    sched.lockedwait--;
+  }
+  unlock(&sched.lock);
+}
+
 /* What an M needs that may be refused: before it takes part in anything. */
 static bool minit(M *m) {
   if (!os_minit()) return false;
@@ -186,6 +214,7 @@ static void mend(M *m) {
   lock(&sched.lock);
   m->tid = 0; /* nobody sends signals any more */
   mfree_locked(m);
+  if (!load_rlx(&sched.stopping)) checkdead_locked(); /* the others may have been asleep before */
   unlock(&sched.lock);
 }
 
@@ -199,9 +228,11 @@ static struct {
 /* No M could be had for pp, which its caller has counted in nmspinning if it was to spin: pp is idle again, and
  * sysmon tries later, whoever sleeps meanwhile. */
 static void startm_failed(P *pp, bool spinning) {
-  releasep_idle(pp);
-  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
+  lock(&sched.lock);
+  pidleput_locked(pp);
   store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
+  unlock(&sched.lock);
+  if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
   fence(); /* sysmon says that it sleeps, then looks at needm */
   sysmon_wake();
 }
@@ -217,13 +248,13 @@ static void *mstart(void *arg) {
   m->errno_at = &errno;
   g0_init(m);
   bool ok = minit(m);
-  if (ok) {
-    acquirep(m, pp);
-  } else {
+  if (!ok) {
     bool spinning = m->spinning;
     m->spinning = false;
     mend(m);
-    startm_failed(pp, spinning);
+    if (pp) startm_failed(pp, spinning);
+  } else if (pp) {
+    acquirep(m, pp);
   }
   if (awaited) {
     first.ok = ok;
@@ -231,6 +262,7 @@ static void *mstart(void *arg) {
   }
   if (!ok) return NULL;
   schedule(m);
+  wait_unhomed(m);
   if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
   os_mexit();
   mend(m);
@@ -238,10 +270,10 @@ static void *mstart(void *arg) {
   return NULL;
 }
 
-/* await: no other M can be starting. */
+/* pp NULL: an M that waits for one.  await: no other M can be starting. */
 static bool newm(P *pp, bool spinning, bool await) {
   lock(&sched.lock);
-  M *m = malloc_m();
+  M *m = sched.mcount - sched.nlenders < sched.maxm ? malloc_m() : NULL;
   unlock(&sched.lock);
   if (!m) return false;
   m->nextp = pp;
@@ -257,8 +289,14 @@ static bool newm(P *pp, bool spinning, bool await) {
   return false;
 }
 
+/* Does the calling thread make threads like the runtime's others?  See the head of the file. */
+static bool unchanged(void) {
+  M *m = getm();
+  return m ? !m->lockedg && !m->lender && !m->reap : pthread_equal(pthread_self(), sched.sysmonthread) != 0;
+}
+
 /* Runs pp on some M.  spinning: the caller has counted it in nmspinning.  false: no M could be had; pp is
- * idle again and sysmon tries later. */
+ * idle again, and the next M that is, or sysmon, sees to it. */
 bool startm(P *pp, bool spinning) {
   lock(&sched.lock);
   M *m = sched.midle;
@@ -274,7 +312,7 @@ bool startm(P *pp, bool spinning) {
     notewakeup(&m->park);
     return true;
   }
-  if (newm(pp, spinning, false)) return true;
+  if (unchanged() && newm(pp, spinning, false)) return true;
   startm_failed(pp, spinning);
   return false;
 }
@@ -333,6 +371,32 @@ void handoffp(P *pp) {
   if (work_in_sight() || poller_missing()) wakep();
 }
 
+/* sysmon: an M was wanted, and there was none. */
+void startm_late(void) {
+  if (!load_rlx(&sched.needm)) return;
+  store_rlx(&sched.needm, 0);
+  if (work_in_sight() || poller_missing()) wakep();
+}
+
+/* Can m run other goroutines, now or when what it runs parks or ends?  Not while that blocks, nor if it is wired:
+ * the host lock guards lockedg. */
+static bool taken(M *m) {
+  G *gp = load_acq(&m->curg);
+  if (m->lender) return false; /* not counted */
+  if (m->lockedg) return true;
+  return gp && (gp->kind == GK_HOST ? host->where(gp) == HOST_OUT : load_acq(&gp->status) == Gsyscall);
+}
+
+/* The host lock is held, and m is about to be lost to all goroutines but one.  Is there another M for them? */
+bool spare_m(M *m) {
+  lock(&sched.lock);
+  uint32_t n = sched.mcount - sched.nlenders;
+  for (uint32_t i = 1; i <= sched.nextmid && !sched.midle; i++) n -= sched.allm[i] == m || taken(sched.allm[i]);
+  bool spare = sched.midle || n > 0;
+  unlock(&sched.lock);
+  return spare || newm(NULL, false, false);
+}
+
 /* ---- all asleep ------------------------------------------------------------------------------------ */
 
 /* sched.lock held. */
@@ -359,6 +423,13 @@ static void checkdead_locked(void) {
 void stopm(M *m) {
   if (load_rlx(&sched.stopping)) return;
   lock(&sched.lock);
+  P *left = load_rlx(&sched.needm) ? pidleget_locked() : NULL;
+  if (unlikely(left != NULL)) { /* nobody was there to take it */
+    store_rlx(&sched.needm, 0);
+    unlock(&sched.lock);
+    acquirep(m, left);
+    return;
+  }
   m->idlesince = nanotime();
   m->schedlink = sched.midle;
   sched.midle = m;
@@ -386,6 +457,15 @@ void mreap_idle(int64_t now) {
     *at = m->schedlink;
     sched.nmidle--;
     m->reap = true;
+    notewakeup(&m->park);
+  }
+  at = &sched.mleaving;
+  for (M *m; (m = *at) != NULL;) {
+    if (load_acq(&m->homed)) {
+      at = &m->schedlink;
+      continue;
+    }
+    *at = m->schedlink;
     notewakeup(&m->park);
   }
   unlock(&sched.lock);
@@ -647,7 +727,10 @@ void schedule(M *m) {
   if (m->p) {
     P *pp = m->p;
     m->p = NULL;
-    releasep_idle(pp); /* stopping: to nobody */
+    if (load_rlx(&sched.stopping))
+      releasep_idle(pp); /* to nobody */
+    else
+      handoffp(pp); /* what locked this thread has ended */
   }
 }
 
@@ -664,6 +747,14 @@ void unwire(G *gp) {
   M *m = gp->lockedm;
   gp->lockedm = NULL;
   m->lockedg = NULL;
+}
+
+/* gp, wired to m, has ended.  If it had locked the thread, nobody shall meet what it has done to it: the thread ends,
+ * too.  A lender's does not: it is the caller's of run(), who gets it back as main has left it. */
+void unwire_ended(M *m, G *gp) {
+  unwire(gp);
+  if (gp->locked && !m->lender) m->reap = true;
+  gp->locked = 0;
 }
 
 /* From now on m is not asleep, though its thread may take a while to notice: else everybody might be. */
@@ -709,7 +800,10 @@ bool run_wired(M *m) {
 M *lender_m(void) {
   lock(&sched.lock);
   M *m = malloc_m();
-  if (m) sched.lockedwait++; /* it waits, and is no reason against "all asleep" */
+  if (m) {
+    sched.nlenders++;
+    sched.lockedwait++; /* it waits, and is no reason against "all asleep" */
+  }
   unlock(&sched.lock);
   if (!m) return NULL;
   m->lender = true;
@@ -730,6 +824,7 @@ void lender_m_free(M *m) {
   lock(&sched.lock);
   m->tid = 0;
   sched.lockedwait--;
+  sched.nlenders--;
   mfree_locked(m);
   unlock(&sched.lock);
 }

@@ -60,7 +60,8 @@ typedef enum {
   WAKE_INTERRUPTED, /* a signal arrived: run its handlers, then wait on */
   WAKE_DEADLOCK,    /* main goroutine only: everything is asleep */
   WAKE_NOMEM,       /* a waiter could not be allocated */
-  WAKE_BADFD        /* the poller cannot watch that descriptor: errno says why */
+  WAKE_BADFD,       /* the poller cannot watch that descriptor: errno says why */
+  WAKE_NOTHREAD     /* the goroutine must keep its thread, and no other would be left to run the rest */
 } wake_t;
 
 typedef enum {
@@ -330,6 +331,8 @@ typedef struct sched_t {
   mutex lock; /* guards what follows up to `lockend` */
   M *midle;
   uint32_t nmidle, mcount, maxm, nextmid;
+  uint32_t nlenders;      /* of mcount: threads in run(), which are not ours and count for no limit */
+  M *mleaving;            /* Ms that end as soon as nobody's C code knows their errno */
   M *mfree; /* ended threads' Ms, to be used again */
   P *pidle;
   G *runqhead, *runqtail; /* global queue of native goroutines */
@@ -488,6 +491,9 @@ void acquirep(M *m, P *pp);
 bool pin(M *m);
 void schedule(M *m);
 void mreap_idle(int64_t now);
+void startm_late(void);
+bool spare_m(M *m);
+void unwire_ended(M *m, G *gp);
 void schedstop(void);
 void sched_restart(void);
 void entersyscallblock(void);

@@ -197,10 +197,7 @@ static void errands(int64_t now, int64_t *reaped) {
     pthread_t t;
     os_newthread(&t, 1 << 20, dump_thread, NULL);
   }
-  if (load_rlx(&sched.needm)) {
-    store_rlx(&sched.needm, 0);
-    if (behind() || poller_missing()) wakep(); /* refused again: the flag is back */
-  }
+  startm_late();
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
   if (load_rlx(&sched.l.cold)) gtrim_some();
   if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
@@ -270,7 +267,7 @@ void *sysmon_main(void *arg) {
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
-    if (all_rest() && !load_rlx(&sched.needm)) {
+    if (all_rest() && !load_rlx(&sched.needm)) { /* else no thread is to be had now: asked again and again */
       deep_sleep();
       idle = 0;
       delay = SYSMON_MIN_US * 1000;

@@ -1207,6 +1207,113 @@ def test_max_threads() -> None:
     assert run_child(code).stdout == "done\n"
 
 
+def test_max_threads_and_goroutines_that_keep_theirs() -> None:
+    """lock_os_thread() fails before all threads are taken: the others go on, in time and to Ctrl-C."""
+    code = """
+        import signal, sys, threading, time
+        import gmprt
+        from gmprt import Chan, go, run
+        gmprt.set_max_threads(5)
+        def keeps(ch):
+            gmprt.lock_os_thread()
+            return ch.recv()
+        def main():
+            ch = Chan()
+            gs = [go(keeps, ch) for _ in range(20)]
+            try:
+                ch.recv(timeout=.05)
+            except gmprt.Timeout:
+                pass
+            failed = [g for g in gs if g.done()]
+            assert all(isinstance(g.exception(), gmprt.TooManyThreads) for g in failed)
+            assert len(gs) - len(failed) == 4, failed
+            try:
+                signal.raise_signal(signal.SIGINT)
+                ch.recv()
+            except KeyboardInterrupt:
+                pass
+            gmprt.lock_os_thread()  # the calling thread is none of the runtime's
+            for _ in range(4):
+                ch.send(1)
+            assert [g.result() for g in gs if g not in failed] == [1] * 4
+            gmprt.set_max_threads(100)
+            gs = [go(keeps, ch) for _ in range(20)]
+            for _ in gs:
+                ch.send(2)
+            assert [g.result() for g in gs] == [2] * 20
+            print("done")
+        run(main)
+    """
+    for procs in "1", "2", "4":
+        assert run_child(code, env={"GOMAXPROCS": procs}).stdout == "done\n"
+
+
+def test_max_threads_and_waits_below_c_code() -> None:
+    """They keep their threads, too, as long as they last."""
+    code = """
+        import ctypes, gmprt
+        from gmprt import Chan, go, run
+        gmprt.set_max_threads(5)
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.py_object)
+        def wait_below(ch):
+            result = []
+            def inner(ch):
+                try:
+                    result.append(ch.recv())
+                except Exception as error:
+                    result.append(error)
+                return 0
+            callback(inner)(ch)
+            return result[0]
+        def main():
+            ch = Chan()
+            gs = [go(wait_below, ch) for _ in range(20)]
+            try:
+                ch.recv(timeout=.05)
+            except gmprt.Timeout:
+                pass
+            failed = [g for g in gs if g.done()]
+            assert all(isinstance(g.result(), gmprt.TooManyThreads) for g in failed)
+            assert len(gs) - len(failed) == 4, failed
+            for _ in range(4):
+                ch.send(1)
+            assert [g.result() for g in gs if g not in failed] == [1] * 4
+            print("done")
+        run(main)
+    """
+    for procs in "1", "2":
+        assert run_child(code, env={"GOMAXPROCS": procs}).stdout == "done\n"
+
+
+def test_at_the_limit_work_goes_on_when_a_thread_returns() -> None:
+    """All are in C code that blocks.  What is ready then waits for one of them, and for nothing else."""
+    code = """
+        import ctypes, os, time, gmprt
+        from gmprt import Chan, go, run
+        libc = ctypes.CDLL(None)
+        gmprt.set_max_threads(3)
+        def blocks(fd):
+            return libc.read(fd, ctypes.create_string_buffer(1), 1)
+        ends = [os.pipe() for _ in range(3)]
+        gs = [go(blocks, r) for r, w in ends]
+        for i in range(50):
+            time.sleep(.002)  # the last one may have no thread yet
+        ready = [go(int) for _ in range(10)]
+        assert not ready[-1].join(timeout=.1)
+        os.write(ends[0][1], b"x")
+        began = time.monotonic()
+        for g in ready:
+            g.result(20)
+        assert time.monotonic() - began < 5
+        for r, w in ends:
+            os.write(w, b"x")
+        assert [g.result(20) for g in gs] == [1, 1, 1]
+        print("done")
+    """
+    for procs in "1", "3":
+        assert run_child(code, env={"GOMAXPROCS": procs}).stdout == "done\n"
+
+
 @pytest.mark.parametrize("n", [-1, 0, 10**9, 2**70])
 def test_limits_of_a_bad_value(n: int) -> None:
     for limit in (gmprt.set_max_threads, gmprt.set_max_stack):

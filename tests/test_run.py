@@ -255,6 +255,60 @@ def test_lock_os_thread() -> None:
     assert len(here) == 1
 
 
+def test_a_locked_thread_ends_with_its_goroutine(procs: int) -> None:
+    """What it has done to the thread (priority, affinity) nobody else meets, nor do new threads inherit it."""
+    code = """
+        import ctypes, os, threading, time
+        import gmprt
+        from gmprt import Chan, go, run
+        libc = ctypes.CDLL(None)
+        def nice():
+            return os.getpriority(os.PRIO_PROCESS, 0)
+        def changes(parks, fails):
+            gmprt.lock_os_thread()
+            os.setpriority(os.PRIO_PROCESS, 0, 15)
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            if parks:
+                gmprt.sleep(.001)
+                go(int).join()
+            tid = threading.get_native_id()
+            assert nice() == 15
+            if fails:
+                raise LookupError(tid)
+            return tid
+        def looks():
+            libc.usleep(500)  # needs a thread of its own
+            return threading.get_native_id(), nice(), len(os.sched_getaffinity(0))
+        def main():
+            had = nice(), len(os.sched_getaffinity(0))
+            for i in range(20):
+                changed = go(changes, i % 2, i % 3 == 0)
+                lookers = [go(looks) for _ in range(8)]
+                error = changed.exception()
+                tid = error.args[0] if error else changed.result()
+                later = [go(looks) for _ in range(8)]
+                for g in lookers + later:
+                    assert g.result()[1:] == had, (g.result(), had)
+                assert tid not in [g.result()[0] for g in later]
+            for _ in range(20000):
+                if not os.path.exists(f"/proc/self/task/{tid}"):
+                    break
+                gmprt.sleep(.001)
+            else:
+                raise AssertionError("the thread has not ended")
+            return had
+        had = run(main)
+        def mine():
+            gmprt.lock_os_thread()
+            os.setpriority(os.PRIO_PROCESS, 0, 10)
+        threading.Thread(target=lambda: (run(mine), print("the caller's:", nice()))).start()
+        go(looks).result()
+        print("ok")
+    """
+    out = run_child(code, env={"GOMAXPROCS": str(procs)}, timeout=60).stdout
+    assert sorted(out.splitlines()) == ["ok", "the caller's: 10"]
+
+
 def test_lock_os_thread_in_a_goroutine(procs: int) -> None:
     import ctypes
 

@@ -346,6 +346,7 @@ int call_errno(call *c, wake_t w) {
   switch (w) {
     case WAKE_INTERRUPTED: return EINTR;
     case WAKE_CANCELLED:
+    case WAKE_NOTHREAD:
     case WAKE_DEADLOCK: {
       shim *s = handle_of(c->g)->shim;
       s->substituted = w;

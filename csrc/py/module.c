@@ -78,7 +78,7 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"handoffs", load_rlx(&counts.handoffs)},
       {"preemptions", load_rlx(&counts.preemptions)},
       {"wakes", load_rlx(&counts.wakes)},
-      {"threads", sched.mcount},
+      {"threads", sched.mcount - sched.nlenders},
       {"threads_idle", sched.nmidle},
       {"threads_started", load_rlx(&counts.mspawned)},
       {"threads_ended", load_rlx(&counts.mreaped)},

@@ -257,7 +257,7 @@ static void report_if_last(Goroutine *self) {
 }
 
 static bool unsettled(G *gp, Goroutine *self) {
-  return self->threaded || gp->locked || gp->lockedm || homes_of(self) || (!self->lent && tstate_dirty(ts_of(gp)));
+  return self->threaded || homes_of(self) || (!self->lent && tstate_dirty(ts_of(gp)));
 }
 
 /* What a thread's end does away with. */
@@ -269,8 +269,6 @@ static void settle(G *gp, Goroutine *self) {
   }
   if (!self->lent) tstate_clear(ts);
   if (unlikely(homes_of(self) != NULL)) homes_drop(self);
-  if (gp->lockedm) unwire(gp);
-  gp->locked = 0;
 }
 
 static void leave(G *gp, Goroutine *self) {
@@ -935,11 +933,7 @@ PyMethodDef goroutine_functions[] = {
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},
     {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
-     "gomaxprocs(n=None)
---
-
-Returns the number of Ps, and changes it to n. Waits until the world has stopped.
-"
+     "gomaxprocs(n=None)\n--\n\nReturns the number of Ps, and changes it to n. Waits until the world has stopped.\n"
      "ValueError: not 1 to 256. MemoryError: the number is what it was."},
     {"failures", FN(py_failures), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reporter", py_set_reporter, METH_O, NULL},

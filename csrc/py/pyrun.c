@@ -487,8 +487,16 @@ static PyObject *py_lock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored
   (void)module;
   G *gp = current_g();
   if (!gp) Py_RETURN_NONE; /* an ordinary thread is locked to itself */
-  if (gp->locked++ > 0) Py_RETURN_NONE;
+  if (gp->locked > 0) {
+    gp->locked++;
+    Py_RETURN_NONE;
+  }
   lender *l = lender_of(gp);
+  if (!l && !spare_m(gp->m)) {
+    PyErr_SetString(errs.TooManyThreads, "no thread would be left for the other goroutines");
+    return NULL;
+  }
+  gp->locked = 1;
   if (!l) {
     wire(gp, gp->m);
     Py_RETURN_NONE;

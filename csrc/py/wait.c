@@ -75,6 +75,9 @@ int wake_error(wake_t r) {
     case WAKE_NOMEM:
       PyErr_NoMemory();
       return -1;
+    case WAKE_NOTHREAD:
+      PyErr_SetString(errs.TooManyThreads, "below C code a wait keeps its thread, and no other would be left");
+      return -1;
     default:
       PyErr_Format(PyExc_SystemError, "gmprt: unexpected end of a wait: %d", (int)r);
       return -1;
