@@ -13,6 +13,6 @@ def _watchdog() -> None:
     """Millions of states take as long as the machine makes it: see the time limit below."""
 
 
-@pytest.mark.parametrize("model", ["licence", "park", "stw"])
+@pytest.mark.parametrize("model", ["idle", "licence", "park", "stw"])
 def test_model(model: str) -> None:
     passes_once(["sh", "tests/models/run.sh", model], ["tests/models"], timeout=600)
