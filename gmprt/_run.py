@@ -26,7 +26,8 @@ _R = TypeVar("_R")
 
 _WARN_AFTER = 5.0  # seconds until run() says who keeps it waiting
 _EXIT_DEADLINE = 3.0  # seconds that goroutines get at the end of the process
-_LOOK_AGAIN = 0.1  # seconds between two looks for goroutines that were started meanwhile
+_LOOK_AGAIN = 0.1  # seconds between two looks for goroutines that were started meanwhile, and
+_LOOK_SHARE = 20  # at least so many times what a look takes: it keeps the goroutines from ending
 _MOST_NAMED = 20  # goroutines in one message
 
 
@@ -137,13 +138,18 @@ class _Ending:
 
     def wait(self, deadline: float) -> list[_core.Goroutine[Any]]:
         """Wait until none is left, or time.monotonic() is `deadline`; return those left."""
-        while alive := self._alive():
+        while True:
+            began = time.monotonic()
+            alive = self._alive()
+            looked = time.monotonic() - began
+            if not alive:
+                break
             self._cancel(alive)
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            self._sleep(min(left, _LOOK_AGAIN))
-        return alive
+            self._sleep(min(left, max(_LOOK_AGAIN, _LOOK_SHARE * looked)))
+        return [g for g in alive if not g.done()]
 
     def _cancel(self, goroutines: list[_core.Goroutine[Any]]) -> None:
         for g in goroutines:

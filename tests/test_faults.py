@@ -227,3 +227,61 @@ def main():
 gmprt.run(main)
 """
     assert run(library, f"mmap:{n}:{errno.ENOMEM}", body) == "3000 True\n"
+
+
+KEEPS = """
+def keeps(ch):
+    gmprt.lock_os_thread()
+    return ch.recv()
+def main():
+    ch = Chan()
+    go(int).result(20)
+    on.value = 1
+    goroutines = [go(keeps, ch) for _ in range(20)]
+    try:
+        ch.recv(timeout=0.05)
+    except gmprt.Timeout:
+        print("in time")
+    failed = [g for g in goroutines if g.done()]
+    print({type(g.exception()).__name__ for g in failed})
+    on.value = 0
+    for _ in range(len(goroutines) - len(failed)):
+        ch.send(1)
+    goroutines = [go(keeps, ch) for _ in range(20)]
+    for _ in goroutines:
+        ch.send(2)
+    print({g.result(20) for g in goroutines})
+gmprt.run(main)
+"""
+
+
+def test_no_thread_for_those_that_keep_theirs(library: str) -> None:
+    """The one that would take the last hears of it."""
+    out = run(library, f"pthread_create:1:{errno.EAGAIN}:0", KEEPS)
+    assert out == "in time\n{'TooManyThreads'}\n{2}\n"
+
+
+def test_threads_are_to_be_had_again(library: str) -> None:
+    """All threads block and no other is to be had: what is ready waits, and not for those alone."""
+    body = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+entered = []
+def blocks(fd):
+    entered.append(fd)
+    return libc.read(fd, ctypes.create_string_buffer(1), 1)
+go(int).result(20)
+on.value = 1
+r, w = os.pipe()
+blocked = [go(blocks, r) for _ in range(10)]
+while len(entered) < gmprt.stats().threads:
+    time.sleep(0.001)
+ready = go(int)
+print(ready.join(timeout=0.3))
+on.value = 0
+print(ready.result(10))
+os.write(w, bytes(10))
+print(sum(g.result(20) for g in blocked))
+"""
+    out = run(library, f"pthread_create:1:{errno.EAGAIN}:0", body)
+    assert out == "False\n0\n10\n"

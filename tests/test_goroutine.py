@@ -1208,7 +1208,7 @@ def test_max_threads() -> None:
 
 
 def test_max_threads_and_goroutines_that_keep_theirs() -> None:
-    """lock_os_thread() fails before all threads are taken: the others go on, in time and to Ctrl-C."""
+    """lock_os_thread() fails before all threads are taken: the others go on, to Ctrl-C as well."""
     code = """
         import signal, sys, threading, time
         import gmprt
@@ -1286,7 +1286,7 @@ def test_max_threads_and_waits_below_c_code() -> None:
 
 
 def test_at_the_limit_work_goes_on_when_a_thread_returns() -> None:
-    """All are in C code that blocks.  What is ready then waits for one of them, and for nothing else."""
+    """All are in C code that blocks: what is ready waits for one of them, and for nothing else."""
     code = """
         import ctypes, os, time, gmprt
         from gmprt import Chan, go, run

@@ -15,7 +15,7 @@ import pytest
 from support import PATIENCE, Child, Thread, ended, eventually, parked, run_child
 
 import gmprt
-from gmprt import Chan, GoroutineCancelled, go, run
+from gmprt import Chan, GoroutineCancelled, _run, go, run
 
 # ---- result -------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ def _inside(meet: Callable[[], object]) -> None:
 def _deep(meet: Callable[[], object], levels: int = 200) -> None:
     """C code and Python code in turn: much stack."""
     if levels:
-        max([0], key=lambda _: _deep(meet, levels - 1) or 0)
+        list(map(_deep, [meet], [levels - 1]))
     else:
         meet()
 
@@ -256,7 +256,7 @@ def test_lock_os_thread() -> None:
 
 
 def test_a_locked_thread_ends_with_its_goroutine(procs: int) -> None:
-    """What it has done to the thread (priority, affinity) nobody else meets, nor do new threads inherit it."""
+    """What it has done to the thread (priority, affinity) nobody meets, and no thread inherits."""
     code = """
         import ctypes, os, threading, time
         import gmprt
@@ -499,6 +499,41 @@ def test_warning_names_those_who_stay() -> None:
     assert "waits for 1 cancelled goroutine(s)" in done.stderr
     assert '"stubborn" [sleep' in done.stderr
     assert "created by main" in done.stderr
+
+
+def test_looking_for_those_that_stay_takes_a_small_share() -> None:
+    """With 300 000 of them a look takes long, and keeps them from ending meanwhile."""
+    looks = 0
+
+    def stays() -> None:
+        try:
+            gmprt.sleep(PATIENCE)
+        finally:
+            gmprt.sleep(0.5)
+
+    def alive() -> list[gmprt.Goroutine[Any]]:
+        nonlocal looks
+        looks += 1
+        time.sleep(0.2)
+        return [] if g.done() else [g]
+
+    g = go(stays)
+    parked(g)
+    ending = _run._Ending(alive, "")  # pyright: ignore[reportPrivateUsage]
+    assert ending.wait(time.monotonic() + PATIENCE) == []
+    assert looks <= 2
+
+
+def test_who_ends_while_others_are_cancelled_does_not_stay() -> None:
+    class Ending(_run._Ending):  # pyright: ignore[reportPrivateUsage]
+        def _cancel(self, goroutines: list[gmprt.Goroutine[Any]]) -> None:
+            super()._cancel(goroutines)
+            ended(*goroutines)
+
+    ch: Chan[int] = Chan()
+    g = go(ch.recv)
+    parked(g)
+    assert Ending(lambda: [] if g.done() else [g], "").wait(time.monotonic() - 1) == []
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------
