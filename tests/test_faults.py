@@ -279,7 +279,7 @@ while len(entered) < gmprt.stats().threads:
 ready = go(int)
 print(ready.join(timeout=0.3))
 on.value = 0
-print(ready.result(10))
+print(ready.result(5))  # sysmon sleeps for ten seconds when all is quiet
 os.write(w, bytes(10))
 print(sum(g.result(20) for g in blocked))
 """
