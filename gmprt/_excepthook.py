@@ -78,9 +78,11 @@ def _hook_failed(hook: object, args: ExceptHookArgs) -> None:
         excepthook(args)
 
 
-def report_uncollected() -> None:
-    """Report the failures that wait for it: at the end of run() and of the process."""
-    for goroutine in _core.failures(held=True):
+def report_uncollected(run_id: int = 0) -> None:
+    """Report the failures that wait for it: at the end of run() those of its descendants, at the
+    end of the process all.
+    """
+    for goroutine in _core.failures(run_id):
         report(goroutine)
 
 

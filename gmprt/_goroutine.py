@@ -98,9 +98,13 @@ async def aresult(g: _core.Goroutine[_R], /) -> _R:
         except RuntimeError:  # the loop was closed: nobody awaits any more
             pass
 
-    g.add_done_callback(wake)
-    await ended
-    return g.result(timeout=0)
+    _core.asking(g, 1)
+    try:
+        g.add_done_callback(wake)
+        await ended
+        return g.result(timeout=0)
+    finally:
+        _core.asking(g, -1)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -29,6 +29,7 @@ _EXIT_DEADLINE = 3.0  # seconds that goroutines get at the end of the process
 _LOOK_AGAIN = 0.1  # seconds between two looks for goroutines that were started meanwhile, and
 _LOOK_SHARE = 20  # at least so many times what a look takes: it keeps the goroutines from ending
 _MOST_NAMED = 20  # goroutines in one message
+_EXITING = "the process is exiting"  # the reason of cancels then
 
 
 def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -55,6 +56,11 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     _core.install_sigquit()
     try:
         return _core.lend(_call_main, main, args, kwargs)
+    except GoroutineCancelled as cancelled:
+        if cancelled.reason is _EXITING:
+            # In a daemon thread, as no other runs now: it ends without a word, as those do.
+            raise SystemExit from None
+        raise
     except Cancelled as cancelled:
         # Cancelled is for the goroutine alone; here we are in an ordinary thread.
         raise GoroutineCancelled(cancelled.reason) from None
@@ -62,22 +68,21 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
 
 def _call_main(main: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _R:
     """What runs in the main goroutine."""
+    me = _core.current()
+    if me is None:
+        raise AssertionError("not in a goroutine")
     try:
         return main(*args, **kwargs)
     finally:
         # The try is here, not in the function called, so that no Ctrl-C falls between the two.
         try:
-            _end_descendants()
+            _end_descendants(me.run_id, me.id)
         except KeyboardInterrupt:
             _give_up()
-        report_uncollected()
+        report_uncollected(me.run_id)
 
 
-def _end_descendants() -> None:
-    me = _core.current()
-    if me is None:
-        raise AssertionError("not in a goroutine")
-    run_id, main_id = me.run_id, me.id
+def _end_descendants(run_id: int, main_id: int) -> None:
 
     def descendants() -> list[_core.Goroutine[Any]]:
         return [
@@ -176,7 +181,7 @@ def _shutdown() -> None:
         return
     deadline = time.monotonic() + _EXIT_DEADLINE
     try:
-        for g in _Ending(_others, "the process is exiting").wait(deadline):
+        for g in _Ending(_others, _EXITING).wait(deadline):
             _warn(
                 f"gmprt: abandoned at exit, {_EXIT_DEADLINE:g} s after cancel: {debug.block(g)}\n"
             )

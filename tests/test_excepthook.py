@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -264,3 +265,94 @@ def test_the_name_is_printed() -> None:
         gmprt.run(main)
     """
     assert "(divider)" in run_child(code).stderr
+
+
+# ---- what somebody is about to collect ---------------------------------------------------------
+
+
+def test_another_run_that_ends(reports: list[ExceptHookArgs]) -> None:
+    """It reports what its own goroutines left, and nobody else's."""
+
+    def main() -> None:
+        failed = go(fail)
+        eventually(failed.done)
+        thread = threading.Thread(target=gmprt.run, args=(int,))
+        thread.start()
+        thread.join()
+        assert isinstance(failed.exception(), LookupError)
+
+    gmprt.run(main)
+
+
+def test_goroutines_of_threads_when_a_run_ends(reports: list[ExceptHookArgs]) -> None:
+    failed = go(fail)
+    eventually(failed.done)
+    gmprt.run(int)
+    assert isinstance(failed.exception(), LookupError)
+
+
+def test_an_own_failure_beside_another_run(reports: list[ExceptHookArgs]) -> None:
+    """Two runs at once: each reports its own, at its end."""
+    kept: list[gmprt.Goroutine[Any]] = []
+
+    def other() -> None:
+        kept.append(go(fail, "other"))
+        eventually(kept[-1].done)
+
+    def main() -> None:
+        kept.append(go(fail, "main"))
+        eventually(kept[-1].done)
+        thread = threading.Thread(target=gmprt.run, args=(other,))
+        thread.start()
+        thread.join()
+        assert [str(args.exc_value) for args in reports] == ["other"]
+
+    gmprt.run(main)
+    assert [str(args.exc_value) for args in reports] == ["other", "main"]
+    reports.clear()
+
+
+@pytest.mark.parametrize("how", ["result", "exception", "aresult"])
+def test_a_run_that_ends_before_those_who_ask_have_been_told(
+    how: str, reports: list[ExceptHookArgs]
+) -> None:
+    """They have been woken by the failure, and have not run since."""
+    gate: Chan[None] = Chan()
+    asking = threading.Event()
+    caught: list[object] = []
+
+    def late() -> None:
+        gate.recv_ok()
+        fail()
+
+    async def ask_async(g: gmprt.Goroutine[Any]) -> None:
+        asking.set()
+        await g.aresult()
+
+    def ask(g: gmprt.Goroutine[Any]) -> None:
+        try:
+            if how == "exception":
+                asking.set()
+                caught.append(g.exception())
+            elif how == "result":
+                asking.set()
+                g.result()
+            else:
+                asyncio.run(ask_async(g))
+        except LookupError as error:
+            caught.append(error)
+
+    def main() -> None:
+        g = go(late)
+        held: list[object] = []
+        # Called when those who wait have been made ready.
+        g.add_done_callback(lambda g: held.append(gmprt._core.failures(g.run_id)))
+        asker = go(ask, g)
+        eventually(asking.is_set)
+        parked(asker)
+        gate.close()
+        ended(asker)
+        assert held == [[]]
+
+    gmprt.run(main)
+    assert [type(error) for error in caught] == [LookupError]

@@ -529,3 +529,22 @@ def test_in_the_middle_of_all(end: str, procs: str) -> None:
     assert done.stdout == ("" if quick else "from a goroutine\n")
     assert "Fatal" not in done.stderr
     assert "abandoned" not in done.stderr, done.stderr
+
+
+def test_a_daemon_thread_in_run_ends_without_a_word() -> None:
+    """Its main goroutine is cancelled at exit; nobody waits for what run() raises there."""
+    done = run_child("""
+        import atexit, threading
+
+        atexit.register(lambda: thread.join(20))  # called after gmprt's own
+        import gmprt
+
+        def main():
+            thread.start()
+            while gmprt.num_goroutine() < 2:
+                gmprt.sleep(0.001)
+
+        thread = threading.Thread(target=gmprt.run, args=(gmprt.Chan().recv,), daemon=True)
+        gmprt.run(main)
+        """)
+    assert done.stderr == ""

@@ -392,20 +392,49 @@ static PyObject *take_failed(void) {
   return list ? list : PyList_New(0);
 }
 
-/* (held=False): those whose handle was dropped; held: also those whose handle lives, at the very end. */
-static PyObject *py_failures(PyObject *module, PyObject *args, PyObject *kwargs) {
-  (void)module;
-  static char *names[] = {"held", NULL};
-  int all = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:failures", names, &all)) return NULL;
-  PyObject *list = take_failed();
-  while (list && all && held) {
-    Goroutine *self = held;
+/* Adds those whose handle was dropped, and that are still to be reported. */
+static int add_dropped(PyObject *list, uint32_t run) {
+  for (Py_ssize_t i = failed ? PyList_GET_SIZE(failed) : 0; i-- > 0;) {
+    PyObject *g = PyList_GET_ITEM(failed, i);
+    if (run && ((Goroutine *)g)->run != run) continue;
+    if (PyList_Append(list, g) < 0 || PySequence_DelItem(failed, i) < 0) return -1;
+  }
+  return 0;
+}
+
+/* Adds those whose handle lives.  At the end of a run() somebody outside may have been woken to be told, and may
+ * not have come to it yet; at the end of the process nobody will. */
+static int add_held(PyObject *list, uint32_t run) {
+  for (Goroutine *self = held, *next; self; self = next) {
+    next = self->more->fnext;
+    if (run && (self->run != run || self->asking)) continue;
+    if (PyList_Append(list, (PyObject *)self) < 0) return -1;
     failed_unlink(self);
     self->reported = true;
-    if (PyList_Append(list, (PyObject *)self) < 0) Py_CLEAR(list);
   }
+  return 0;
+}
+
+/* What nobody has collected of the goroutines of that run(), which ends; 0: of all, for the process ends. */
+static PyObject *py_failures(PyObject *module, PyObject *arg) {
+  (void)module;
+  unsigned long run = PyLong_AsUnsignedLong(arg);
+  if (run == (unsigned long)-1 && PyErr_Occurred()) return NULL;
+  PyObject *list = PyList_New(0);
+  if (list && (add_dropped(list, (uint32_t)run) < 0 || add_held(list, (uint32_t)run) < 0)) Py_CLEAR(list);
   return list;
+}
+
+/* (goroutine, n): for aresult(), which waits in its own way. */
+static PyObject *py_asking(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module;
+  long n = nargs == 2 && Py_TYPE(args[0]) == Goroutine_Type ? PyLong_AsLong(args[1]) : 0;
+  if (n != 1 && n != -1) {
+    PyErr_SetString(PyExc_TypeError, "asking(goroutine, 1 or -1)");
+    return NULL;
+  }
+  ((Goroutine *)args[0])->asking += (uint32_t)n;
+  Py_RETURN_NONE;
 }
 
 static PyObject *report_all(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -488,7 +517,18 @@ static void mark_collected(Goroutine *self) {
   failed_unlink(self);
 }
 
-/* 1: it has ended. 0: timed out. -1: exception set. */
+/* 1: it has ended. 0: its time is up. -1: exception set. */
+static int wait_for(Goroutine *self, patience p) {
+  while (!self->done) {
+    if (!p.block) return 0;
+    wake_t r = waitq_wait(&self->joiners, waitReasonJoin, p.deadline);
+    if (r == WAKE_TIMEOUT && !self->done) return 0;
+    if (r != WAKE_OK && r != WAKE_TIMEOUT && wake_error(r) != 0) return -1;
+  }
+  return 1;
+}
+
+/* The same, and then it counts as collected. */
 static int join(Goroutine *self, PyObject *timeout) {
   patience p;
   if (patience_parse(timeout, &p) < 0) return -1;
@@ -503,14 +543,11 @@ static int join(Goroutine *self, PyObject *timeout) {
     Py_XDECREF(exc);
     return -1;
   }
-  while (!self->done) {
-    if (!p.block) return 0;
-    wake_t r = waitq_wait(&self->joiners, waitReasonJoin, p.deadline);
-    if (r == WAKE_TIMEOUT && !self->done) return 0;
-    if (r != WAKE_OK && r != WAKE_TIMEOUT && wake_error(r) != 0) return -1;
-  }
-  mark_collected(self);
-  return 1;
+  self->asking++;
+  int r = wait_for(self, p);
+  self->asking--;
+  if (r == 1) mark_collected(self);
+  return r;
 }
 
 static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -935,6 +972,7 @@ PyMethodDef goroutine_functions[] = {
     {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
      "gomaxprocs(n=None)\n--\n\nReturns the number of Ps, and changes it to n. Waits until the world has stopped.\n"
      "ValueError: not 1 to 256. MemoryError: the number is what it was."},
-    {"failures", FN(py_failures), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"failures", py_failures, METH_O, NULL},
+    {"asking", FN(py_asking), METH_FASTCALL, NULL},
     {"set_reporter", py_set_reporter, METH_O, NULL},
     {NULL, NULL, 0, NULL}};
