@@ -90,7 +90,6 @@ static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadli
 /* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
  * caller's, as with every other result. */
 wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
-  chaos_point(attached);
   chanlock(c);
   if (unlikely(load_rlx(&c->closed))) {
     chanunlock(c);
@@ -140,7 +139,6 @@ static void recv_from_sender(hchan *c, sudog *sg, void *elem) {
 
 /* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
 wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
-  chaos_point(attached);
   chanlock(c);
   size_t n = load_rlx(&c->qcount);
   if (unlikely(load_rlx(&c->closed)) && n == 0) {

@@ -24,8 +24,12 @@ static uint32_t chaos_rand(uint32_t n) {
 
 noinline bool chaos_flip(void) { return chaos_rand(2); }
 
-/* Before an operation that may park, no lock held: one time in four, let others run.  Not for a hosted
- * goroutine in an operation of a native object: it has dropped the host lock. */
+/* The first thing in a function of the interfaces that may park: one time in four, let others run.  There anybody must
+ * expect it.  Inside, callers rely on holding the host lock from one look at their objects to the next, until
+ * they park; so chaos would show what cannot happen without it.  For the same reason not in what never waits
+ * (trylock, select with a default).
+ *
+ * Not for a hosted goroutine in an operation of a native object: it has dropped the host lock. */
 noinline void chaos_point_slow(bool hosted) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;

@@ -99,11 +99,13 @@ void gm_chan_free(gm_chan *c) {
 }
 
 gm_result gm_chan_send(gm_chan *c, const void *elem, int64_t timeout) {
+  chaos_point(false);
   int64_t deadline = deadline_of(timeout);
   return RETRY(chansend(&c->c, elem, timeout != 0, deadline, false));
 }
 
 gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout) {
+  chaos_point(false);
   int64_t deadline = deadline_of(timeout);
   return RETRY(chanrecv(&c->c, elem, timeout != 0, deadline, false));
 }
@@ -114,6 +116,7 @@ size_t gm_chan_cap(gm_chan *c) { return c->c.dataqsiz; }
 bool gm_chan_closed(gm_chan *c) { return load_acq(&c->c.closed); }
 
 int32_t gm_select(const gm_case *cases, int32_t n, int64_t timeout, gm_result *result) {
+  if (timeout != 0) chaos_point(false);
   scase few[16], *k = n <= 16 ? few : malloc((size_t)n * sizeof *k);
   if (!k || n < 0 || n > UINT16_MAX) {
     *result = GM_NOMEM;
@@ -133,6 +136,7 @@ int32_t gm_select(const gm_case *cases, int32_t n, int64_t timeout, gm_result *r
 }
 
 gm_result gm_mutex_lock(gm_mutex *m, int64_t timeout) {
+  chaos_point(false);
   int64_t deadline = deadline_of(timeout);
   return RETRY(gomutex_lock((gomutex *)m, timeout != 0, deadline));
 }
@@ -140,6 +144,7 @@ bool gm_mutex_trylock(gm_mutex *m) { return gomutex_lock((gomutex *)m, false, 0)
 bool gm_mutex_unlock(gm_mutex *m) { return gomutex_unlock((gomutex *)m); }
 
 gm_result gm_sema_acquire(gm_sema *s, int64_t timeout) {
+  chaos_point(false);
   int64_t deadline = deadline_of(timeout);
   return RETRY(semacquire((sema *)s, waitReasonSemacquire, timeout != 0, deadline));
 }

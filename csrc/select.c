@@ -193,7 +193,6 @@ static int32_t selwait(scase *cases, const uint16_t *order, int32_t n, int64_t d
  * hosted: all channels are, and the caller holds the host lock; else none is. */
 int32_t selectgo(scase *cases, int32_t ncases, bool block, int64_t deadline, bool hosted,
                  wake_t *result) {
-  chaos_point(hosted);
   uint16_t few[2 * FEW], *order = few;
   if (ncases > FEW) {
     order = malloc(2 * (size_t)ncases * sizeof *order);

@@ -118,7 +118,6 @@ static wake_t qwait(waitq *q, spinlock *l, bool hosted, G *gp, waitreason why, i
 
 wake_t semacquire(sema *s, waitreason why, bool block, int64_t deadline) {
   bool hosted = s->hosted;
-  chaos_point(hosted);
   qlock(&s->lock, hosted);
   if (s->value > 0) {
     s->value--;
@@ -224,7 +223,6 @@ static wake_t mutex_lock_slow(gomutex *m, int64_t deadline) {
 
 /* block false: only if it is free and nobody starves (Go's TryLock). */
 wake_t gomutex_lock(gomutex *m, bool block, int64_t deadline) {
-  chaos_point(m->hosted);
   if (likely(cas(&m->state, 0, mutexLocked))) return WAKE_OK;
   if (block) return mutex_lock_slow(m, deadline);
   uint32_t s = load_rlx(&m->state);

@@ -32,6 +32,54 @@ def test_suite_under_chaos(seed: str, files: list[str]) -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
 
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_timers_are_as_without_it(seed: str) -> None:
+    """What stop() has stopped nobody receives, and reset() wakes whoever waits."""
+    code = """
+        import gmprt
+        def stopped_and_received():
+            t, got = gmprt.Timer(0.0002), []
+            def recv():
+                try:
+                    got.append(t.c.recv(timeout=0.003))
+                except gmprt.Timeout:
+                    pass
+            g = gmprt.go(recv)
+            gmprt.sleep(0.0002)
+            stopped = t.stop()
+            g.join()
+            return stopped and bool(got)
+        def called_although_stopped():
+            called = []
+            t = gmprt.after_func(0.0002, called.append, 1)
+            gmprt.sleep(0.0002)
+            stopped = t.stop()
+            gmprt.sleep(0.001)
+            return stopped and bool(called)
+        def missed_by_the_receiver():
+            t = gmprt.Timer(3600)
+            g = gmprt.go(t.c.recv)
+            gmprt.gosched()
+            t.reset(0.0002)
+            return not g.join(timeout=10)
+        def missed_by_select():
+            t = gmprt.Timer(3600)
+            g = gmprt.go(gmprt.select, t.c, gmprt.Chan())
+            gmprt.gosched()
+            t.reset(0.0002)
+            return not g.join(timeout=10)
+        def main():
+            for f in (stopped_and_received, called_although_stopped,
+                      missed_by_the_receiver, missed_by_select):
+                for _ in range(200):
+                    if f():
+                        print(f.__name__)
+                        break
+        gmprt.run(main)
+    """
+    assert run_child(code, env={"GMPRT_CHAOS": seed}, timeout=120).stdout == ""
+
+
 def order(seed: str) -> str:
     code = """
         import gmprt

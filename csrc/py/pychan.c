@@ -137,6 +137,7 @@ static void polled_to_timeout(patience p) {
 }
 
 static PyObject *py_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  chaos_point(true);
   patience p;
   if (parse_timeout("send", args, nargs, kwnames, 1, &p) < 0) return NULL;
   PyObject *r = chan_send(chan_of(self), args[0], p);
@@ -154,6 +155,7 @@ static PyObject *end_of_channel(wake_t r) {
 }
 
 static PyObject *py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  chaos_point(true);
   patience p;
   if (parse_timeout("recv", args, nargs, kwnames, 0, &p) < 0) return NULL;
   PyObject *value;
@@ -171,6 +173,7 @@ static PyObject *py_recv_nowait(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *py_recv_ok(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames) {
+  chaos_point(true);
   patience p;
   if (parse_timeout("recv_ok", args, nargs, kwnames, 0, &p) < 0) return NULL;
   PyObject *pair = PyTuple_Pack(2, Py_None, Py_False); /* now: a value that has been taken could not be given back */
@@ -190,6 +193,7 @@ static PyObject *py_recv_ok(PyObject *self, PyObject *const *args, Py_ssize_t na
 }
 
 static PyObject *py_next(PyObject *self) {
+  chaos_point(true);
   PyObject *value;
   wake_t r = chan_recv(chan_of(self), &value, (patience){true, 0});
   return likely(r == WAKE_OK) ? value : NULL; /* NULL without exception ends the loop */

@@ -40,12 +40,14 @@ static PyObject *operation_run(operation *o, bool send) {
 
 static PyObject *py_native_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
+  chaos_point(true);
   operation o;
   return operation_open(&o, "native_send", args, nargs, PyBUF_SIMPLE) ? operation_run(&o, true) : NULL;
 }
 
 static PyObject *py_native_recv(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
+  chaos_point(true);
   operation o;
   return operation_open(&o, "native_recv", args, nargs, PyBUF_WRITABLE) ? operation_run(&o, false) : NULL;
 }

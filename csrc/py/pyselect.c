@@ -305,9 +305,16 @@ static PyObject *do_select(PyObject *const *cases, Py_ssize_t n, patience p, boo
   return result;
 }
 
+static bool names_default(PyObject *kwnames) {
+  for (Py_ssize_t i = kwnames ? PyTuple_GET_SIZE(kwnames) : 0; i-- > 0;)
+    if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), "default") == 0) return true;
+  return false;
+}
+
 /* keyword arguments timeout and default */
 static int parse_options(PyObject *const *kwvalues, PyObject *kwnames, patience *p, bool *dflt) {
   Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+  if (unlikely(chaos_on) && !names_default(kwnames)) chaos_point(true);
   *p = (patience){true, 0};
   *dflt = false;
   for (Py_ssize_t i = 0; i < nkw; i++) {

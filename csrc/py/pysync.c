@@ -65,6 +65,7 @@ static PyObject *mutex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 static PyObject *mutex_lock(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames) {
+  chaos_point(true);
   patience p;
   if (timeout_arg("lock", args, nargs, kwnames, &p) < 0) return NULL;
   return truth(WAIT(gomutex_lock(&((Mutex *)self)->m, p.block, p.deadline)));
@@ -81,6 +82,7 @@ static PyObject *mutex_locked(PyObject *self, PyObject *Py_UNUSED(ignored)) {
   return PyBool_FromLong(load_rlx(&((Mutex *)self)->m.state) & mutexLocked);
 }
 static PyObject *mutex_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  chaos_point(true);
   return WAIT(gomutex_lock(&((Mutex *)self)->m, true, 0)) < 0 ? NULL : Py_NewRef(self);
 }
 static PyObject *mutex_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
@@ -129,6 +131,7 @@ static PyObject *semaphore_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 
 static PyObject *semaphore_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames) {
+  chaos_point(true);
   patience p;
   if (timeout_arg("acquire", args, nargs, kwnames, &p) < 0) return NULL;
   return truth(WAIT(semacquire(&((Semaphore *)self)->s, waitReasonSemacquire, p.block, p.deadline)));
@@ -150,6 +153,7 @@ static PyObject *semaphore_release(PyObject *self, PyObject *args, PyObject *kwa
   Py_RETURN_NONE;
 }
 static PyObject *semaphore_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  chaos_point(true);
   int r = WAIT(semacquire(&((Semaphore *)self)->s, waitReasonSemacquire, true, 0));
   return r < 0 ? NULL : Py_NewRef(self);
 }

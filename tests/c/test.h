@@ -22,6 +22,16 @@
 #include "chan.h"
 #include "gmprt.h"
 
+/* Tests call these as an interface does: chaos comes first. */
+#define chansend(c, elem, block, deadline, attached) \
+  (chaos_point(attached), (chansend)(c, elem, block, deadline, attached))
+#define chanrecv(c, elem, block, deadline, attached) \
+  (chaos_point(attached), (chanrecv)(c, elem, block, deadline, attached))
+#define selectgo(cases, n, block, deadline, hosted, result) \
+  (chaos_point(hosted), (selectgo)(cases, n, block, deadline, hosted, result))
+#define semacquire(s, why, block, deadline) (chaos_point((s)->hosted), (semacquire)(s, why, block, deadline))
+#define gomutex_lock(m, block, deadline) (chaos_point((m)->hosted), (gomutex_lock)(m, block, deadline))
+
 typedef struct test {
   const char *name;
   void (*fn)(void);
