@@ -11,18 +11,23 @@ import logging
 import operator
 import os
 import pickle
+import queue
 import select
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import pytest
-from support import PATIENCE, ended, eventually, parked
+from support import PATIENCE, Thread, ended, eventually, parked
 
 import gmprt
 from gmprt import go
@@ -106,7 +111,7 @@ DIRECT: dict[str, Callable[[Any, int], object]] = {
     "super": lambda lock, fd: Derived(fd, closefd=False).again(),
     "in a generator": lambda lock, fd: next(lock.acquire() for _ in range(1)),
     "in a key": lambda lock, fd: sorted([1, 2], key=lambda _: lock.acquire()),
-    "in map": lambda lock, fd: list(map(lambda _: lock.acquire(), [1])),
+    "in map": lambda lock, fd: list(map(lambda _: lock.acquire(), [1])),  # noqa: C417
 }
 
 
@@ -189,7 +194,7 @@ def test_called_by_c(way: str) -> None:
 
 
 def test_lines_of_others_are_not_lost(procs: int) -> None:
-    """Writers of one text file into a full pipe; one after the other is cancelled while it waits."""
+    """Writers of one text file into a full pipe; they are cancelled while they wait."""
     with pipe() as (r, w):
         file = os.fdopen(w, "w")
         done: list[int] = []
@@ -234,11 +239,6 @@ def by_json(f: Any, data: bytes) -> None:
     f.flush()
 
 
-def by_copying(f: Any, data: bytes) -> None:
-    shutil.copyfileobj(io.BytesIO(data), f)
-    f.flush()
-
-
 def by_writelines(f: Any, data: bytes) -> None:
     f.writelines([data[:10], data[10:]])
     f.flush()
@@ -249,9 +249,7 @@ WRITERS: dict[str, tuple[str, Callable[[Any, bytes], object]]] = {
     "logging": ("w", by_logging),
     "csv": ("w", by_csv),
     "json": ("w", by_json),
-    "copyfileobj": ("wb", by_copying),
     "writelines": ("wb", by_writelines),
-    "write": ("wb", lambda f, data: (f.write(data), f.flush())),
     "pickle": ("wb", lambda f, data: (pickle.dump(data, f), f.flush())),
     "gzip": ("wb", lambda f, data: (f.write(data), f.flush())),
 }
@@ -260,7 +258,7 @@ WRITERS: dict[str, tuple[str, Callable[[Any, bytes], object]]] = {
 @pytest.mark.parametrize("where", ["pipe", "socket"])
 @pytest.mark.parametrize("way", WRITERS)
 def test_a_file_object_writes_all(way: str, where: str) -> None:
-    """By whomever it is called, C or Python code in between: the cancel waits until it has written."""
+    """By whomever it is called, C or Python code in between: the cancel waits for the end."""
     mode, write = WRITERS[way]
     data = b"0123456789abcdef" * (MUCH // 16)
     with ExitStack() as stack:
@@ -308,6 +306,37 @@ def test_a_file_object_writes_all(way: str, where: str) -> None:
         assert got == data
 
 
+@pytest.mark.parametrize("where", ["pipe", "socket"])
+@pytest.mark.parametrize("way", ["write", "flush", "copyfileobj"])
+def test_a_buffered_writer_keeps_what_it_has(way: str, where: str) -> None:
+    """A write of its own ends, with a part of it done; what was written before stays."""
+    a, b = socket.socketpair()
+    with a, b:
+        file = a.makefile("wb") if where == "socket" else open(a.fileno(), "wb", closefd=False)
+        a.setblocking(False)
+        filled = 0
+        try:
+            while True:
+                filled += a.send(bytes(1 << 12))
+        except BlockingIOError:
+            a.setblocking(True)
+        file.write(b"others")
+        if way == "write":
+            g = go(file.write, b"x" * MUCH)
+        elif way == "flush":
+            g = go(file.flush)
+        else:
+            g = go(shutil.copyfileobj, io.BytesIO(b"x" * MUCH), file)
+        parked(g)
+        g.cancel()
+        assert is_cancelled(g)
+        reader = go(drained, b.fileno())
+        file.close()
+        a.shutdown(socket.SHUT_WR)
+        got = reader.result(PATIENCE)[filled:]
+        assert got == b"others" + b"x" * (len(got) - 6)
+
+
 def test_what_a_raw_write_has_written_is_said() -> None:
     """A write that has begun returns how much it has done, and the cancel waits."""
     with pipe() as (r, w):
@@ -336,11 +365,11 @@ READERS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "readinto": ("rb", lambda f: f.readinto(bytearray(10))),
     "readline": ("rb", lambda f: f.readline()),
     "for": ("rb", lambda f: next(iter(f))),
-    "in a loop": ("rb", lambda f: [line for line in f]),
+    "in a loop": ("rb", lambda f: [line for line in f]),  # noqa: C416
     "all": ("rb", lambda f: f.read()),
     "text": ("r", lambda f: f.read(10)),
     "text readline": ("r", lambda f: f.readline()),
-    "text in a loop": ("r", lambda f: [line for line in f]),
+    "text in a loop": ("r", lambda f: [line for line in f]),  # noqa: C416
     "all text": ("r", lambda f: f.read()),
     "both ways": ("rwb", lambda f: f.readline()),
 }
@@ -367,7 +396,7 @@ def reader(where: str, mode: str) -> Iterator[tuple[Any, socket.socket, socket.s
 @pytest.mark.parametrize("way", READERS)
 def test_a_reader_that_has_nothing_is_cancelled(way: str, where: str) -> None:
     mode, read = READERS[way]
-    with reader(where, mode) as (f, ours, theirs):
+    with reader(where, mode) as (f, _, theirs):
         theirs.sendall(b"first line\n")
         assert f.readline() in ("first line\n", b"first line\n")
         g = go(read, f)
@@ -403,3 +432,230 @@ def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
         theirs.sendall(b" a li\n")
         assert is_cancelled(g)
         assert lines in (["half a li\n"], [b"half a li\n"])
+
+
+# ---- notified ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [None, 1000.0])
+def test_a_cancelled_wait_does_not_swallow_a_notify(timeout: float | None, procs: int) -> None:
+    """Cancelled, it stands among the waiters until it has its lock back."""
+    condition = threading.Condition()
+
+    def wait() -> None:
+        with condition:
+            condition.wait(timeout)
+
+    first = go(wait)
+    parked(first)
+    second = go(wait)
+    parked(second)
+    with condition:
+        first.cancel()
+        for _ in range(100):
+            gmprt.sleep(0)
+        parked(first)  # for the lock
+        condition.notify()
+    second.result(PATIENCE)
+    assert is_cancelled(first)
+
+
+TOKENS = 300
+
+
+def _semaphore() -> tuple[Callable[[], object], Callable[[], object]]:
+    semaphore = threading.Semaphore(0)
+    return semaphore.acquire, semaphore.release
+
+
+def _queue() -> tuple[Callable[[], object], Callable[[], object]]:
+    q: queue.Queue[int] = queue.Queue()
+    return q.get, lambda: q.put(1)
+
+
+def _full_queue() -> tuple[Callable[[], object], Callable[[], object]]:
+    q: queue.Queue[int] = queue.Queue(1)
+    q.put(0)
+    return lambda: q.put(1), q.get
+
+
+def _simple_queue() -> tuple[Callable[[], object], Callable[[], object]]:
+    q: queue.SimpleQueue[int] = queue.SimpleQueue()
+    return q.get, lambda: q.put(1)
+
+
+def _lock() -> tuple[Callable[[], object], Callable[[], object]]:
+    """A lock that is handed from one to the next."""
+    lock = threading.Lock()
+    lock.acquire()
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    free.put(1)
+
+    def take() -> None:
+        lock.acquire()
+        free.put(1)
+
+    return take, lambda: (free.get(), lock.release())
+
+
+def _condition() -> tuple[Callable[[], object], Callable[[], object]]:
+    """By hand: the number of notifies that nobody has been waiting for yet."""
+    condition = threading.Condition()
+    left = 0
+
+    def take() -> None:
+        nonlocal left
+        with condition:
+            while left == 0:
+                condition.wait()
+            left -= 1
+
+    def give() -> None:
+        nonlocal left
+        with condition:
+            left += 1
+            condition.notify()
+
+    return take, give
+
+
+@pytest.mark.parametrize(
+    "build", [_condition, _semaphore, _queue, _full_queue, _simple_queue, _lock]
+)
+@pytest.mark.parametrize("givers", ["goroutine", "thread"])
+def test_what_is_given_is_taken(build: Any, givers: str, procs: int) -> None:
+    """A storm of cancels while things are given: each is taken by somebody who knows it."""
+    take, give = build()
+    taken = 0
+
+    def taker() -> None:
+        nonlocal taken
+        while True:
+            take()
+            taken += 1
+
+    def storm() -> None:
+        goroutines = [go(taker) for _ in range(8)]
+        while taken < TOKENS:
+            goroutines.pop(0).cancel()
+            goroutines.append(go(taker))
+            gmprt.sleep(0)
+        for g in goroutines:
+            g.cancel()
+
+    def giver() -> None:
+        for i in range(TOKENS):
+            give()
+            if i % 3 == 0:
+                gmprt.sleep(0)
+
+    stormy = go(storm)
+    giving = Thread(giver) if givers == "thread" else go(giver)
+    ended(giving)
+    eventually(lambda: taken == TOKENS, f"taken {taken}")
+    ended(stormy)
+    assert taken == TOKENS
+
+
+def test_an_event_and_a_future_wake_those_who_are_left() -> None:
+    event = threading.Event()
+    future: Future[int] = Future()
+    for wait, wake in ((event.wait, event.set), (future.result, lambda: future.set_result(1))):
+        goroutines = [go(wait) for _ in range(4)]
+        for g in goroutines:
+            parked(g)
+        goroutines[0].cancel()
+        wake()
+        ended(*goroutines)  # the first has been cancelled, or woken
+
+
+def test_a_barrier_counts_those_who_are_left() -> None:
+    barrier = threading.Barrier(3)
+    goroutines = [go(barrier.wait) for _ in range(2)]
+    for g in goroutines:
+        parked(g)
+    goroutines[0].cancel()
+    assert is_cancelled(goroutines[0])
+    goroutines += [go(barrier.wait) for _ in range(2)]
+    assert sorted(g.result(PATIENCE) for g in goroutines[1:]) == [0, 1, 2]
+
+
+# ---- children ------------------------------------------------------------------------------------
+
+
+def _children() -> set[int]:
+    me = os.getpid()
+    text = Path(f"/proc/{me}/task").iterdir()
+    return {int(p) for task in text for p in (task / "children").read_text().split()}
+
+
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
+
+
+def _popen() -> None:
+    with subprocess.Popen(SLEEP) as process:
+        try:
+            process.wait()
+        finally:
+            process.kill()
+
+
+def _communicate(**more: Any) -> None:
+    with subprocess.Popen(
+        SLEEP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
+    ) as process:
+        try:
+            process.communicate(bytes(MUCH))
+        finally:
+            process.kill()
+
+
+def _run_with_input() -> None:
+    subprocess.run(SLEEP, input=bytes(MUCH), stdout=subprocess.DEVNULL)
+
+
+CHILDREN: dict[str, Callable[[], object]] = {
+    "run": lambda: subprocess.run(SLEEP),
+    "preexec_fn": lambda: subprocess.run(SLEEP, preexec_fn=lambda: time.sleep(0.01)),
+    "shell": lambda: subprocess.run("exec sleep 1000", shell=True),
+    "input": _run_with_input,
+    "captured": lambda: subprocess.run(SLEEP, capture_output=True),
+    "timeout": lambda: subprocess.run(SLEEP, capture_output=True, timeout=1000),
+    "check_output": lambda: subprocess.check_output(SLEEP),
+    "call": lambda: subprocess.call(SLEEP),
+    "Popen": _popen,
+    "communicate": _communicate,
+    "communicate preexec_fn": lambda: _communicate(preexec_fn=lambda: None),
+}
+
+
+@pytest.mark.parametrize("way", CHILDREN)
+def test_no_child_is_left(way: str) -> None:
+    """Cancelled at the first wait, the second, and so on until it waits for the child's end."""
+    before = _children()
+    for k in range(12):
+        g = go(CHILDREN[way])
+        for _ in range(k):
+            gmprt.sleep(0)
+        if k == 11:
+            parked(g)
+        g.cancel()
+        assert is_cancelled(g)
+        eventually(lambda: not _children() - before, f"children left after wait {k}")
+
+
+def test_a_pipe_to_a_child_is_closed() -> None:
+    """os.popen: its end is waited for when the file is closed."""
+    before = _children()
+
+    def body() -> None:
+        with os.popen("read x; echo $x; read x", "w") as file:
+            file.write("x\n")
+            file.flush()
+            time.sleep(1000)
+
+    g = go(body)
+    parked(g, "sleep")
+    g.cancel()
+    assert is_cancelled(g)
+    eventually(lambda: not _children() - before)

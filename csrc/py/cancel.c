@@ -6,13 +6,15 @@
  * takes an exception for the end of it.  So a cancel ends a call only if
  *
  *   1. no frame above belongs to code that must not be left in the middle (SHIELDS): it takes back a lock that its
- *      caller will release whatever happens, or has made a child of which nobody knows yet;
- *   2. each file object above lets it through.  Those that hold what was written let nothing through, whatever the
- *      call is and whether it was made by C or by Python code in between (SocketIO, GzipFile).  Those that hold what was
+ *      caller will release whatever happens, has made a child of which nobody knows yet, or writes what a compressor
+ *      gave out and will not give out again;
+ *   2. each file object above lets it through.  Those that lose what was written let nothing through, whatever the
+ *      call is and whether it was made by C or by Python code in between (SocketIO).  BufferedWriter keeps it: a
+ *      write or flush of its own ends, having done a part of what it was called for, as sendall() does.  Those that hold what was
  *      read let a read from below through as long as nothing would be lost: they had nothing when they were called
  *      and have got nothing since, or they are to read to the end (who gives up on that gives it all up).  Python
  *      code between them and the call must be known to hand the data on (HANDS_ON);
- *   3. the evaluation loop itself called the outermost shim on this side of it: nothing lies between but what the
+ *   3. the evaluation loop itself called the shim, or the file object above it: nothing lies between but what the
  *      interpreter calls C functions with, and what passes a call on (partial, methodcaller, bound methods, super()).
  *      C code of any other kind (map(), sorted(key=), a pickler, extensions) may have a state that an exception
  *      destroys.
@@ -50,6 +52,17 @@ static struct {
     {SHIELDS, "subprocess", "Popen", "_execute_child", NULL},
     {SHIELDS, "multiprocessing.popen_spawn_posix", "Popen", "_launch", NULL},
     {SHIELDS, "multiprocessing.popen_forkserver", "Popen", "_launch", NULL},
+    {SHIELDS, "gzip", "GzipFile", "write", NULL},
+    {SHIELDS, "gzip", "GzipFile", "flush", NULL},
+    {SHIELDS, "gzip", "GzipFile", "close", NULL},
+    {SHIELDS, "bz2", "BZ2File", "write", NULL},
+    {SHIELDS, "bz2", "BZ2File", "close", NULL},
+    {SHIELDS, "lzma", "LZMAFile", "write", NULL},
+    {SHIELDS, "lzma", "LZMAFile", "close", NULL},
+    {SHIELDS, "zipfile", "_ZipWriteFile", "write", NULL},
+    {SHIELDS, "zipfile", "_ZipWriteFile", "close", NULL},
+    {HANDS_ON, "socket", "SocketIO", "write", NULL},
+    {HANDS_ON, "ssl", "SSLSocket", "send", NULL},
     {HANDS_ON, "socket", "SocketIO", "readinto", NULL},
     {HANDS_ON, "ssl", "SSLSocket", "recv_into", NULL},
     {HANDS_ON, "ssl", "SSLSocket", "read", NULL},
@@ -219,29 +232,32 @@ static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   return w->glued ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-/* The loop, or the bottom of the goroutine's stack if it was given a C function; *bottom: the latter. */
-static uintptr_t way_ends(G *gp, PyThreadState *ts, bool *bottom) {
-  const char *loop = ts_inner_loop(ts), *sp = __builtin_frame_address(0);
-  *bottom = gp && (loop < sp || loop >= gp->stk.hi);
-  return (uintptr_t)(*bottom ? gp->stk.hi : loop);
+/* Nothing but glue from s on: to that loop, or to the bottom of the stack of a goroutine that runs a C function. */
+static bool called_by(const shim *s, const char *to, bool bottom) {
+  way w = {.from = (uintptr_t)s, .to = (uintptr_t)to, .glued = true};
+  _Unwind_Backtrace(step, &w);
+  return w.glued && (bottom ? is_glue(w.fn) : w.arrived);
 }
 
+/* The outermost shim on this side of the innermost loop, and so on: there are loops between a file object and the
+ * call if Python code hands on what it reads and writes. */
 static bool called_directly(G *gp, const shim *s) {
-  bool bottom;
-  way w = {.from = (uintptr_t)s, .to = way_ends(gp, ts_of(gp), &bottom), .glued = true};
-  while (s->outer && (uintptr_t)s->outer < w.to) s = s->outer; /* the outermost on this side of the loop */
-  w.from = (uintptr_t)s;
-  _Unwind_Backtrace(step, &w);
-  if (bottom) return w.glued && is_glue(w.fn);
-  return w.glued && w.arrived;
+  const char *lo = __builtin_frame_address(0), *hi = gp->stk.hi, *loop = ts_inner_loop(ts_of(gp));
+  for (; s; s = s->outer) {
+    while (loop >= lo && loop < (const char *)s) loop = outer_loop(loop);
+    bool bottom = loop < lo || loop >= hi; /* loops of another stack do not count */
+    const char *to = bottom ? hi : loop;
+    if (s->outer && (const char *)s->outer < to) continue;
+    if (!called_by(s, to, bottom)) return false;
+  }
+  return true;
 }
 
 /* ---- learning ------------------------------------------------------------------------------------------------ */
 
 static PyObject *learn(void) {
   char here;
-  bool bottom;
-  way w = {.from = (uintptr_t)&here, .to = way_ends(NULL, PyThreadState_Get(), &bottom), .glued = true, .learns = true};
+  way w = {.from = (uintptr_t)&here, .to = (uintptr_t)ts_inner_loop(PyThreadState_Get()), .glued = true, .learns = true};
   _Unwind_Backtrace(step, &w);
   Py_RETURN_NONE;
 }

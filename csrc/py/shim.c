@@ -38,6 +38,7 @@ enum {
   NOTHING,    /* not at all */
   READS,      /* takes data from below, and loses what it has if an exception comes */
   READS_SOME, /* the same; without a number, or with a negative one, all that there is */
+  KEEPS,      /* writes, and after an exception still has what it had */
   WRITES,     /* may write what others have left in it, and lose it if an exception comes */
 };
 
@@ -97,8 +98,8 @@ static const struct {
     {FAM_NONE, READS, "_io", "BufferedReader", "readline"},
     {FAM_NONE, READS, "_io", "BufferedReader", "peek"},
     {FAM_NONE, READS, "_io", "BufferedReader", "__next__"},
-    {FAM_NONE, WRITES, "_io", "BufferedWriter", "write"},
-    {FAM_NONE, WRITES, "_io", "BufferedWriter", "flush"},
+    {FAM_NONE, KEEPS, "_io", "BufferedWriter", "write"},
+    {FAM_NONE, KEEPS, "_io", "BufferedWriter", "flush"},
     {FAM_NONE, WRITES, "_io", "BufferedWriter", "seek"},
     {FAM_NONE, WRITES, "_io", "BufferedWriter", "truncate"},
     {FAM_NONE, WRITES, "_io", "BufferedWriter", "close"},
@@ -153,7 +154,7 @@ static struct installed {
 
 static passage passage_of(int i, PyObject *o, bool all) {
   if (table[i].how == WRITES) return PASS_NONE;
-  return table[i].how == READS_SOME && all ? PASS_ALL : PASS_UNTOUCHED;
+  return table[i].how == KEEPS || (table[i].how == READS_SOME && all) ? PASS_ALL : PASS_UNTOUCHED;
 }
 
 /* Does the object hold data that this call will take first? */

@@ -80,16 +80,20 @@ static inline const void *frame_code(const _PyInterpreterFrame *f) {
 #endif
 }
 
-/* An address in the C frame of the innermost evaluation loop; it may be one of another stack. */
-static inline const char *ts_inner_loop(PyThreadState *ts) {
+/* An address in the C frame of the innermost evaluation loop, and of the one around it; may be of another stack. */
 #ifdef HAVE_CFRAME
-  return (const char *)ts->cframe;
+static inline const char *ts_inner_loop(PyThreadState *ts) { return (const char *)ts->cframe; }
+static inline const char *outer_loop(const char *loop) { return (const char *)((const _PyCFrame *)loop)->previous; }
 #else
-  const _PyInterpreterFrame *f = ts->current_frame;
+static inline const char *loop_from(const _PyInterpreterFrame *f) {
   while (f && f->owner != FRAME_OWNED_BY_CSTACK) f = f->previous;
   return (const char *)f;
-#endif
 }
+static inline const char *ts_inner_loop(PyThreadState *ts) { return loop_from(ts->current_frame); }
+static inline const char *outer_loop(const char *loop) {
+  return loop_from(((const _PyInterpreterFrame *)loop)->previous);
+}
+#endif
 
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
