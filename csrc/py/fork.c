@@ -42,6 +42,7 @@ void fork_child_end(G *gp, PyObject *result) {
 
 /* Called by the interpreter in the child, on the thread that forked. */
 void after_fork_child(void) {
+  fork_in_child(); /* perhaps inside the C library's fork: see hook_fork.c */
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
   if (me || load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */

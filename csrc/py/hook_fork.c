@@ -3,13 +3,21 @@
  * What is made inherits the signal mask of the goroutine, not that of the thread which happens to run it.
  *
  * fork takes the runtime's locks before and lets them go after, so that the child finds every structure whole
- * (fork.c).  In the child nothing of the runtime is touched, hooks included, until the interpreter
+ * (fork.c).  This is done by handlers of pthread_atfork, not by the hook around the call: other libraries have such
+ * handlers, too, they run inside the C library's fork, and do there what they like (uvloop's runs PyOS_AfterFork_Child).
+ * What they do with our locks held and the world stopped may wait for ever.  Handlers that were registered after ours
+ * run while nothing is held, before and after.  Those that were there before us run in between; so whoever comes first
+ * in the child, our handler or the interpreter's word that it goes on, lets go, and hooks touch nothing meanwhile.
+ * (Only what such a handler waits for before the fork must not come from a goroutine.)
+ *
+ * In the child nothing of the runtime is touched, hooks included, until the interpreter
  * says that it goes on there (after_fork_child); most children exec instead.
  *
  * A child of vfork shares our memory until it execs: the hook leaves a mark in the M (vfork.S), which every
  * hook that would touch the runtime looks at. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <unistd.h>
 
@@ -18,33 +26,69 @@
 static _Atomic bool in_child;  /* of a fork, and nobody has said that it goes on */
 static _Atomic bool in_parent; /* a fork has just been done: see hook_fopen64 */
 
-bool interpose_in_fork(void) { return unlikely(load_rlx(&in_child)); }
+/* The fork that this thread is in. */
+static __thread struct {
+  bool asked;   /* by the hook */
+  bool held;    /* our locks are */
+  bool started; /* and the world is stopped */
+} now __attribute__((tls_model("initial-exec")));
+
+bool interpose_in_fork(void) { return unlikely(load_rlx(&in_child)) || unlikely(now.held); }
+bool fork_holds(void) { return now.held; }
 void interpose_fork_over(void) {
   store_rlx(&in_child, false);
   store_rlx(&in_parent, false);
 }
 
-/* Forks by `make`, which returns 0 in the child.  A goroutine that goes on in a child of a fork may fork again
- * before anything was started there: it is alone, there is nothing to stop, but its child must begin anew, too. */
-static pid_t forking(pid_t (*make)(void *), void *arg) {
-  bool started = load_rlx(&sched.started);
+/* A goroutine that goes on in a child of a fork may fork again before anything was started there: it is alone, there is
+ * nothing to stop, but its child must begin anew, too. */
+static void before_fork(void) {
   M *m = getm();
-  if ((!started && !(m && load_rlx(&m->curg))) || interpose_in_fork()) return make(arg);
+  now.started = load_rlx(&sched.started); /* perhaps by a handler that ran just before */
+  if (!now.asked || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
+  if (now.started) sched_fork_prepare();
+  lenders_forklock(true);
+  now.held = true;
+}
+
+static void after_fork_in_parent(void) {
+  if (!now.held) return;
+  lenders_forklock(false);
+  if (now.started) sched_fork_parent();
+  now.held = false;
+}
+
+/* In the child, as soon as anybody comes to us. */
+void fork_in_child(void) {
+  if (!now.held) return;
+  lenders_forklock(false);
+  if (now.started) sched_fork_child();
+  store_rlx(&in_child, true);
+  now.held = false;
+}
+
+/* The earlier, the fewer handlers of others run with our locks held.  false: no memory. */
+bool fork_register(void) {
+  static bool done;
+  if (!done) done = pthread_atfork(before_fork, after_fork_in_parent, fork_in_child) == 0;
+  return done;
+}
+
+/* Forks by `make`, which returns 0 in the child. */
+static pid_t forking(pid_t (*make)(void *), void *arg) {
+  if (interpose_in_fork() || now.asked) return make(arg);
   maskscope mask;
   mask_enter(&mask);
-  if (started) sched_fork_prepare();
-  lenders_forklock(true);
+  PyThreadState *ts = mask.g ? ts_of(mask.g) : NULL;
+  if (ts) ts->gilstate_counter++; /* what handlers let wait here stays on this thread: entered_below */
+  now.asked = true;
   pid_t pid = make(arg);
+  now.asked = false;
+  if (ts) ts->gilstate_counter--;
+  if (pid == 0) return 0;
   int e = errno_get();
-  lenders_forklock(false);
-  if (pid == 0) {
-    if (started) sched_fork_child();
-    store_rlx(&in_child, true);
-  } else {
-    if (started) sched_fork_parent();
-    store_rlx(&in_parent, pid > 0);
-    mask_leave(&mask);
-  }
+  store_rlx(&in_parent, pid > 0 && load_rlx(&sched.started));
+  mask_leave(&mask);
   errno_set(e);
   return pid;
 }

@@ -319,7 +319,10 @@ bool interpose_refresh(void); /* after objects may have been loaded; true: some 
 bool interpose_knows(const char *path); /* an object that does not care on which thread it goes on */
 PyObject *interpose_report(void);
 const char *interpose_mode(void);
-bool interpose_in_fork(void); /* in a forked child that has not been told yet */
+bool fork_register(void);
+void fork_in_child(void);
+bool fork_holds(void); /* this thread has the locks that a fork takes */
+bool interpose_in_fork(void); /* in the middle of a fork, or in a forked child that has not been told yet */
 void interpose_fork_over(void);
 bool is_goroutine(pthread_t t);
 bool goroutine_alive(pthread_t t);

@@ -296,6 +296,10 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (load_errors() < 0 || !tstate_init()) return -1;
+  if (!fork_register()) {
+    PyErr_NoMemory();
+    return -1;
+  }
   if (!interpose_install() &&
       PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
                        "interposition is %s: blocking calls will hold a thread each, and goroutines share their "

@@ -206,10 +206,11 @@ static void lender_main(void *arg) {
 
 static lender *lender_of(G *gp) {
   lender *found = NULL;
-  lock(&lenders.lock);
+  bool held = fork_holds(); /* another library's handler asks, in the middle of a fork */
+  if (!held) lock(&lenders.lock);
   for (lender *l = lenders.first; l; l = l->next)
     if (l->g == gp) found = l;
-  unlock(&lenders.lock);
+  if (!held) unlock(&lenders.lock);
   return found;
 }
 
