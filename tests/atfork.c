@@ -6,13 +6,15 @@
 #include <unistd.h>
 
 static const char *code[3]; /* before, in the parent, in the child */
-static int goes_on;         /* the child: PyOS_AfterFork_Child() */
+static int goes_on;         /* the child of spawn(): PyOS_AfterFork_Child() */
+static int spawning;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static void run(int which) {
-  if (!code[which] && !(which == 2 && goes_on)) return;
+  int tells = which == 2 && goes_on && spawning;
+  if (!code[which] && !tells) return;
   PyGILState_STATE s = PyGILState_Ensure();
-  if (which == 2 && goes_on) PyOS_AfterFork_Child();
+  if (tells) PyOS_AfterFork_Child();
   if (code[which]) PyRun_SimpleString(code[which]);
   PyGILState_Release(s);
 }
@@ -39,9 +41,13 @@ void set(const char *a, const char *b, const char *c, int child_goes_on) {
   goes_on = child_goes_on;
 }
 
-/* Forks without Python's knowledge.  The child ends with `status`, after Python code if there is some. */
+/* With the GIL held.  The child ends with `status`, after Python code if there is some. */
 int spawn(const char *child, int status) {
+  PyOS_BeforeFork();
+  spawning = 1;
   pid_t pid = fork();
+  if (pid != 0) PyOS_AfterFork_Parent();
+  spawning = 0;
   if (pid == 0) {
     if (child) {
       PyGILState_STATE s = PyGILState_Ensure();
@@ -51,7 +57,11 @@ int spawn(const char *child, int status) {
     _exit(status);
   }
   int got;
-  return waitpid(pid, &got, 0) == pid && WIFEXITED(got) ? WEXITSTATUS(got) : -1;
+  pid_t ended;
+  Py_BEGIN_ALLOW_THREADS
+  ended = waitpid(pid, &got, 0);
+  Py_END_ALLOW_THREADS
+  return ended == pid && WIFEXITED(got) ? WEXITSTATUS(got) : -1;
 }
 
 /* Holds the mutex meanwhile. */

@@ -22,10 +22,10 @@
  * and an asynchronous exception unwinds.  So in such a build nobody is asked, and hogs share the GIL as threads do.
  *
  * Never while the collector runs: its finalizers reach bytecode boundaries, too, and others would find no
- * collector until this one runs again. */
-#include "pyhost.h"
+ * collector until this one runs again.  Nor in the middle of a fork: the world stands still, in the child for good. */
+#include "interpose.h"
 
-static inline bool collecting(void) { return PyInterpreterState_Main()->gc.collecting; }
+static inline bool must_go_on(void) { return PyInterpreterState_Main()->gc.collecting || interpose_in_fork(); }
 
 static void yield_now(void) {
   xadd(&counts.preemptions, 1);
@@ -50,7 +50,7 @@ static int preempt_call(void *arg) {
   store_rlx(&posted, false);
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  if (!gp || gp->kind != GK_HOST || !preempt_wanted(m) || collecting()) return 0;
+  if (!gp || gp->kind != GK_HOST || !preempt_wanted(m) || must_go_on()) return 0;
   pending_calls_leave();
   yield_now();
   return 0;
@@ -112,7 +112,7 @@ static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject
   bool made = unmark(pm, frame->f_frame) == frame && what == PyTrace_OPCODE;
   int r = behind && !made ? behind(obj, frame, what, arg) : 0;
   M *m = getm();
-  if (r == 0 && preempt_wanted(m) && !collecting()) yield_now();
+  if (r == 0 && preempt_wanted(m) && !must_go_on()) yield_now();
   return r;
 }
 
