@@ -1,8 +1,9 @@
 /* compat.h - the CPython version, told apart once: named flags and accessors, nothing else looks at
  * PY_VERSION_HEX, but for the check at import.  The logic that depends on them is in tstate.c.
  *
- * Layouts were checked over all patch releases of a minor version; the module refuses to be loaded by
- * another minor version than the one it was compiled for (module.c). */
+ * Layouts were checked over all micro releases of a minor version so far; selfcheck.c looks whether the one that runs
+ * has the layout of the headers.  The module refuses to be loaded by another minor version than the one it was
+ * compiled for (module.c). */
 #ifndef GMPRT_COMPAT_H
 #define GMPRT_COMPAT_H
 
@@ -36,6 +37,7 @@
 #define ASSERTS_UNTRACED 1 /* an instruction asserts that tracing does not begin in the middle of it */
 #endif
 #else
+#define HAVE_ENTRY_FRAMES 1     /* each evaluation loop has a frame of its own, on the C stack */
 #define HAVE_DICT_WATCHERS 1    /* PyDict_Watch; before, dicts have a version */
 #define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */
 #define HAVE_TLS_CURRENT 1      /* the current state is a private thread-local: direct swap */
@@ -55,6 +57,10 @@
 #define HAVE_TSTATE_BREAKER 1   /* eval_breaker is the state's, with the instrumentation version */
 #define HAVE_ATTACH_STATE 1     /* tstate->state */
 #define HAVE_LOCAL_KEY 1        /* threading.local keeps its values below a key of the state, not in its dict */
+#define HAVE_DEBUG_OFFSETS 1    /* _PyRuntime.debug_offsets: the layout, for debuggers */
+#ifdef Py_DEBUG
+#define ASSERTS_NO_TIMEOUT 1    /* a lock's wait that has none must not end by one, as a cancelled one does */
+#endif
 #define HAVE_MAIN_TSTATE 1      /* the runtime knows the main thread's state: signals and the end go there */
 #endif
 

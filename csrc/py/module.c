@@ -108,7 +108,8 @@ static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   if (!runtime_ensure()) return NULL;
   PyObject *d = PyDict_New();
   if (!d) return NULL;
-  if (put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
+  if (put_text(d, "built for", PyUnicode_FromString(selfcheck_built_for())) < 0 ||
+      put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
       put_text(d, "interposition", PyUnicode_FromString(interpose_mode())) < 0 ||
       put_text(d, "preemption", PyUnicode_FromString(py_preempt_mode())) < 0 ||
       put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
@@ -295,7 +296,7 @@ static int core_exec(PyObject *module) {
                  PY_MINOR_VERSION, Py_GetVersion());
     return -1;
   }
-  if (load_errors() < 0 || !tstate_init()) return -1;
+  if (load_errors() < 0 || !selfcheck() || !tstate_init()) return -1;
   if (!fork_register()) {
     PyErr_NoMemory();
     return -1;
@@ -322,7 +323,7 @@ static int core_exec(PyObject *module) {
   for (size_t i = 0; i < nelem(types); i++)
     if (add_type(module, types[i].out, types[i].spec, (PyObject *)types[i].base) < 0) return -1;
   PyMethodDef *tables[] = {goroutine_functions, chan_functions, select_functions, native_functions,
-                           run_functions,       thread_functions, control_functions};
+                           run_functions,       thread_functions, control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
   return 0;

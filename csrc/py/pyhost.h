@@ -137,9 +137,15 @@ extern PyMethodDef thread_functions[];
 /* pypreempt.c */
 bool py_preempt(M *m);
 const char *py_preempt_mode(void); /* "on", or why not */
+void py_preempt_refuse(const char *why);
 void py_preempt_signal(M *m, G *gp);
 void py_preempt_disarm(pym *pm);
 void py_preempt_afterfork(M *m);
+
+/* selfcheck.c */
+bool selfcheck(void); /* false: this interpreter has another layout, exception set */
+const char *selfcheck_built_for(void);
+extern PyMethodDef selfcheck_functions[];
 
 /* fork.c */
 void after_fork_child(void);

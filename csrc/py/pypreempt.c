@@ -32,13 +32,18 @@ static void yield_now(void) {
   gosched();
 }
 
+#ifdef ASSERTS_UNTRACED
+static const char *refused = "off (a debug build of Python 3.11 has no place for it)";
+#else
+static const char *refused; /* why there is none in this process; NULL: there is */
+#endif
+
+/* Before the runtime starts. */
+void py_preempt_refuse(const char *why) { refused = why; }
+
 const char *py_preempt_mode(void) {
   if (!preempt_enabled()) return "off (GMPRT_PREEMPT=0)";
-#ifdef ASSERTS_UNTRACED
-  return "off (a debug build of Python 3.11 has no place for it)";
-#else
-  return "on";
-#endif
+  return refused ? refused : "on";
 }
 
 #ifdef HAVE_PENDING_ANYWHERE
@@ -58,6 +63,7 @@ static int preempt_call(void *arg) {
 
 bool py_preempt(M *m) {
   (void)m;
+  if (refused) return false;
   if (load_rlx(&sched.stopping) || xchg(&posted, true)) return true;
   if (!pending_call_add(preempt_call)) store_rlx(&posted, false); /* the queue is full: next time */
   return true;
@@ -117,13 +123,9 @@ static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject
 }
 
 bool py_preempt(M *m) {
-#ifdef ASSERTS_UNTRACED
-  (void)m;
-  return false;
-#else
+  if (refused) return false;
   preempt_signalM(m);
   return true;
-#endif
 }
 
 /* In the handler of SIGURG, on m's thread. */

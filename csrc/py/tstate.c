@@ -47,47 +47,83 @@ void *__tls_get_addr(tls_index *);
 
 static tls_index slot_index;
 
-typedef struct scan {
-  void *want;
-  int hits;
-  tls_index at;
-} scan;
+static PyThreadState **slot_at(tls_index at) { return __tls_get_addr(&at); }
 
-/* One loaded object: its TLS block of this thread is searched for the current state. */
+/* Does the interpreter take for the current state what is written there? */
+static bool believed(tls_index at) {
+  static PyThreadState probe;
+  PyThreadState *ts = PyThreadState_Get(), **slot = slot_at(at);
+  *slot = &probe;
+  bool so = CURRENT_UNCHECKED() == &probe;
+  *slot = ts;
+  return so && CURRENT_UNCHECKED() == ts;
+}
+
+/* The object that holds the interpreter. */
+typedef struct home {
+  bool shared; /* not the executable */
+  uint32_t found;
+  tls_index at;
+} home;
+
+static bool holds(const struct dl_phdr_info *info, const void *address) {
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+    if (ph->p_type == PT_LOAD && (uintptr_t)address - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz) return true;
+  }
+  return false;
+}
+
+/* Its TLS block of this thread is searched for the current state.  Others' are not: a library may well keep the state
+ * of its thread in a thread-local of its own. */
 static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
   (void)size;
-  scan *s = arg;
-  if (!info->dlpi_tls_data) return 0;
-  for (int i = 0; i < info->dlpi_phnum; i++) {
+  home *h = arg;
+  if (!holds(info, &_PyRuntime)) return 0;
+  h->shared = info->dlpi_name[0] != 0;
+  for (int i = 0; i < info->dlpi_phnum && info->dlpi_tls_data; i++) {
     if (info->dlpi_phdr[i].p_type != PT_TLS) continue;
     void **words = info->dlpi_tls_data;
     for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *words; w++) {
-      if (words[w] != s->want) continue;
-      s->hits++;
-      s->at.module = info->dlpi_tls_modid;
-      s->at.offset = w * sizeof *words;
+      tls_index at = {info->dlpi_tls_modid, w * sizeof *words};
+      if (words[w] != PyThreadState_Get() || !believed(at)) continue;
+      h->found++;
+      h->at = at;
     }
   }
-  return 0;
+  return 1;
 }
 
-static PyThreadState **slot_of_this_thread(void) { return __tls_get_addr(&slot_index); }
+static PyThreadState **slot_of_this_thread(void) { return slot_at(slot_index); }
 
-/* Exactly one hit, and the interpreter believes what is written there. */
+/* Exactly one word is believed. */
 static bool find_slot(void) {
-  PyThreadState *ts = PyThreadState_Get();
-  scan s = {.want = ts};
-  dl_iterate_phdr(scan_object, &s);
-  if (s.hits != 1) return false;
-  slot_index = s.at;
-  PyThreadState **slot = slot_of_this_thread();
-  static PyThreadState probe;
-  *slot = &probe;
-  bool believed = CURRENT_UNCHECKED() == &probe;
-  *slot = ts;
-  return believed && CURRENT_UNCHECKED() == ts;
+  home h = {.found = 0};
+  dl_iterate_phdr(scan_object, &h);
+  if (tls_addresses_kept(Py_GetCompiler(), h.shared, PY_VERSION_HEX)) {
+    PyErr_Format(PyExc_ImportError,
+                 "gmprt cannot run on a shared libpython that was built by Clang (%s): such code keeps the addresses "
+                 "of thread-locals while its thread changes; use a Python built by GCC, or one whose executable "
+                 "contains the interpreter",
+                 Py_GetCompiler());
+    return false;
+  }
+  slot_index = h.at;
+  if (h.found != 1)
+    PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
+  return h.found == 1;
 }
 #endif
+
+/* Clang computes the address of a thread-local of a shared object once in a function, and keeps it over calls: in
+ * functools.reduce, gen_close, subtype_dealloc and some 70 others, whose callees may park and come back on another
+ * thread.  Then the state that is current on the old thread is taken for one's own.  GCC's functions that do so
+ * (11 in 3.12, 14 in 3.13) run no Python meanwhile.  In an executable the address is relative to the thread's own
+ * register; in 3.11 it is no thread-local.  To keep each goroutine on the thread where it began would be possible
+ * only at the price of a thread for each: so the interpreter is refused. */
+bool tls_addresses_kept(const char *compiler, bool shared, int version) {
+  return shared && version >= 0x030c0000 && strstr(compiler, "Clang") != NULL;
+}
 
 /* ---- the TSS entry --------------------------------------------------------------------------------- */
 
@@ -124,10 +160,7 @@ static inline void tss_set(pym *m, PyThreadState *ts) {
 bool tstate_init(void) {
   interp = PyInterpreterState_Main();
 #ifdef HAVE_TLS_CURRENT
-  if (!find_slot()) {
-    PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
-    return false;
-  }
+  if (!find_slot()) return false;
 #endif
   return true;
 }
