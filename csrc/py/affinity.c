@@ -104,7 +104,7 @@ static _Unwind_Reason_Code frame(struct _Unwind_Context *context, void *arg) {
 }
 
 /* Is a word of [p, hi) an address in such code? */
-static bool mentioned(const uintptr_t *p, const void *hi) {
+static noinline reads_raw bool mentioned(const uintptr_t *p, const void *hi) {
   uintptr_t lo = bound.all.lo, span = bound.all.hi - lo;
   for (; (const void *)p < hi; p++)
     if (unlikely(*p - lo < span) && is_bound(*p)) return true;
