@@ -22,11 +22,10 @@ jobs=${JOBS:-2}
 limit=5400 # seconds for one suite
 
 # Where an interpreter can differ: its calls of the C library, its thread states, frames and locks, its ends.
-# Not here: what only exercises the runtime below (channels' models, storms, the C tests), and real servers.
+# Not here: what only exercises the runtime below (channels, their models, storms, the C tests), and real servers.
 differing=(
-  affinity callbacks cli deadlock debug errqueue exit faults foreign fork goroutine handoff hook_child hook_file
-  hook_name hook_poll hook_sem hook_socket hook_time identity import interpose locks memory preempt process run sync
-  time
+  affinity callbacks errqueue exit faults foreign fork goroutine handoff hook_child hook_file hook_name hook_poll
+  hook_sem hook_socket hook_time identity import interpose locks memory preempt process run time
 )
 
 full= may_skip=
