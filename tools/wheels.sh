@@ -48,6 +48,7 @@ strip_wheel() {
   local symbols
   symbols=$out/$(basename "$extension").debug
   objcopy --only-keep-debug --compress-debug-sections "$extension" "$symbols"
+  chmod 644 "$symbols"
   objcopy --strip-unneeded --add-gnu-debuglink="$symbols" "$extension"
   "$work/tools/bin/wheel" pack -d "$work/stripped" "$folder"/* >/dev/null
 }
