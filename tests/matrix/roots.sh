@@ -23,8 +23,8 @@ done < <(env -0)
 pip_folders() {
   { cat "${pip_files[@]}" 2>/dev/null; printf '%s\n' "${settings[@]}"; } | grep -oE '(file://)?/[^][:space:]=,"]+' |
     sed -e 's,^file://,,' -e 's,/simple/*$,,' | sort -u | while read -r folder; do
-    [ -d "$folder" ] && [ "$folder" != / ] && echo "$folder"
-  done
+    if [ -d "$folder" ] && [ "$folder" != / ]; then echo "$folder"; fi
+  done || true # there may be none
 }
 
 copy_settings() {
