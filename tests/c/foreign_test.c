@@ -283,13 +283,14 @@ TEST(a_hosted_goroutine_may_wait_for_a_native_channel, .procs = "12", .chaos = t
 
 static pthread_key_t late; /* its destructor runs after the runtime's own */
 static G *records[3];
-static sem_t ending, taken;
+static sem_t ending, taken, both;
 
 static void late_wait(void *arg) {
   (void)arg;
   sem_post(&ending);
   sem_wait(&taken);
   records[0] = foreign_g();
+  sem_post(&both);
   CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_TIMEOUT);
 }
 
@@ -303,6 +304,7 @@ static void *waits_in_a_destructor(void *arg) {
 static void *takes_a_record(void *arg) {
   *(G **)arg = foreign_g();
   sem_post(&taken);
+  sem_wait(&both);
   CHECK_EQ(gm_chan_recv(chan, &(long){0}, 1000), GM_TIMEOUT);
   return NULL;
 }
@@ -311,6 +313,7 @@ TEST(a_thread_that_waits_in_a_destructor_shares_no_record) {
   chan = gm_chan_make(8, 0);
   sem_init(&ending, 0, 0);
   sem_init(&taken, 0, 0);
+  sem_init(&both, 0, 0);
   pthread_t first, second;
   NEED(foreign_g());
   pthread_create(&first, NULL, waits_in_a_destructor, NULL);
@@ -320,6 +323,7 @@ TEST(a_thread_that_waits_in_a_destructor_shares_no_record) {
   pthread_join(second, NULL);
   NEED(records[0] && records[1]);
   CHECK(records[0] != records[1]);
+  sem_post(&both);
   pthread_create(&first, NULL, takes_a_record, &records[2]); /* both were given back */
   pthread_join(first, NULL);
   CHECK(records[2] == records[0] || records[2] == records[1]);
