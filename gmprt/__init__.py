@@ -18,7 +18,7 @@ goroutines).
 # ruff: noqa: E402 - the C half must be loaded before the modules that import it
 from __future__ import annotations
 
-from gmprt._load import load_core
+from gmprt._load import keep_package, load_core
 
 load_core()
 
@@ -153,3 +153,6 @@ else:
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
+
+keep_package()

@@ -13,12 +13,27 @@ from types import ModuleType
 
 
 def load_core() -> None:
-    """Put `gmprt._core` into sys.modules.  ImportError, in one sentence, where it cannot work."""
+    """Put `gmprt._core` into sys.modules.  ImportError, in one sentence, where it cannot work.
+
+    If the package was taken out of sys.modules, and is imported again, it comes back as it was:
+    there is one runtime in a process, with the package's types, exceptions and hooks.
+    """
     name = "gmprt._core"
-    if name in sys.modules:  # the package is being reloaded; C modules are not
-        return
-    _refuse_unsupported()
-    _load_from(importlib.import_module("gmprt._native"), name)
+    if name not in sys.modules:
+        _refuse_unsupported()
+        _load_from(importlib.import_module("gmprt._native"), name)
+    package: ModuleType | None = vars(sys.modules[name]).get("_package")
+    if package is not None:
+        sys.modules["gmprt"] = package
+        attributes: list[object] = list(vars(package).values())  # submodules are among them
+        for module in attributes:
+            if isinstance(module, ModuleType) and module.__name__.startswith("gmprt."):
+                sys.modules[module.__name__] = module
+
+
+def keep_package() -> None:
+    """Remember the package, which is complete."""
+    vars(sys.modules["gmprt._core"]).setdefault("_package", sys.modules["gmprt"])
 
 
 def _refuse_unsupported() -> None:

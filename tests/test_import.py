@@ -1,4 +1,4 @@
-"""import gmprt: what it brings along, and what it does not."""
+"""Importing the package: what it brings along and what it does not; once, again, elsewhere."""
 
 from __future__ import annotations
 
@@ -103,3 +103,85 @@ def test_records_are_frozen_dataclasses() -> None:
     stats = gmprt.stats()
     assert pickle.loads(pickle.dumps(stats)) == stats
     assert {field.type for field in dataclasses.fields(stats)} == {"int"}
+
+
+_AGAIN = """
+    import gc, importlib, sys, threading
+    import gmprt
+    from gmprt import native
+
+    first, DummyThread = gmprt, threading._DummyThread
+    ch = gmprt.Chan(1)
+    reports = []
+
+    def purge():
+        for name in list(sys.modules):
+            if name == "gmprt" or {what!r} == "all" and name.startswith("gmprt."):
+                del sys.modules[name]
+
+    def main():
+        gmprt.go(lambda: 1 / 0)
+        ch.send(1)
+        select = gmprt.select(ch)
+        assert type(gmprt.go(ch.recv)) is gmprt.Goroutine
+        return select
+
+    for _ in range(3):
+        purge()
+        import gmprt
+        assert gmprt is first and gmprt.Chan is type(ch)
+        assert sys.modules["gmprt._core"] is gmprt._core
+        purge()
+        import gmprt.debug
+        import gmprt.native
+        assert gmprt.debug is first.debug and gmprt.native is native
+        purge()
+        from gmprt import Cancelled, ChannelClosed
+        assert Cancelled is first.Cancelled
+        assert threading._DummyThread is DummyThread
+        gmprt.excepthook = reports.append
+        selected = gmprt.run(main)
+        assert selected.value == 1 and type(selected) is gmprt.Selected
+        gc.collect()
+    assert len(reports) == 3, reports
+    importlib.reload(gmprt)
+    assert gmprt.run(gmprt.go(int).result) == 0
+    closed = gmprt.Chan(1)
+    closed.close()
+    try:
+        closed.send(1)
+    except ChannelClosed:
+        print("ok")
+"""
+
+
+@pytest.mark.parametrize("what", ["package", "all"])
+def test_again(what: str) -> None:
+    """Purged from sys.modules, as some test runners do, it comes back as it was."""
+    assert run_child(_AGAIN.format(what=what), flags=["-X", "dev"]).stdout == "ok\n"
+
+
+def test_in_another_interpreter() -> None:
+    """Refused in a sentence, and the main one is none the worse."""
+    done = run_child("""
+        import gmprt, sys
+        name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+        interpreters = __import__(name)
+        code = f'''
+        import sys
+        sys.path[:] = {sys.path!r}
+        try:
+            import gmprt
+        except ImportError as error:
+            import os
+            os.write(1, str(error).encode() + bytes([10]))
+        '''
+        import textwrap
+        for _ in range(2):
+            other = interpreters.create()
+            interpreters.run_string(other, textwrap.dedent(code))
+            interpreters.destroy(other)
+        print(gmprt.run(gmprt.go(int).result))
+        """)
+    assert done.stdout.count("main interpreter") == 2, done.stdout + done.stderr
+    assert done.stdout.endswith("\n0\n")

@@ -286,7 +286,28 @@ static int py_gm_start(void) {
   return err;
 }
 
+static PyObject *the_module; /* once it has been made: one for the process, as the runtime is */
+static bool finalized;
+
+static void forget_interpreter(void) { finalized = true; }
+
+/* Who takes the modules out of sys.modules and imports them again gets the same one: its types are those of all
+ * the objects that there are. */
+static PyObject *core_create(PyObject *spec, PyModuleDef *def) {
+  (void)def;
+  if (finalized || PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "gmprt supports only the main interpreter, and only the first of a process");
+    return NULL;
+  }
+  if (the_module) return Py_NewRef(the_module);
+  PyObject *name = PyObject_GetAttrString(spec, "name");
+  PyObject *module = name ? PyModule_NewObject(name) : NULL;
+  Py_XDECREF(name);
+  return module;
+}
+
 static int core_exec(PyObject *module) {
+  if (module == the_module) return 0;
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     PyErr_SetString(PyExc_ImportError, "gmprt supports only the main interpreter");
     return -1;
@@ -326,10 +347,16 @@ static int core_exec(PyObject *module) {
                            run_functions,       thread_functions, control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
+  if (Py_AtExit(forget_interpreter) < 0) {
+    PyErr_SetString(PyExc_ImportError, "gmprt cannot be told of the interpreter's end");
+    return -1;
+  }
+  the_module = Py_NewRef(module);
   return 0;
 }
 
-static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, core_exec},
+static PyModuleDef_Slot core_slots[] = {{Py_mod_create, core_create},
+                                        {Py_mod_exec, core_exec},
 #ifdef Py_mod_multiple_interpreters
                                         {Py_mod_multiple_interpreters,
                                          Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
