@@ -440,7 +440,7 @@ class Semaphore:
     """
 
     def __new__(cls, value: int = 1) -> Semaphore: ...
-    def acquire(self, timeout: float | None = None) -> bool:
+    def acquire(self, *, timeout: float | None = None) -> bool:
         """Take one unit, waiting for it.  False if `timeout` seconds passed first."""
     def try_acquire(self) -> bool:
         """Take one unit if there is one now."""

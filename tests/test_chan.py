@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE, Spawn, Thread, ended, mixed, parked, waiting
+from support import PATIENCE, Spawn, Thread, ended, mixed, parked, run_child, waiting
 
 import gmprt
 from gmprt import Chan, ChannelClosed, EndOfChannel, Timeout, WouldBlock
@@ -629,3 +629,20 @@ def test_sieve_of_primes() -> None:
         return primes
 
     assert gmprt.run(main)[-3:] == [223, 227, 229]
+
+
+def test_no_room_for_the_buffer() -> None:
+    """ValueError for what no machine has room for, MemoryError where memory is short now."""
+    for capacity in (2**60, 2**62, 2**63 - 1, 2**64):
+        with pytest.raises(ValueError, match=r"capacity|cannot fit"):
+            Chan(capacity)
+    code = """
+        import resource, gmprt
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (16 << 20), -1))
+        try:
+            gmprt.Chan(1 << 24)
+        except MemoryError as error:
+            print(error)
+    """
+    assert "capacity of 16777216" in run_child(code).stdout

@@ -12,7 +12,7 @@ import pytest
 from support import PATIENCE, Spawn, Thread, ended, mixed, parked
 
 import gmprt
-from gmprt import Chan, Mutex, Once, Semaphore, WaitGroup, once_value
+from gmprt import Chan, Mutex, Once, Select, Semaphore, WaitGroup, go, once_value
 
 Where = Callable[[Callable[[], Any]], Any]
 
@@ -198,7 +198,7 @@ def test_semaphore(where: Where, spawn: Spawn) -> None:
         assert s.try_acquire()
         assert not s.try_acquire()
         assert s.acquire(timeout=0) is False
-        assert s.acquire(0.01) is False
+        assert s.acquire(timeout=0.01) is False
         assert s.value == 0
         t = spawn(s.acquire)
         assert not t.join(0.01)
@@ -240,7 +240,7 @@ def test_semaphore_serves_in_order() -> None:
 
 def test_release_of_many_wakes_many() -> None:
     s = Semaphore(0)
-    tasks = [mixed(i, s.acquire, PATIENCE) for i in range(10)]
+    tasks = [mixed(i, s.acquire, timeout=PATIENCE) for i in range(10)]
     s.release(10)
     assert all(t.result(PATIENCE) for t in tasks)
     assert s.value == 0
@@ -272,7 +272,7 @@ def test_semaphore_bad_release() -> None:
 def test_semaphore_bad_timeout(timeout: Any, error: type[Exception]) -> None:
     s = Semaphore()
     with pytest.raises(error):
-        s.acquire(timeout)
+        s.acquire(timeout=timeout)
     assert s.value == 1
 
 
@@ -576,11 +576,52 @@ def test_a_wait_with_patience_is_short_when_served(kind: str) -> None:
         wg.add()
         wait, serve = wg.wait, wg.done
     begun = time.monotonic()
-    tasks: list[Any] = [gmprt.go(wait, 1000.0)]
+    tasks: list[Any] = [gmprt.go(wait, timeout=1000.0)]
     if kind != "Mutex":
-        tasks.append(Thread(wait, 1000.0))
+        tasks.append(Thread(wait, timeout=1000.0))
     parked(tasks[0])
     for _ in range(1 if kind != "Semaphore" else 2):
         serve()
     assert all(t.result(PATIENCE) for t in tasks)
     assert time.monotonic() - begun < 500
+
+
+def test_what_is_no_timeout() -> None:
+    """True is what threading's acquire() calls blocking; errors name the argument."""
+    semaphore = Semaphore()
+    for wrong in (True, False, 1, None):
+        with pytest.raises(TypeError, match="by name"):
+            semaphore.acquire(wrong)  # type: ignore[call-arg]
+    strict: list[Callable[..., object]] = [
+        semaphore.acquire,
+        Mutex().lock,
+        WaitGroup().wait,
+        go(int).join,
+        go(int).result,
+        go(int).exception,
+    ]
+    others: list[Callable[..., object]] = [
+        lambda timeout: Chan(1).send(1, timeout=timeout),
+        Chan().recv,
+        Chan().recv_ok,
+        gmprt.select,
+        Select(),
+        gmprt.native.chan("int").recv,
+    ]
+    for call in strict:
+        with pytest.raises(TypeError, match=r"timeout must be .* not bool"):
+            call(timeout=True)
+    for call in strict + others:
+        for wrong in ("1", [], 1j, object()):
+            with pytest.raises(TypeError, match=f"timeout must be .* not {type(wrong).__name__}"):
+                call(timeout=wrong)
+        for wrong in (-1, math.nan):
+            with pytest.raises(ValueError, match="timeout"):
+                call(timeout=wrong)
+    assert semaphore.value == 1
+    for seconds in (gmprt.sleep, gmprt.after, gmprt.Timer, gmprt.Ticker, gmprt.tick):
+        for wrong in ("1", None):
+            with pytest.raises(TypeError, match=f"seconds must be .* {type(wrong).__name__}"):
+                seconds(wrong)  # type: ignore[operator]
+    with pytest.raises(TypeError, match="seconds must be"):
+        gmprt.after_func("1", int)  # type: ignore[arg-type]

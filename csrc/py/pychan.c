@@ -208,11 +208,16 @@ static PyObject *py_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 /* ---- the type --------------------------------------------------------------------------------------------- */
 
 static Chan *chan_make(PyTypeObject *type, size_t capacity, PyObject *name) {
+  if (capacity > PTRDIFF_MAX / sizeof(PyObject *)) {
+    PyErr_Format(PyExc_ValueError, "capacity must be at most %zd, not %zu", PTRDIFF_MAX / (Py_ssize_t)sizeof(PyObject *),
+                 capacity);
+    return NULL;
+  }
   Chan *ch = (Chan *)type->tp_alloc(type, 0);
   if (!ch) return NULL;
-  if (!chan_init(&ch->c, 8, capacity, true)) {
+  if (!chan_init(&ch->c, sizeof(PyObject *), capacity, true)) {
     Py_DECREF(ch);
-    PyErr_Format(PyExc_ValueError, "capacity of %zu does not fit into memory", capacity);
+    PyErr_Format(PyExc_MemoryError, "no memory for a channel with a capacity of %zu", capacity);
     return NULL;
   }
   ch->name = Py_XNewRef(name);

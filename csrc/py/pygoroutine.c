@@ -531,7 +531,7 @@ static int wait_for(Goroutine *self, patience p) {
 /* The same, and then it counts as collected. */
 static int join(Goroutine *self, PyObject *timeout) {
   patience p;
-  if (patience_parse(timeout, &p) < 0) return -1;
+  if (patience_parse_strict(timeout, &p) < 0) return -1;
   bool own = current_handle() == self;
   if (self->done || (own && self->outcome)) { /* its own reporter may ask before it is done */
     mark_collected(self);
@@ -878,19 +878,18 @@ static PyObject *py_goexit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *py_sleep(PyObject *module, PyObject *arg) {
   (void)module;
-  double s = PyFloat_AsDouble(arg);
-  if (s == -1.0 && PyErr_Occurred()) return NULL;
+  double s;
+  if (!seconds_arg("seconds", arg, "", &s)) return NULL;
   if (s != s || s < 0) {
-    PyErr_SetString(PyExc_ValueError, "sleep length must be non-negative");
+    PyErr_SetString(PyExc_ValueError, "seconds must not be negative or NaN");
     return NULL;
   }
   if (s == 0) return py_gosched(NULL, NULL);
-  patience p;
-  if (patience_parse(arg, &p) < 0) return NULL;
+  int64_t deadline = deadline_after(s);
   G *gp = getg(true);
   if (!gp) return PyErr_NoMemory();
   for (;;) {
-    wake_t r = park_any(gp, NULL, NULL, waitReasonSleep, p.deadline, true);
+    wake_t r = park_any(gp, NULL, NULL, waitReasonSleep, deadline, true);
     if (r == WAKE_TIMEOUT) Py_RETURN_NONE;
     if (wake_error(r) != 0) return NULL;
   }

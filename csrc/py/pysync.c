@@ -19,7 +19,7 @@ static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs
     PyErr_Format(PyExc_TypeError, "%s() takes one argument: timeout", name);
     return -1;
   }
-  return patience_parse(nargs + nkw ? args[0] : NULL, p);
+  return patience_parse_strict(nargs + nkw ? args[0] : NULL, p);
 }
 
 static void plain_dealloc(PyObject *self) {
@@ -133,6 +133,10 @@ static PyObject *semaphore_acquire(PyObject *self, PyObject *const *args, Py_ssi
                                    PyObject *kwnames) {
   chaos_point(true);
   patience p;
+  if (nargs > 0) { /* what stands there is `blocking`, for threading's */
+    PyErr_SetString(PyExc_TypeError, "acquire() takes no positional arguments; timeout goes by name");
+    return NULL;
+  }
   if (timeout_arg("acquire", args, nargs, kwnames, &p) < 0) return NULL;
   return truth(WAIT(semacquire(&((Semaphore *)self)->s, waitReasonSemacquire, p.block, p.deadline)));
 }
@@ -167,7 +171,7 @@ static PyObject *semaphore_value(PyObject *self, void *Py_UNUSED(c)) {
 }
 static PyMethodDef semaphore_methods[] = {
     {"acquire", FN(semaphore_acquire), KW,
-     "acquire($self, timeout=None)\n--\n\nTake one unit, waiting for it; first come, first served. False: timeout\n"
+     "acquire($self, *, timeout=None)\n--\n\nTake one unit, waiting for it; first come, first served. False: timeout\n"
      "seconds have passed."},
     {"try_acquire", semaphore_try, METH_NOARGS, "try_acquire($self, /)\n--\n\nTake one unit if there is one now."},
     {"release", FN(semaphore_release), METH_VARARGS | METH_KEYWORDS,

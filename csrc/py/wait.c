@@ -9,13 +9,37 @@ int64_t seconds_to_ns(double s) {
   return (int64_t)(s * 1e9);
 }
 
+/* false: exception set. */
+bool seconds_arg(const char *name, PyObject *o, const char *or_else, double *s) {
+  PyNumberMethods *m = Py_TYPE(o)->tp_as_number;
+  if (!m || (!m->nb_float && !m->nb_index)) {
+    PyErr_Format(PyExc_TypeError, "%s must be a number of seconds%s, not %.100s", name, or_else, Py_TYPE(o)->tp_name);
+    return false;
+  }
+  *s = PyFloat_AsDouble(o);
+  return *s != -1.0 || !PyErr_Occurred();
+}
+
+/* For timeouts that may go by position: lock(True), as of threading's locks, means something else.  -1: exception set. */
+int patience_parse_strict(PyObject *timeout, patience *out) {
+  if (likely(!timeout || !PyBool_Check(timeout))) return patience_parse(timeout, out);
+  PyErr_SetString(PyExc_TypeError, "timeout must be a number of seconds or None, not bool");
+  return -1;
+}
+
+/* More than 0 seconds from now. */
+int64_t deadline_after(double s) {
+  int64_t ns = seconds_to_ns(s), now = nanotime();
+  return ns > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + (ns > 0 ? ns : 1);
+}
+
 /* None: for ever.  0: poll.  Else seconds.  -1: exception set. */
 int patience_parse(PyObject *timeout, patience *out) {
   out->block = true;
   out->deadline = 0;
   if (!timeout || timeout == Py_None) return 0;
-  double s = PyFloat_AsDouble(timeout);
-  if (s == -1.0 && PyErr_Occurred()) return -1;
+  double s;
+  if (!seconds_arg("timeout", timeout, " or None", &s)) return -1;
   if (isnan(s) || s < 0) {
     PyErr_SetString(PyExc_ValueError, "timeout must be a non-negative number of seconds, or None");
     return -1;
@@ -24,8 +48,7 @@ int patience_parse(PyObject *timeout, patience *out) {
     out->block = false;
     return 0;
   }
-  int64_t ns = seconds_to_ns(s), now = nanotime();
-  out->deadline = ns > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + (ns > 0 ? ns : 1);
+  out->deadline = deadline_after(s);
   return 0;
 }
 
