@@ -41,13 +41,15 @@ pthread_t hook_pthread_self(void) {
   return unlikely(stands_for) ? stands_for : real.pthread_self();
 }
 
+/* 0: no memory. */
 unsigned long identity_new(void) {
   if (!idents) {
-    idents = mmap(NULL, IDENT_SPACE, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (idents == MAP_FAILED) { /* address space is limited: any small, distinct, readable place */
-      idents = mmap(NULL, PAGE * 256, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
+    char *p = mmap(NULL, IDENT_SPACE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) /* address space is limited: any small, distinct, readable place */
+      p = mmap(NULL, PAGE * 256, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return 0;
+    idents = p;
   }
   return (unsigned long)(uintptr_t)idents + IDENT_STEP * next_ident++;
 }

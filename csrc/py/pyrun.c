@@ -302,7 +302,8 @@ static bool lender_open(lender *l) {
     PyErr_SetFromErrno(PyExc_OSError);
     return false;
   }
-  l->m = lender_m();
+  unsigned long ident = identity_new();
+  l->m = ident ? lender_m() : NULL;
   pym *pm = l->m ? pym_new() : NULL;
   l->g = pm ? main_g() : NULL;
   if (!l->g) {
@@ -313,7 +314,7 @@ static bool lender_open(lender *l) {
     return false;
   }
   l->m->host = pm;
-  pm->base->thread_id = identity_new(); /* the thread's own means the state that is lent */
+  pm->base->thread_id = ident; /* the thread's own means the state that is lent */
   G *g0 = &l->m->g0;
   g0->stk = spare_wait;
   spare_wait.lo = NULL;

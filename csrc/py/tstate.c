@@ -217,10 +217,11 @@ static uint32_t ours; /* states made for goroutines; under the GIL */
 
 /* GIL held. NULL: no memory. */
 PyThreadState *tstate_new(void) {
-  PyThreadState *ts = state_make();
+  unsigned long ident = identity_new();
+  PyThreadState *ts = ident ? state_make() : NULL;
   if (!ts) return NULL;
   ours++;
-  ts->thread_id = identity_new();
+  ts->thread_id = ident;
   ts->id = next_id++;
   return ts;
 }
