@@ -317,7 +317,7 @@ static int core_exec(PyObject *module) {
                  PY_MINOR_VERSION, Py_GetVersion());
     return -1;
   }
-  if (load_errors() < 0 || !selfcheck() || !tstate_init()) return -1;
+  if (load_errors() < 0 || !outcome_init() || !selfcheck() || !tstate_init()) return -1;
   if (!fork_register()) {
     PyErr_NoMemory();
     return -1;

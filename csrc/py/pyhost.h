@@ -109,6 +109,7 @@ PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 void goroutine_start(Goroutine *self, G *gp);
 void failures_push(Goroutine *self);
+bool outcome_init(void);
 extern PyMethodDef goroutine_functions[];
 extern PyType_Spec goroutine_spec;
 
