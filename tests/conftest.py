@@ -35,6 +35,12 @@ settings.load_profile("gmprt")
 _stderr = 2  # the real one, not what pytest captures: for the last words of a process that hangs
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-all", action="store_true", help="refuse every call of test_faults.py's scenarios"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)

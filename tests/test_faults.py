@@ -7,13 +7,21 @@ nothing to do with it go on, and the process ends well.
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
+import random
+import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from support import run_child
+
+from gmprt import native
 
 HERE = Path(__file__).parent
 CC = os.environ.get("CC", "gcc")
@@ -285,3 +293,55 @@ print(sum(g.result(20) for g in blocked))
 """
     out = run(library, f"pthread_create:1:{errno.EAGAIN}:0", body)
     assert out == "False\n0\n10\n"
+
+
+# ---- each call that can be refused ---------------------------------------------------------------
+
+PROGRAM_OF_SCENARIOS = str(HERE / "fault_scenarios.py")
+SCENARIOS = [
+    *("start", "run", "join", "thousand", "channels", "selects", "timers", "locks"),
+    *("threading_locks", "sockets", "processes", "blocking", "procs", "natives", "os_thread"),
+    *("forking", "cancelling", "deep", "asyncs", "leaving"),
+]
+SECONDS = 2.0  # of plays, for each scenario
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("native") / "probe.so")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    source = str(HERE / "native_probe.c")
+    include = f"-I{native.include_dir()}"
+    command = [*compiler[:1], "-O1", "-shared", "-fPIC", include, source, "-o", path]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_call_refused(
+    library: str, probe: str, scenario: str, request: pytest.FixtureRequest
+) -> None:
+    """Whatever is refused, at whichever call: see fault_scenarios.py.
+
+    With --fault-all every call of every scenario, which takes long; else as many as there is time
+    for.
+    """
+    everything = request.config.getoption("--fault-all")
+    if everything:  # the watchdog is for tests that take seconds
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+    seed = random.SystemRandom().randrange(1 << 30)
+    env = {
+        "LD_PRELOAD": library,
+        "PYTHONMALLOC": "malloc",
+        "FAULT_PROBE": probe,
+        "GOMAXPROCS": "2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = run_child(
+        env=env,
+        args=[PROGRAM_OF_SCENARIOS, scenario, str(seed), "0" if everything else str(SECONDS)],
+        timeout=7200 if everything else 50,
+        status=None,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
