@@ -8,7 +8,7 @@ one library").
 import importlib
 import sys
 from importlib.machinery import ExtensionFileLoader
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import ModuleType
 
 
@@ -21,7 +21,8 @@ def load_core() -> None:
     name = "gmprt._core"
     if name not in sys.modules:
         _refuse_unsupported()
-        _load_from(importlib.import_module("gmprt._native"), name)
+        _load_from(_library(), name)  # refuses subinterpreters, in which the other must not be loaded
+        importlib.import_module("gmprt._native")
     package: ModuleType | None = vars(sys.modules[name]).get("_package")
     if package is not None:
         sys.modules["gmprt"] = package
@@ -42,23 +43,17 @@ def _refuse_unsupported() -> None:
         raise ImportError(f"gmprt supports Linux only, not {sys.platform}")
     if "t" in sys.abiflags:
         raise ImportError("gmprt does not support free-threaded builds of Python")
-    if _in_subinterpreter():
-        raise ImportError("gmprt supports only the main interpreter, not subinterpreters")
 
 
-def _in_subinterpreter() -> bool:
-    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
-    try:
-        interpreters = importlib.import_module(name)
-    except ImportError:  # built without them
-        return False
-    return bool(interpreters.get_current() != interpreters.get_main())
+def _library() -> str:
+    """The shared object, which has not been loaded yet."""
+    spec = find_spec("gmprt._native")
+    if spec is None or spec.origin is None:
+        raise ImportError("gmprt._native was not built for this Python, or not as a file")
+    return spec.origin
 
 
-def _load_from(library: ModuleType, name: str) -> None:
-    path = library.__file__
-    if path is None:
-        raise ImportError(f"{library.__name__} was not loaded from a file")
+def _load_from(path: str, name: str) -> None:
     loader = ExtensionFileLoader(name, path)
     spec = spec_from_file_location(name, path, loader=loader)
     if spec is None:
