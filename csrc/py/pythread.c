@@ -28,7 +28,8 @@ static int on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyO
   return 0;
 }
 static int watch(void) {
-  int id = PyDict_AddWatcher(on_change);
+  static int id = -1; /* there are few of them */
+  if (id < 0) id = PyDict_AddWatcher(on_change);
   changed = true;
   return id < 0 ? -1 : PyDict_Watch(id, module_dict);
 }
