@@ -126,8 +126,9 @@ def cancels() -> None:
     lock = threading.Lock()
     reader, writer = socket.socketpair()
     with lock, reader, writer:
-        waits = [never.recv, lock.acquire, lambda: gmprt.sleep(60), lambda: reader.recv(1)]
-        goroutines = [go(w) for w in waits]
+        goroutines: list[gmprt.Goroutine[object]] = [
+            *(go(never.recv), go(lock.acquire), go(gmprt.sleep, 60), go(reader.recv, 1))
+        ]
         gmprt.sleep(random.random() / 100)
         for g in goroutines:
             g.cancel("enough")
@@ -245,7 +246,7 @@ def window(seconds: float, goroutines: list[gmprt.Goroutine[None]]) -> Iterator[
 
 def table(windows: list[Held]) -> list[str]:
     """Prints it; the names of what has grown in both steps."""
-    grown = []
+    grown: list[str] = []
     print(f"{'':12}{'warm-up':>10}{'first':>10}{'second':>10}")
     for field in fields(Held):
         values = [getattr(w, field.name) for w in windows]
