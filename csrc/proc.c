@@ -225,16 +225,31 @@ static struct {
   note up;
 } first;
 
-/* No M could be had for pp, which its caller has counted in nmspinning if it was to spin: pp is idle again, and
- * sysmon tries later, whoever sleeps meanwhile. */
+/* No M could be had for pp, which its caller has counted in nmspinning if it was to spin: pp is idle again (NULL: it
+ * was taken meanwhile), and sysmon tries later, whoever sleeps meanwhile. */
 static void startm_failed(P *pp, bool spinning) {
   lock(&sched.lock);
-  pidleput_locked(pp);
+  if (pp) pidleput_locked(pp);
   store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
   unlock(&sched.lock);
   if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
   fence(); /* sysmon says that it sleeps, then looks at needm */
   sysmon_wake();
+}
+
+static void resetspinning(M *m);
+
+/* The host may let a new M wait for a lock that somebody holds who stops the world (CPython 3.13 forks with the list of
+ * thread states locked).  So it waits as host code does, its P to be taken or stopped by anybody. */
+static bool minit_in_host(M *m, P *pp) {
+  m->p = pp;
+  m->hostmode = true;
+  store_rlx(&m->g0.since, cputicks());
+  if (pp) store_rel(&pp->status, PWORD(m->id, Phost));
+  bool ok = minit(m);
+  if (!pin(m)) m->p = NULL;
+  m->hostmode = false;
+  return ok;
 }
 
 static void *mstart(void *arg) {
@@ -247,14 +262,17 @@ static void *mstart(void *arg) {
   m->thread = pthread_self();
   m->errno_at = &errno;
   g0_init(m);
-  bool ok = minit(m);
+  bool ok = minit_in_host(m, pp), spinning = m->spinning;
+  pp = m->p;
   if (!ok) {
-    bool spinning = m->spinning;
+    m->p = NULL;
     m->spinning = false;
     mend(m);
-    if (pp) startm_failed(pp, spinning);
+    startm_failed(pp, spinning);
   } else if (pp) {
     acquirep(m, pp);
+  } else if (spinning) {
+    resetspinning(m); /* who pushed meanwhile saw a spinning M and woke nobody */
   }
   if (awaited) {
     first.ok = ok;
