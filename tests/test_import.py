@@ -183,5 +183,6 @@ def test_in_another_interpreter() -> None:
             interpreters.destroy(other)
         print(gmprt.run(gmprt.go(int).result))
         """)
-    assert done.stdout.count("main interpreter") == 2, done.stdout + done.stderr
+    # On 3.12 and later the sentence is the interpreter's own.
+    assert done.stdout.count("interpreter") == 2, done.stdout + done.stderr
     assert done.stdout.endswith("\n0\n")
