@@ -98,6 +98,7 @@ void sched_afterfork(M *keep) {
   store_rlx(&sched.lastpoll, nanotime());
   stw_afterfork();
   licence_afterfork(keep != NULL);
+  ownfd_afterfork();
   netpoll_afterfork();
   semroot_afterfork();
   foreign_afterfork();

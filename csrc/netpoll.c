@@ -57,7 +57,7 @@ struct pollDesc {
   _Atomic uint64_t plain[2]; /* the generation of modes in which it was known to be a blocking descriptor */
 };
 
-static int epfd = -1, breakfd = -1;
+static ownfd *_Atomic poller, *_Atomic breaker; /* the epoll instance, and the eventfd in it */
 static _Atomic uint32_t breaksig; /* a break is under way */
 static _Atomic uint32_t waiters;
 static _Atomic uint64_t modes = 1, modes_since; /* ticks */
@@ -65,46 +65,55 @@ static _Atomic bool unaudited; /* somebody has begun to wait since the last audi
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 static bool no_pwait2;
 
-static void netpollfini(void) {
-  if (epfd >= 0) close(epfd);
-  if (breakfd >= 0) close(breakfd);
-  epfd = breakfd = -1;
+/* None: before the runtime starts, and in a forked child where it was refused. */
+static int epfd(void) {
+  ownfd *ep = load_acq(&poller);
+  return likely(ep != NULL) ? ownfd_number(ep) : -1;
 }
 
-/* 0: it is there.  Else errno, and nothing is. */
-int netpollinit(void) {
-  if (breakfd >= 0) return 0;
-  epfd = epoll_create1(EPOLL_CLOEXEC);
-  if (epfd >= 0) breakfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+/* A new instance: 0, or -1 with errno, and nothing is. */
+static int netpollopen(void) {
+  ownfd *ep = ownfd_new(epoll_create1(EPOLL_CLOEXEC));
+  ownfd *br = ep ? ownfd_new(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) : NULL;
   struct epoll_event ev = {.events = EPOLLIN, .data.u64 = UINT64_MAX};
-  if (breakfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, breakfd, &ev) == 0) return 0;
-  int e = errno;
-  netpollfini();
-  errno = e;
-  return -1;
+  if (!br || epoll_ctl(ownfd_number(ep), EPOLL_CTL_ADD, ownfd_number(br), &ev) != 0) {
+    int e = errno;
+    ownfd_free(br);
+    ownfd_free(ep);
+    errno = e;
+    return -1;
+  }
+  store_rel(&poller, ep);
+  store_rel(&breaker, br);
+  return 0;
 }
+
+/* 0: it is there.  Else errno says why not. */
+int netpollinit(void) { return load_rlx(&breaker) ? 0 : netpollopen(); }
 
 const char *netpoll_mode(void) { return no_pwait2 ? "epoll_wait (milliseconds)" : "epoll_pwait2"; }
 
 uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
 
+static void netpollremake(ownfd *seen, bool gone);
+
 /* Ends the sleep of the M in netpoll, if there is one. */
 void netpollbreak(void) {
-  if (xchg(&breaksig, 1)) return;
-  uint64_t one = 1;
-  while (cpu_syscall(SYS_write, breakfd, (long)&one, sizeof one, 0, 0, 0) == -EINTR) {
-  }
+  ownfd *seen = load_acq(&poller), *br = load_acq(&breaker);
+  if (unlikely(!br)) return; /* nobody sleeps there */
+  bool under_way = xchg(&breaksig, 1); /* unless what it was told by has been closed before it could be heard */
+  if (unlikely(!(under_way ? ownfd_intact(br) : ownfd_post(br)))) netpollremake(seen, false);
 }
 
 static int poll_wait(struct epoll_event *ev, int64_t ns) {
   if (!no_pwait2) {
     struct timespec ts = {ns / 1000000000, ns % 1000000000};
-    long n = cpu_syscall(SYS_epoll_pwait2, epfd, (long)ev, EVENTS, ns < 0 ? 0 : (long)&ts, 0, 8);
+    long n = cpu_syscall(SYS_epoll_pwait2, epfd(), (long)ev, EVENTS, ns < 0 ? 0 : (long)&ts, 0, 8);
     if (n != -ENOSYS) return (int)n;
     no_pwait2 = true;
   }
   int64_t ms = ns < 0 ? -1 : (ns + 999999) / 1000000;
-  return (int)cpu_syscall(SYS_epoll_pwait, epfd, (long)ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms, 0, 8);
+  return (int)cpu_syscall(SYS_epoll_pwait, epfd(), (long)ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms, 0, 8);
 }
 
 /* The record of fd if there is one yet. */
@@ -174,12 +183,14 @@ static void netpollready(pollDesc *pd, uint32_t events) {
 /* Readies whoever waits for what has happened.  delay < 0: sleeps until something does. */
 void netpoll(int64_t delay) {
   struct epoll_event ev[EVENTS];
+  ownfd *seen = load_acq(&poller);
   int n = poll_wait(ev, delay);
+  if (unlikely(n == -EBADF || n == -EINVAL)) netpollremake(seen, true);
   for (int i = 0; i < n; i++) {
     if (ev[i].data.u64 == UINT64_MAX) {
       if (delay != 0) { /* only a sleep consumes the break */
-        uint64_t junk;
-        if (cpu_syscall(SYS_read, breakfd, (long)&junk, sizeof junk, 0, 0, 0) >= 0) store_rel(&breaksig, 0);
+        if (!ownfd_drain(load_acq(&breaker))) netpollremake(seen, false);
+        store_rel(&breaksig, 0);
       }
       continue;
     }
@@ -194,7 +205,7 @@ void netpoll(int64_t delay) {
 static bool add(pollDesc *pd, int fd) {
   struct epoll_event ev = {.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                            .data.u64 = (uint64_t)fd};
-  bool ok = epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) == 0 || errno == EEXIST;
+  bool ok = epoll_ctl(epfd(), EPOLL_CTL_ADD, fd, &ev) == 0 || errno == EEXIST;
   if (ok) store_rlx(&pd->registered, true);
   return ok;
 }
@@ -324,7 +335,7 @@ static void forget(pollDesc *pd, int fd, bool open) {
   G *list = NULL;
   spin_lock(&pd->lock);
   if (load_rlx(&pd->registered)) {
-    if (open) epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+    if (open) epoll_ctl(epfd(), EPOLL_CTL_DEL, fd, NULL);
     store_rlx(&pd->registered, false);
   }
   for (int mode = 0; mode < 2; mode++) {
@@ -353,6 +364,39 @@ void netpollclosed(int fd) {
 void netpollopened(int fd) {
   pollDesc *pd = known_desc(fd);
   if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, false);
+}
+
+/* All of [first, last] have been closed.  Most numbers have no record. */
+void netpollclosed_range(unsigned first, unsigned last) {
+  for (unsigned i = first / PD_BLOCK; i < PD_BLOCKS && i <= last / PD_BLOCK; i++) {
+    if (!load_acq(&blocks[i])) continue;
+    for (unsigned fd = i * PD_BLOCK; fd < (i + 1) * PD_BLOCK; fd++)
+      if (fd >= first && fd <= last) netpollclosed((int)fd);
+  }
+}
+
+static mutex remaking;
+
+/* Somebody has closed descriptors of ours behind our back (ownfd.c), while `seen` was the poller: new ones.  Who waits
+ * tries again, and is added to the new instance; who sleeps in the old one is woken by a signal. */
+static void netpollremake(ownfd *seen, bool gone) {
+  lock(&remaking);
+  ownfd *br = load_rlx(&breaker);
+  if (load_rlx(&poller) == seen) {
+    while (netpollopen() != 0)
+      if (errno != EBADF) throw("the poller's descriptors were closed, and there are no others: errno %d", errno);
+    store_rel(&breaksig, 0);
+    ownfd_free(br);
+    if (gone)
+      ownfd_forget(seen);
+    else
+      ownfd_free(seen);
+    for (int i = 0; i < PD_BLOCKS; i++)
+      for (int j = 0; load_acq(&blocks[i]) && j < PD_BLOCK; j++) netpollopened(i * PD_BLOCK + j);
+    for (uint32_t i = 1; i <= sched.nextmid; i++)
+      if (sched.allm[i]->tid && sched.allm[i] != getm()) os_kick(sched.allm[i]);
+  }
+  unlock(&remaking);
 }
 
 /* ---- modes ---------------------------------------------------------------------------------------------- */
@@ -390,6 +434,10 @@ void netpollsetplain(const pollwait *w, uint64_t generation) {
 }
 
 int gm_close(int fd) {
+  if (ownfd_is(fd)) {
+    errno_set(EBADF);
+    return -1;
+  }
   netpollclosing(fd);
   int r = close(fd), e = errno_get();
   netpollclosed(fd);
@@ -466,10 +514,13 @@ int gm_accept(int fd, int flags) {
   UNTIL_DONE(fd, POLL_READ, accept4(fd, NULL, NULL, flags | SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
-/* In a forked child the poller is the parent's.  It gets one of its own when its runtime starts (schedinit), where
- * somebody can be told that there is none to be had. */
+/* In a forked child the poller is the parent's: a new one.  If there is none to be had, threads wait, until schedinit
+ * has got one or has told somebody. */
 void netpoll_afterfork(void) {
-  netpollfini();
+  memset(&remaking, 0, sizeof remaking);
+  store_rlx(&poller, (ownfd *)NULL); /* ownfd_afterfork has closed them */
+  store_rlx(&breaker, (ownfd *)NULL);
+  netpollopen();
   store_rlx(&waiters, 0);
   store_rlx(&breaksig, 0);
   for (int i = 0; i < PD_BLOCKS; i++) {

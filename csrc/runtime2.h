@@ -555,6 +555,21 @@ wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline);
 void semroot_wake(void *addr, bool hosted);
 void semroot_afterfork(void);
 
+/* ownfd.c */
+typedef struct ownfd ownfd;
+ownfd *ownfd_new(int fd);
+void ownfd_free(ownfd *o);
+void ownfd_forget(ownfd *o);
+int ownfd_number(const ownfd *o);
+bool ownfd_post(ownfd *o);
+bool ownfd_drain(ownfd *o);
+bool ownfd_intact(ownfd *o);
+unsigned ownfd_from(unsigned fd);
+bool ownfd_is(int fd);
+void ownfd_taken(int fd);
+int ownfd_move(int fd);
+void ownfd_afterfork(void);
+
 /* netpoll.c */
 enum { POLL_READ = 0, POLL_WRITE = 1 };
 typedef struct pollDesc pollDesc;
@@ -569,6 +584,7 @@ void netpollsample(pollwait *w);
 wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted);
 void netpollclosing(int fd);
 void netpollclosed(int fd);
+void netpollclosed_range(unsigned first, unsigned last);
 void netpollopened(int fd);
 uint64_t netpollmodes(void);
 void netpollmodechange(void);

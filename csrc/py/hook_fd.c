@@ -1,9 +1,14 @@
 /* hook_fd.c - the life of descriptors, as far as the poller must know it.
  *
  * A descriptor that is closed wakes who waits for it, and the kernel has forgotten it; a number that is given
- * out anew must be added anew (netpoll.c).  None of these calls parks. */
+ * out anew must be added anew (netpoll.c).  None of these calls parks.
+ *
+ * The runtime's own descriptors (ownfd.c) are not open to the program: a close says so, a range passes over them,
+ * and they make room for a file that is to have their number.  Not in children of fork and vfork that are about to exec. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include "interpose.h"
@@ -16,6 +21,10 @@ static bool ours(void) {
 
 int hook_close(int fd) {
   if (!ours()) return real.close(fd);
+  if (unlikely(ownfd_is(fd))) {
+    errno_set(EBADF);
+    return -1;
+  }
   netpollclosing(fd);
   int r = real.close(fd);
   int e = errno_get();
@@ -24,41 +33,67 @@ int hook_close(int fd) {
   return r;
 }
 
+/* Around those of ours. */
 int hook_close_range(unsigned first, unsigned last, int flags) {
-  int r = real.close_range(first, last, flags);
-  if (r != 0 || !ours() || flags) return r;
-  struct rlimit rl;
-  if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && last > rl.rlim_cur) last = (unsigned)rl.rlim_cur;
-  for (unsigned fd = first; fd <= last; fd++) netpollclosed((int)fd);
+  if (first > last || !ours()) return real.close_range(first, last, flags);
+  int r = 0;
+  for (unsigned lo = first, own; r == 0; lo = own + 1) {
+    own = ownfd_from(lo);
+    unsigned hi = own <= last && own != UINT_MAX ? own - 1 : last;
+    if (own != lo) r = real.close_range(lo, hi, flags);
+    if (hi == last || own >= last) break;
+  }
+  if (r == 0 && !flags) netpollclosed_range(first, last);
   return r;
+}
+
+void hook_closefrom(int first) {
+  unsigned lo = first > 0 ? (unsigned)first : 0;
+  if (!ours() || ownfd_from(lo) == UINT_MAX || hook_close_range(lo, UINT_MAX, 0) != 0) real.closefrom(first);
 }
 
 int hook_dup2(int from, int to) {
   bool told = from != to && ours();
+  int e = told ? ownfd_move(to) : 0;
+  if (unlikely(e)) {
+    errno_set(e);
+    return -1;
+  }
   if (told) netpollclosing(to);
-  int r = real.dup2(from, to), e = errno_get();
+  int r = real.dup2(from, to);
+  e = errno_get();
   if (told) netpollclosed(to);
   errno_set(e);
   return r;
 }
 
 int hook_dup3(int from, int to, int flags) {
-  bool told = ours();
+  bool told = from != to && ours();
+  int e = told ? ownfd_move(to) : 0;
+  if (unlikely(e)) {
+    errno_set(e);
+    return -1;
+  }
   if (told) netpollclosing(to);
-  int r = real.dup3(from, to, flags), e = errno_get();
+  int r = real.dup3(from, to, flags);
+  e = errno_get();
   if (told) netpollclosed(to);
   errno_set(e);
   return r;
 }
 
+static void given(int fd) {
+  ownfd_taken(fd);
+  netpollopened(fd);
+}
 static int opened(int fd) {
-  if (fd >= 0) netpollopened(fd);
+  if (fd >= 0 && ours()) given(fd);
   return fd;
 }
 static int opened_pair(int r, const int fd[2]) {
-  if (r != 0) return r;
-  netpollopened(fd[0]);
-  netpollopened(fd[1]);
+  if (r != 0 || !ours()) return r;
+  given(fd[0]);
+  given(fd[1]);
   return r;
 }
 

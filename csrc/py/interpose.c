@@ -30,7 +30,7 @@ enum {
   PARK_FD = PARK | IN_TRUSTED,
   PYTHON = IN_INTERPRETER | IN_STDLIB | IN_EXTENSION,
   ALL = PYTHON | IN_TRUSTED,
-  /* where GMPRT_INTERPOSE=0 leaves a hook in place: identity, masks, processes */
+  /* where GMPRT_INTERPOSE=0 leaves a hook in place: identity, masks, processes, the runtime's descriptors */
   ALWAYS = 1 << 8,
 };
 
@@ -74,10 +74,11 @@ static hook hooks[] = {
     HOOK(writev, PARK_FD),
     HOOK(sendfile64, PARK),
     HOOK(splice, PARK),
-    HOOK(close, PARK_FD),
-    HOOK(close_range, PARK),
-    HOOK(dup2, PARK_FD),
-    HOOK(dup3, PARK_FD),
+    HOOK(close, PARK_FD | ALWAYS),
+    HOOK(close_range, ALL | ALWAYS),
+    HOOK(closefrom, ALL | ALWAYS),
+    HOOK(dup2, ALL | ALWAYS),
+    HOOK(dup3, ALL | ALWAYS),
     HOOK_AS("socket", hook_socket_new, socket, PARK_FD),
     HOOK(socketpair, PARK_FD),
     HOOK(pipe, PARK_FD),

@@ -106,6 +106,7 @@ extern struct real {
   ssize_t (*splice)(int, off_t *, int, off_t *, size_t, unsigned);
   int (*close)(int);
   int (*close_range)(unsigned, unsigned, int);
+  void (*closefrom)(int);
   int (*dup2)(int, int);
   int (*dup3)(int, int, int);
   int (*socket)(int, int, int);
@@ -218,6 +219,7 @@ int hook_fcntl64(int fd, int op, void *arg);
 /* hook_fd.c: which descriptors there are */
 int hook_close(int fd);
 int hook_close_range(unsigned first, unsigned last, int flags);
+void hook_closefrom(int first);
 int hook_dup2(int from, int to);
 int hook_dup3(int from, int to, int flags);
 int hook_socket_new(int domain, int type, int protocol);

@@ -33,7 +33,7 @@ typedef struct lender {
   G *g;          /* the main goroutine */
   G t0;          /* where T0 came from: entered when the main goroutine has ended */
   bool returns;  /* in a forked child, too */
-  int wakefd;
+  ownfd *_Atomic wake; /* an eventfd */
   _Atomic bool ended;
   _Atomic uint64_t mask; /* of the main goroutine: in force inside ppoll only, and while exposed */
   _Atomic bool exposed;
@@ -57,9 +57,23 @@ static stack spare_wait; /* a stack to wait on, likewise */
 
 /* ---- wake-ups, from any thread --------------------------------------------------------------------------- */
 
+static ownfd *wake_new(void) { return ownfd_new(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+
+/* Lock held: somebody has closed it behind our back (ownfd.c). */
+static void wake_renew(lender *l) {
+  ownfd *old = load_rlx(&l->wake), *fresh;
+  while (!(fresh = wake_new()))
+    if (errno != EBADF) throw("the descriptor that wakes run() was closed, and there is no other: errno %d", errno);
+  store_rel(&l->wake, fresh);
+  ownfd_free(old);
+}
+
+/* Lock held.  T0 may sleep on what is no more: a signal wakes it. */
 static void poke(lender *l) {
-  uint64_t one = 1;
-  if (write(l->wakefd, &one, sizeof one) < 0) return; /* full: it is awake anyway */
+  if (likely(ownfd_post(load_rlx(&l->wake)))) return;
+  wake_renew(l);
+  ownfd_post(load_rlx(&l->wake));
+  os_kick(l->m);
 }
 
 void lender_wake(M *m) {
@@ -148,12 +162,13 @@ static void mask_real(lender *l, bool open, sigset_t *mask) {
 static int window(lender *l, const struct timespec *t) {
   sigset_t mask;
   mask_real(l, true, &mask);
-  struct pollfd p = {.fd = l->wakefd, .events = POLLIN};
+  struct pollfd p = {.fd = ownfd_number(load_acq(&l->wake)), .events = POLLIN};
   int n = ppoll(&p, 1, t, &mask);
   if (n < 0 && errno == EINTR) tell_main(l);
-  if (n > 0) {
-    uint64_t junk;
-    if (read(l->wakefd, &junk, sizeof junk) < 0) return 0;
+  if (n > 0 && unlikely(!ownfd_drain(load_acq(&l->wake)))) {
+    lock(&lenders.lock);
+    if (!ownfd_intact(load_rlx(&l->wake))) wake_renew(l);
+    unlock(&lenders.lock);
   }
   return n;
 }
@@ -219,7 +234,9 @@ static void ask(G *gp, bool expose) {
   if (!l || gp->m == l->m) return; /* on T0 itself: signals come to it directly */
   store_rel(&l->exposed, expose);
   uint32_t ticket = xadd(&l->sync_asked, 1) + 1;
+  lock(&lenders.lock);
   poke(l);
+  unlock(&lenders.lock);
   PyThreadState *ts = attached_here(ts_of(gp)) ? PyEval_SaveThread() : NULL; /* T0 may be waiting for the GIL: judge */
   for (uint32_t done; (int32_t)((done = load_acq(&l->sync_done)) - ticket) < 0;) futexsleep(&l->sync_done, done, -1);
   if (ts) PyEval_RestoreThread(ts);
@@ -297,8 +314,8 @@ static void lender_unlink(lender *l) {
 /* false: exception set, nothing has happened. */
 static bool lender_open(lender *l) {
   memset(l, 0, sizeof *l);
-  l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (l->wakefd < 0) {
+  store_rlx(&l->wake, wake_new());
+  if (!load_rlx(&l->wake)) {
     PyErr_SetFromErrno(PyExc_OSError);
     return false;
   }
@@ -309,7 +326,7 @@ static bool lender_open(lender *l) {
   if (!l->g) {
     if (pm) pym_free(pm);
     if (l->m) lender_m_free(l->m);
-    close(l->wakefd);
+    ownfd_free(load_rlx(&l->wake));
     PyErr_NoMemory();
     return false;
   }
@@ -322,7 +339,7 @@ static bool lender_open(lender *l) {
     main_g_free(l->g);
     pym_free(pm);
     lender_m_free(l->m);
-    close(l->wakefd);
+    ownfd_free(load_rlx(&l->wake));
     PyErr_NoMemory();
     return false;
   }
@@ -342,7 +359,7 @@ static void lender_close(lender *l) {
   pym_free(l->m->host);
   lender_m_free(l->m);
   main_g_free(l->g);
-  close(l->wakefd);
+  ownfd_free(load_rlx(&l->wake));
 }
 
 /* The thread gives its state away, waits, and takes it back.  In a forked child another thread may take it
@@ -451,10 +468,8 @@ bool lender_afterfork(G *me, M *m) {
     memset(l, 0, sizeof *l);
     l->g = me;
   }
-  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* the old one is shared with the parent */
-  if (fd < 0) fatal("no eventfd in a forked child: %s", strerror(errno));
-  if (returns) close(l->wakefd);
-  l->wakefd = fd;
+  store_rlx(&l->wake, wake_new()); /* the old one was shared with the parent: ownfd_afterfork */
+  if (!load_rlx(&l->wake)) fatal("no eventfd in a forked child: %s", strerror(errno));
   publish_mask(l, mask_of(me));
   store_rel(&main_takes, ~load_rlx(&l->mask)); /* whoever survives a fork is the main thread */
   store_rlx(&l->exposed, false);
