@@ -21,7 +21,7 @@ def load_core() -> None:
     name = "gmprt._core"
     if name not in sys.modules:
         _refuse_unsupported()
-        _load_from(_library(), name)  # refuses subinterpreters, in which the other must not be loaded
+        _load_from(_library(), name)  # refuses subinterpreters: first, the other must not get there
         importlib.import_module("gmprt._native")
     package: ModuleType | None = vars(sys.modules[name]).get("_package")
     if package is not None:

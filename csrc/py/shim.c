@@ -152,7 +152,7 @@ static struct installed {
 
 /* ---- a call ---------------------------------------------------------------------------------------------------- */
 
-static passage passage_of(int i, PyObject *o, bool all) {
+static passage passage_of(int i, bool all) {
   if (table[i].how == WRITES) return PASS_NONE;
   return table[i].how == KEEPS || (table[i].how == READS_SOME && all) ? PASS_ALL : PASS_UNTOUCHED;
 }
@@ -170,7 +170,7 @@ static Goroutine *shim_enter(shim *s, int i, PyObject *o, bool all) {
   *s = (shim){.family = (family)table[i].family, .object = o, .outer = self->shim,
               .frame = ts_position(ts_of(self->g)).frame};
   if (s->family == FAM_NONE) {
-    s->passes = passage_of(i, o, all);
+    s->passes = passage_of(i, all);
     s->touched = s->passes == PASS_UNTOUCHED && holds(i, o);
   }
   self->shim = s;
