@@ -240,11 +240,13 @@ def test_sigquit_without_run() -> None:
         import gmprt
         assert gmprt.debug.install_sigquit() is True
         g = gmprt.go(gmprt.Chan().recv)
+        while g.state != "waiting":
+            gmprt.gosched()
         print("ready")
         g.join()
     """
     with Child(code) as child:
         child.expect("ready")
         child.signal(signal.SIGQUIT)
-        child.expect("[chan receive]", stream="stderr")
+        child.expect("[chan receive", stream="stderr")
         assert child.process.poll() is None

@@ -324,24 +324,27 @@ static const char learn_code[] =
     "next(o); next(o, None)\n"
     "for _ in o: break\n";
 
-/* Before the first cancel; where a goroutine may do anything. */
-void cancel_learn(void) {
-  if (likely(glue.tried)) return;
+/* Before the first cancel; where a goroutine may do anything.  false: exception set, and nothing is learned: a cancel
+ * that nothing is known about would be put off for ever. */
+bool cancel_learn(void) {
+  if (likely(glue.tried)) return true;
   glue.tried = true;
   PyObject *type = PyType_FromSpec(&probe_spec), *names = PyDict_New(), *list = PyList_New(0), *done = NULL;
-  for (const PyMethodDef *d = probes; list && d->ml_name; d++) {
+  bool ok = type && names && list;
+  for (const PyMethodDef *d = probes; ok && d->ml_name; d++) {
     PyObject *name = PyUnicode_FromString(d->ml_name);
-    if (!name || PyList_Append(list, name) < 0) PyErr_Clear();
+    ok = name && PyList_Append(list, name) == 0;
     Py_XDECREF(name);
   }
-  if (type && names && list && PyDict_SetItemString(names, "Probe", type) == 0 &&
-      PyDict_SetItemString(names, "names", list) == 0)
+  if (ok && PyDict_SetItemString(names, "Probe", type) == 0 && PyDict_SetItemString(names, "names", list) == 0)
     done = run_code(learn_code, names);
-  PyErr_Clear();
+  glue.tried = done != NULL;
+  if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* the compiler may forget it */
   Py_XDECREF(done);
   Py_XDECREF(list);
   Py_XDECREF(names);
   Py_XDECREF(type);
+  return glue.tried;
 }
 
 /* ---- the answer ---------------------------------------------------------------------------------------------- */

@@ -652,12 +652,12 @@ static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
   PyObject *reason = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &reason)) return NULL;
   Goroutine *self = (Goroutine *)op;
+  if (!cancel_learn()) return NULL; /* runs Python code, in which it may end */
   if (self->done) Py_RETURN_FALSE;
   if (reason != Py_None || self->more) {
     if (!extras_of(self)) return NULL;
     Py_XSETREF(self->more->reason, Py_NewRef(reason));
   }
-  cancel_learn();
   if (!self->done) gocancel(self->g, true); /* the old reason's destructor may have run anything */
   Py_RETURN_TRUE;
 }

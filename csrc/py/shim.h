@@ -26,7 +26,7 @@ bool cancel_ends(Goroutine *self);
 bool cancel_notified(Goroutine *self, const shim *s);
 bool file_untouched(PyObject *buffered, PyObject *text);
 void cancel_find_files(void);
-void cancel_learn(void);
+bool cancel_learn(void);
 
 /* Shims whatever is loaded and not yet shimmed; GIL held. */
 void shims_install(void);
