@@ -28,7 +28,7 @@ int main(void) {
     printf("%s is not proven\n", unproven);
     return 0;
   }
-  got_patch(hooks, 1, kind, NULL, NULL);
+  got_patch(NULL, hooks, 1, kind, NULL, NULL);
   printf("%d\n", wait_once(1));
   got_restore(hooks, 1, kind);
   printf("%d\n", wait_once(1));

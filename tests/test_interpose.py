@@ -515,3 +515,67 @@ def test_where_it_cannot_work(tmp_path: Path) -> None:
 def test_an_interpreter_whose_current_state_is_not_found(tmp_path: Path) -> None:
     done = run_child("import gmprt", env=preloaded(tmp_path, NO_OBJECTS), status=1)
     assert "ImportError: gmprt cannot find" in done.stderr
+
+
+SECOND_LOAD = """
+    import ctypes, _ctypes, os, shutil, socket, sys
+    import gmprt
+    a, b = socket.socketpair()
+
+    def received(path):
+        '''By a library loaded now; does its call park?'''
+        lib = ctypes.CDLL(path)
+        def main():
+            g = gmprt.go(lib.probe_recv, a.fileno(), ctypes.create_string_buffer(9), 9)
+            while g.state not in ("waiting", "syscall") or gmprt.stats().runnable:
+                gmprt.sleep(0.001)
+            gmprt.sleep(0.05)
+            state = g.state
+            b.send(b"hello")
+            assert g.result() == 5
+            return state
+        state = gmprt.run(main)
+        _ctypes.dlclose(lib._handle)
+        return state
+
+    # One takes the place of the other in memory, again and again.
+    trusted, unknown = sys.argv[1:]
+    for _ in range(5):
+        assert received(unknown) == "syscall"
+        assert received(trusted) == "waiting"
+    print("done")
+"""
+
+
+def test_an_object_at_the_address_of_another(trusted: Path, unknown: Path) -> None:
+    """What was visited is remembered, but not beyond the unloading of anything."""
+    done = run_child(SECOND_LOAD, args=[str(trusted), str(unknown)])
+    assert done.stdout == "done\n"
+
+
+def test_no_python_object_is_made_with_the_linkers_lock() -> None:
+    """A collection there runs Python code, which may wait for another thread to load things."""
+    code = """
+        import ctypes, gc, threading
+        from gmprt import _core
+
+        def load():
+            ctypes.CDLL("libc.so.6")
+
+        def collecting(phase, info):
+            if phase == "start":
+                thread = threading.Thread(target=load)
+                thread.start()
+                thread.join()
+
+        load()
+        gc.callbacks.append(collecting)
+        gc.set_threshold(1)
+        kept = []
+        for _ in range(5):
+            kept.append([[] for _ in range(200)])  # so that no list is at hand
+            kept.append(_core.interposed())
+        gc.callbacks.clear()
+        print("done")
+    """
+    assert run_child(code).stdout == "done\n"

@@ -66,9 +66,9 @@ static void add_range(uintptr_t lo, uintptr_t hi) {
   bound.at[bound.n++] = (range){lo, hi};
 }
 
-static int visit(struct dl_phdr_info *info, size_t size, void *arg) {
-  (void)size, (void)arg;
-  if (interpose_knows(info->dlpi_name)) return 0;
+static void visit(struct dl_phdr_info *info, void *arg) {
+  (void)arg;
+  if (interpose_knows(info->dlpi_name)) return;
   bool keeps = got_calls(info, binds);
   for (int i = 0; i < info->dlpi_phnum; i++) keeps |= info->dlpi_phdr[i].p_type == PT_TLS;
   for (int i = 0; i < info->dlpi_phnum && keeps; i++) {
@@ -76,11 +76,13 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg) {
     uintptr_t lo = info->dlpi_addr + ph->p_vaddr;
     if (ph->p_type == PT_LOAD && ph->p_flags & PF_X) add_range(lo, lo + ph->p_memsz);
   }
-  return 0;
 }
 
 /* After objects were loaded; with the GIL. */
-void affinity_find(void) { dl_iterate_phdr(visit, NULL); }
+void affinity_find(void) {
+  static got_walk walk;
+  got_visit(&walk, 1, visit, NULL);
+}
 
 static noinline bool is_bound(uintptr_t p) {
   if (likely(!(bound.bits[(p >> GRAIN) % BITS / 64] >> (p >> GRAIN) % 64 & 1))) return false;

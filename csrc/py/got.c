@@ -16,8 +16,9 @@
  * Libraries that call through such an address meet the replacement as well: to them it is the function.
  *
  * An entry that is ours already is skipped, so the pass may
- * be repeated: when modules were loaded, and because a lazy resolver that ran on another thread
- * meanwhile may have written over an entry.
+ * be repeated when modules were loaded.  It looks at each object twice, then no more (with every module it would
+ * walk through all there are): a lazy resolver that ran on another thread meanwhile may have written over an
+ * entry.  When something was unloaded all objects are new again, for they may lie where others were.
  *
  * Where the table is read-only after relocation (RELRO, -z now) its page is made writable for the moment
  * of the write.
@@ -31,6 +32,7 @@
 #include <link.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -134,25 +136,78 @@ static void patch_table(const pass *p, const dynobj *o, int t, const char *path,
   }
 }
 
-static int visit(struct dl_phdr_info *info, size_t size, void *arg) {
-  (void)size;
+static void patch_object(struct dl_phdr_info *info, void *arg) {
   pass *p = arg;
   dynobj o;
   unsigned kind = p->kind(info->dlpi_name);
-  if (!kind || !read_object(info, &o)) return 0;
+  if (!kind || !read_object(info, &o)) return;
   for (int t = 0; t < 2; t++) patch_table(p, &o, t, info->dlpi_name, kind);
+}
+
+/* ---- walks --------------------------------------------------------------------------------------------------- */
+
+typedef struct got_seen {
+  uintptr_t base;
+  const void *headers;
+  unsigned times;
+} got_seen;
+
+typedef struct walking {
+  got_walk *w;
+  unsigned times;
+  size_t i; /* objects keep their order: where this one stood the last time */
+  void (*visit)(struct dl_phdr_info *info, void *arg);
+  void *arg;
+} walking;
+
+/* What the walk knows of an object, made if need be; NULL: no memory. */
+static got_seen *seen(got_walk *w, size_t guess, const struct dl_phdr_info *info) {
+  for (size_t k = 0; k < w->n; k++) {
+    got_seen *s = &w->at[(guess + k) % w->n];
+    if (s->base == info->dlpi_addr && s->headers == info->dlpi_phdr) return s;
+  }
+  if (w->n == w->room) {
+    size_t room = w->room ? 2 * w->room : 64;
+    got_seen *at = realloc(w->at, room * sizeof *at);
+    if (!at) return NULL;
+    w->at = at;
+    w->room = room;
+  }
+  w->at[w->n] = (got_seen){info->dlpi_addr, info->dlpi_phdr, 0};
+  return &w->at[w->n++];
+}
+
+static int step(struct dl_phdr_info *info, size_t size, void *arg) {
+  walking *k = arg;
+  got_walk *w = k->w;
+  unsigned long long subs = size > offsetof(struct dl_phdr_info, dlpi_subs) ? info->dlpi_subs : w->subs + 1;
+  if (k->i == 0 && w->subs != subs) {
+    w->n = 0;
+    w->subs = subs;
+  }
+  got_seen *s = seen(w, k->i++, info);
+  if (s && s->times >= k->times) return 0;
+  if (s) s->times++;
+  k->visit(info, k->arg);
   return 0;
 }
 
-void got_patch(const hook *hooks, size_t n, got_kind kind,
+void got_visit(got_walk *w, unsigned times, void (*visit)(struct dl_phdr_info *info, void *arg), void *arg) {
+  got_walk none = {0};
+  walking k = {.w = w ? w : &none, .times = times, .visit = visit, .arg = arg};
+  dl_iterate_phdr(step, &k);
+  free(none.at);
+}
+
+void got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
                void (*each)(const char *path, const char *name, void *arg), void *arg) {
   pass p = {.hooks = hooks, .n = n, .kind = kind, .each = each, .arg = arg};
-  dl_iterate_phdr(visit, &p);
+  got_visit(w, 2, patch_object, &p);
 }
 
 void got_restore(const hook *hooks, size_t n, got_kind kind) {
   pass p = {.hooks = hooks, .n = n, .kind = kind, .restore = true};
-  dl_iterate_phdr(visit, &p);
+  got_visit(NULL, 1, patch_object, &p);
 }
 
 bool got_calls(const struct dl_phdr_info *info, bool (*wanted)(const char *name)) {

@@ -20,16 +20,28 @@ typedef unsigned (*got_kind)(const char *path);
  * may be patched.  NULL: all is well. */
 const char *got_resolve(const hook *hooks, size_t n, got_kind kind);
 
-/* Makes the entries of all loaded objects what they should be; may be repeated, for objects that were
- * loaded meanwhile.  each (may be NULL) hears of every entry that is ours then. */
-void got_patch(const hook *hooks, size_t n, got_kind kind,
+struct dl_phdr_info;
+
+/* Objects that a walk has seen, so that the next one passes over them.  Begins as zeros. */
+typedef struct got_walk {
+  unsigned long long subs; /* objects that had been unloaded by then: their addresses may be used again */
+  struct got_seen *at;
+  size_t n, room;
+} got_walk;
+
+/* Calls visit(info, arg) for every loaded object that this walk has not visited `times` times.  The linker's lock is held
+ * meanwhile: no Python object may be made, which could run the collector and switch. */
+void got_visit(got_walk *w, unsigned times, void (*visit)(struct dl_phdr_info *info, void *arg), void *arg);
+
+/* Makes the entries of loaded objects what they should be; to be repeated, with the same walk, for objects that
+ * were loaded meanwhile.  NULL: of all objects.  each (may be NULL) hears of every entry that is ours then. */
+void got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
                void (*each)(const char *path, const char *name, void *arg), void *arg);
 
 /* Puts the originals back. */
 void got_restore(const hook *hooks, size_t n, got_kind kind);
 
 /* Does the object call a function that is `wanted`, or take its address? */
-struct dl_phdr_info;
 bool got_calls(const struct dl_phdr_info *info, bool (*wanted)(const char *name));
 
 /* Counts up whenever an object is loaded. */

@@ -179,7 +179,8 @@ bool interpose_knows(const char *path) {
 /* ---- install ----------------------------------------------------------------------------------------------- */
 
 static unsigned long long seen; /* generation of the last pass */
-static unsigned entries;        /* of ours in the interpreter itself */
+static got_walk walk;
+static unsigned entries;        /* of ours in the interpreter itself; some are counted more than once */
 static const char *unproven;    /* a function whose original is not to be found */
 
 /* The folder of the interpreter's own extension modules.  Not asked of sysconfig, whose import takes longer than
@@ -225,11 +226,9 @@ bool interpose_refresh(void) {
   unsigned long long now = got_generation();
   if (now == seen) return false;
   seen = now;
-  unsigned n = 0;
-  got_patch(hooks, nelem(hooks), kind_of, count_entry, &n);
+  got_patch(&walk, hooks, nelem(hooks), kind_of, count_entry, &entries);
   errqueue_find();
   affinity_find();
-  entries = n;
   return true;
 }
 
@@ -252,20 +251,58 @@ const char *interpose_mode(void) {
   return parks ? "on" : "off (GMPRT_INTERPOSE=0)";
 }
 
+/* What a pass has found.  It is made into Python objects afterwards: see got_visit. */
+typedef struct report {
+  struct found {
+    char *path; /* NULL: as before */
+    const char *name;
+  } *at;
+  size_t n, room;
+  const char *last;
+  bool failed;
+} report;
+
 static void report_one(const char *path, const char *name, void *arg) {
-  PyObject *key = PyUnicode_DecodeFSDefault(path[0] ? path : "(executable)");
-  PyObject *fresh = PyList_New(0), *text = PyUnicode_FromString(name);
-  PyObject *names = key && fresh ? PyDict_SetDefault(arg, key, fresh) : NULL;
-  if (!names || !text || PyList_Append(names, text) < 0) PyErr_Clear();
-  Py_XDECREF(text);
-  Py_XDECREF(fresh);
-  Py_XDECREF(key);
+  report *r = arg;
+  if (r->n == r->room) {
+    size_t room = r->room ? 2 * r->room : 256;
+    struct found *at = realloc(r->at, room * sizeof *at);
+    if (!at) {
+      r->failed = true;
+      return;
+    }
+    r->at = at;
+    r->room = room;
+  }
+  char *copy = path != r->last ? strdup(path[0] ? path : "(executable)") : NULL;
+  r->failed |= path != r->last && !copy;
+  r->last = path;
+  r->at[r->n++] = (struct found){copy, name};
+}
+
+static bool report_add(PyObject *d, PyObject **names, const struct found *f) {
+  if (f->path) {
+    PyObject *key = PyUnicode_DecodeFSDefault(f->path), *fresh = PyList_New(0);
+    *names = key && fresh ? PyDict_SetDefault(d, key, fresh) : NULL;
+    Py_XDECREF(fresh);
+    Py_XDECREF(key);
+  }
+  PyObject *name = *names ? PyUnicode_FromString(f->name) : NULL;
+  bool ok = name && PyList_Append(*names, name) == 0;
+  Py_XDECREF(name);
+  return ok;
 }
 
 /* {path: [function, ...]} */
 PyObject *interpose_report(void) {
-  PyObject *d = PyDict_New();
-  if (d) got_patch(hooks, nelem(hooks), kind_of, report_one, d);
+  report r = {0};
+  got_patch(NULL, hooks, nelem(hooks), kind_of, report_one, &r);
+  PyObject *d = r.failed ? PyErr_NoMemory() : PyDict_New(), *names = NULL;
+  for (size_t i = 0; i < r.n; i++) {
+    if (d && !report_add(d, &names, &r.at[i])) Py_CLEAR(d);
+    free(r.at[i].path);
+  }
+  free(r.at);
   return d;
 }
 
