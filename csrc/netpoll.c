@@ -13,12 +13,19 @@
  * channels are by a select: all records locked in address order, one waiter each, one claim.
  *
  * Closing.  The kernel forgets a descriptor that is closed, so the record must, too, or the next file with that
- * number would never be added.  Whoever closes says so before (waiters wake, WAKE_CLOSED, and the registration
- * goes) and after: what has parked in between wakes as well, and tries again.  It finds EBADF; or, if the number
- * has been given out again already, it was never the closed file that it waited for.  A number that has
- * just been given out is taken for closed.  A close that nobody reported, in a library that we do not
- * see, is found by the audit: once a second sysmon adds anew what has begun to wait since, and the kernel
- * says EEXIST, as it should, or has just healed a registration that had died.
+ * number would never be added.  Whoever closes says so before (waiters wake, and the registration goes) and
+ * after: what has parked in between wakes as well.  A number that has just been given out is taken for closed.  A
+ * close that nobody reported, in a library that we do not see, is found by the audit: once a second sysmon
+ * adds anew what has begun to wait since, and the kernel says EEXIST, as it should, or has just healed a
+ * registration that had died.
+ *
+ * A call is made of many attempts, and each names its file by number.  A thread's is made once, and never comes to
+ * another file; so a goroutine's must not go on after a close: when it runs again, the number may have been given
+ * out anew, and it would fail as the new file does (ENOTSOCK), or take what is not its own.  `closes` of the
+ * record counts the closes that are about to be, a call samples it once, before its first attempt
+ * (netpollwatch), and ends with WAKE_CLOSED when it has moved, whether it comes to wait or from one.  Only the news
+ * before a close counts: then the number still is the old file's, and who has got the new one from the kernel
+ * samples later.  The news after it may be as late as it likes, and only makes tries again.
  *
  * Modes.  Whether a descriptor is a blocking one is known to the kernel alone, and asking costs as much as the call
  * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and then
@@ -52,6 +59,7 @@ struct pollDesc {
   _Atomic bool registered;
   bool audited;            /* no new waiter since the audit */
   _Atomic uint32_t nwait;  /* waiters in both queues */
+  _Atomic uint32_t closes; /* that have begun */
   _Atomic uint32_t seq[2]; /* events seen, per direction */
   waitq q[2];
   _Atomic uint64_t plain[2]; /* the generation of modes in which it was known to be a blocking descriptor */
@@ -144,12 +152,12 @@ pollDesc *netpolldesc(int fd) {
 }
 
 /* pd->lock held: an event in one direction.  Those who waited, claimed, are pushed to *list. */
-static void event(pollDesc *pd, int mode, wake_t result, G **list) {
+static void event(pollDesc *pd, int mode, G **list) {
   xadd(&pd->seq[mode], 1);
   for (sudog *sg; (sg = dequeue(&pd->q[mode])) != NULL;) {
     G *gp = sg->g;
     gp->param = sg;
-    gp->wakeres = result;
+    gp->wakeres = WAKE_OK;
     gp->schedlink = *list;
     *list = gp;
   }
@@ -174,8 +182,8 @@ static void readyall(G *list) {
 static void netpollready(pollDesc *pd, uint32_t events) {
   G *list = NULL;
   spin_lock(&pd->lock);
-  if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) event(pd, POLL_READ, WAKE_OK, &list);
-  if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) event(pd, POLL_WRITE, WAKE_OK, &list);
+  if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) event(pd, POLL_READ, &list);
+  if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) event(pd, POLL_WRITE, &list);
   spin_unlock(&pd->lock);
   readyall(list);
 }
@@ -218,6 +226,17 @@ static bool registered(pollwait *w) {
   return ok;
 }
 
+/* At the beginning of a call that may wait for fd. false: there is no record (netpolldesc). */
+bool netpollwatch(pollwait *w, int fd, bool in, bool out) {
+  *w = (pollwait){.pd = netpolldesc(fd), .fd = fd, .want = {in, out}};
+  if (!w->pd) return false;
+  w->closes = atomic_load(&w->pd->closes);
+  return true;
+}
+
+/* What was watched has been closed: the number may be another file's. */
+bool netpollgone(const pollwait *w) { return w->pd && atomic_load(&w->pd->closes) != w->closes; }
+
 /* Before the attempt whose failure is a reason to wait. */
 void netpollsample(pollwait *w) {
   for (int mode = 0; mode < 2; mode++)
@@ -227,6 +246,18 @@ void netpollsample(pollwait *w) {
 static bool moved(const pollwait *w) {
   for (int mode = 0; mode < 2; mode++)
     if (w->want[mode] && atomic_load(&w->pd->seq[mode]) != w->seq[mode]) return true;
+  return false;
+}
+
+static bool any_gone(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (netpollgone(&w[i])) return true;
+  return false;
+}
+
+static bool any_moved(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (moved(&w[i])) return true;
   return false;
 }
 
@@ -298,8 +329,8 @@ static void park_commit_all(void *arg) {
 }
 
 /* Parks the running goroutine until something happens to one of n descriptors in a wanted direction (WAKE_OK;
- * also for no reason), one is closed (WAKE_CLOSED), deadline, cancel or interrupt.  WAKE_BADFD: one of
- * them cannot be watched.  Sorts w. */
+ * also for no reason), one is closed (WAKE_CLOSED; also if it was before), deadline, cancel or interrupt.
+ * WAKE_BADFD: one of them cannot be watched.  Sorts w. */
 wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   uint32_t total = waiters_of(w, n);
   G *gp = getg(hosted);
@@ -308,12 +339,12 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   if (!sg) return WAKE_NOMEM;
   if (n > 1) qsort(w, n, sizeof *w, by_address);
   for (uint32_t i = 0; i < n; i++)
-    if (!registered(&w[i])) return WAKE_BADFD;
+    if (!registered(&w[i])) return any_gone(w, n) ? WAKE_CLOSED : WAKE_BADFD;
   lockall(w, n);
-  for (uint32_t i = 0; i < n; i++) {
-    if (!moved(&w[i])) continue;
+  bool gone = any_gone(w, n);
+  if (gone || any_moved(w, n)) {
     unlockall(w, n);
-    return WAKE_OK;
+    return gone ? WAKE_CLOSED : WAKE_OK;
   }
   enqueueall(w, n, gp, sg);
   xadd(&waiters, 1);
@@ -321,7 +352,7 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
                     waitReasonIOWait, deadline);
   xadd(&waiters, (uint32_t)-1);
   dequeueall(w, n, sg);
-  return r;
+  return r == WAKE_OK && any_gone(w, n) ? WAKE_CLOSED : r;
 }
 
 /* noinline: the address of errno must be found anew after each park (another thread, perhaps). */
@@ -340,16 +371,26 @@ static void forget(pollDesc *pd, int fd, bool open) {
   }
   for (int mode = 0; mode < 2; mode++) {
     store_rlx(&pd->plain[mode], 0);
-    event(pd, mode, open ? WAKE_CLOSED : WAKE_OK, &list);
+    event(pd, mode, &list);
   }
   spin_unlock(&pd->lock);
   readyall(list);
 }
 
-/* fd is about to be closed: whoever waits for it wakes. */
+static bool in_use(pollDesc *pd) { return load_rlx(&pd->registered) || load_rlx(&pd->nwait); }
+
+/* fd is about to be closed: whoever waits for it wakes (WAKE_CLOSED). */
 void netpollclosing(int fd) {
   pollDesc *pd = known_desc(fd);
-  if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, true);
+  if (!pd) return;
+  xadd(&pd->closes, 1); /* first: who comes to wait after `forget` must see it */
+  if (in_use(pd)) forget(pd, fd, true);
+}
+
+/* Another file is about to take the place of fd's (dup2), or nothing will come of it: whoever waits tries again. */
+void netpollreplacing(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (pd && in_use(pd)) forget(pd, fd, true);
 }
 
 /* fd has been closed: so does who has begun to wait meanwhile. */
@@ -357,22 +398,24 @@ void netpollclosed(int fd) {
   pollDesc *pd = known_desc(fd);
   if (!pd) return;
   for (int mode = 0; mode < 2; mode++) xadd(&pd->seq[mode], 1);
-  if (load_rlx(&pd->registered) || load_rlx(&pd->nwait)) forget(pd, fd, false);
+  if (in_use(pd)) forget(pd, fd, false);
 }
+
+/* Of every number in [first, last].  Most have no record. */
+static void each_in_range(unsigned first, unsigned last, void (*tell)(int fd)) {
+  for (unsigned i = first / PD_BLOCK; i < PD_BLOCKS && i <= last / PD_BLOCK; i++) {
+    if (!load_acq(&blocks[i])) continue;
+    for (unsigned fd = i * PD_BLOCK; fd < (i + 1) * PD_BLOCK; fd++)
+      if (fd >= first && fd <= last) tell((int)fd);
+  }
+}
+void netpollclosing_range(unsigned first, unsigned last) { each_in_range(first, last, netpollclosing); }
+void netpollclosed_range(unsigned first, unsigned last) { each_in_range(first, last, netpollclosed); }
 
 /* fd has been given out: whatever had that number is closed, whether we have heard of it or not. */
 void netpollopened(int fd) {
   pollDesc *pd = known_desc(fd);
-  if (pd && (load_rlx(&pd->registered) || load_rlx(&pd->nwait))) forget(pd, fd, false);
-}
-
-/* All of [first, last] have been closed.  Most numbers have no record. */
-void netpollclosed_range(unsigned first, unsigned last) {
-  for (unsigned i = first / PD_BLOCK; i < PD_BLOCKS && i <= last / PD_BLOCK; i++) {
-    if (!load_acq(&blocks[i])) continue;
-    for (unsigned fd = i * PD_BLOCK; fd < (i + 1) * PD_BLOCK; fd++)
-      if (fd >= first && fd <= last) netpollclosed((int)fd);
-  }
+  if (pd && in_use(pd)) forget(pd, fd, false);
 }
 
 static mutex remaking;
@@ -472,16 +515,23 @@ static void nonblocking(int fd) {
 
 /* Tries `call` until it says something else than EAGAIN. */
 #define UNTIL_DONE(fd, mode, call) \
-  for (;;) { \
-    pollwait w_ = {.pd = netpolldesc(fd), .fd = (fd), .want = {(mode) == POLL_READ, (mode) == POLL_WRITE}}; \
-    if (w_.pd) netpollsample(&w_); \
-    __typeof__(call) r_ = (call); \
-    if (r_ >= 0 || !io_wait(&w_)) return r_; \
-  }
+  do { \
+    pollwait w_; \
+    netpollwatch(&w_, fd, (mode) == POLL_READ, (mode) == POLL_WRITE); \
+    for (;;) { \
+      if (w_.pd) netpollsample(&w_); \
+      __typeof__(call) r_ = (call); \
+      if (r_ >= 0 || !io_wait(&w_)) return r_; \
+    } \
+  } while (0)
 
 /* After a failure: wait until it is worth another try. */
 static bool io_wait(pollwait *w) {
   int e = errno_get();
+  if (netpollgone(w)) {
+    errno_set(EBADF);
+    return false;
+  }
   if (e == EINTR) return true;
   if (e != EAGAIN && e != EWOULDBLOCK) return false;
   M *m = getm();

@@ -577,12 +577,17 @@ typedef struct pollwait { /* one descriptor that a goroutine waits for */
   pollDesc *pd;
   int fd;
   bool want[2];    /* POLL_READ, POLL_WRITE */
-  uint32_t seq[2]; /* netpollseq() before the attempt that failed */
+  uint32_t seq[2]; /* events before the attempt that failed */
+  uint32_t closes; /* before the first */
 } pollwait;
 pollDesc *netpolldesc(int fd);
+bool netpollwatch(pollwait *w, int fd, bool in, bool out);
+bool netpollgone(const pollwait *w);
 void netpollsample(pollwait *w);
 wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted);
 void netpollclosing(int fd);
+void netpollclosing_range(unsigned first, unsigned last);
+void netpollreplacing(int fd);
 void netpollclosed(int fd);
 void netpollclosed_range(unsigned first, unsigned last);
 void netpollopened(int fd);

@@ -322,6 +322,22 @@ def test_what_no_poller_can_watch(procs: int) -> None:
 # ---- many ----------------------------------------------------------------------------------------
 
 
+def test_who_waits_never_meets_the_next_instance(procs: int) -> None:
+    """An epoll instance is closed, its number another's before they run: no events of that."""
+    with ExitStack() as stack:
+        mine, others = select.epoll(), stack.enter_context(select.epoll())
+        r, w = pipe(stack)
+        os.write(w, b"x")
+        others.register(r)
+        pollers = [go(outcome, mine.poll) for _ in range(10)]
+        for g in pollers:
+            parked(g, "IO wait")
+        os.close(mine.fileno())
+        assert os.dup(others.fileno()) == mine.fileno()
+        stack.callback(mine.close)
+        assert [g.result(PATIENCE) for g in pollers] == [failure(OSError, errno.EBADF)] * 10
+
+
 def test_many_poll_the_same(procs: int) -> None:
     """All of them see what is there, for nobody reads it."""
     threads = gmprt.stats().threads

@@ -792,6 +792,34 @@ def test_close_wakes_who_waits(close: Callable[[socket.socket], None], n: int, p
         assert [g.result(PATIENCE) for g in goroutines] == [failure(OSError, errno.EBADF)] * n
 
 
+@pytest.mark.parametrize("close", [_close, _os_close, _closerange])
+def test_who_waits_never_meets_the_next_file(
+    close: Callable[[socket.socket], None], procs: int
+) -> None:
+    """Its number is given out again before they run, with data that are not theirs."""
+    n = 20
+    with ExitStack() as stack:
+        a, _ = pair(stack)
+        number = a.fileno()
+        calls: list[Callable[[], object]] = [
+            lambda: a.recv(1),
+            lambda: a.recv(2, socket.MSG_WAITALL),
+            lambda: os.read(number, 1),
+        ]
+        goroutines = [go(outcome, calls[i % 3]) for i in range(n)]
+        for g in goroutines:
+            parked(g, "IO wait")
+        close(a)
+        c, d = pair(stack, socket.SOCK_DGRAM)
+        assert c.fileno() == number
+        for _ in range(n):
+            d.send(b"y")
+        closed = failure(OSError, errno.EBADF)
+        assert [g.result(PATIENCE) for g in goroutines] == [closed] * n
+        for _ in range(n):
+            assert c.recv(1, socket.MSG_DONTWAIT) == b"y"
+
+
 def test_a_number_is_used_again(procs: int) -> None:
     """The new file of a number is watched, not the old one."""
     with ExitStack() as stack:

@@ -12,8 +12,8 @@
 /* Parks until pid may have changed its state: 0: ask again.  -1: the thread must wait.  Else an errno. */
 static int child_park(call *c, pid_t pid) {
   int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-  pollwait w = {.pd = netpolldesc(fd), .fd = fd, .want = {true, false}};
-  if (fd < 0 || !w.pd) {
+  pollwait w;
+  if (!netpollwatch(&w, fd, true, false)) {
     if (fd >= 0) close(fd);
     return -1;
   }

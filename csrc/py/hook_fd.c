@@ -36,6 +36,7 @@ int hook_close(int fd) {
 /* Around those of ours. */
 int hook_close_range(unsigned first, unsigned last, int flags) {
   if (first > last || !ours()) return real.close_range(first, last, flags);
+  if (!flags) netpollclosing_range(first, last);
   int r = 0;
   for (unsigned lo = first, own; r == 0; lo = own + 1) {
     own = ownfd_from(lo);
@@ -43,7 +44,9 @@ int hook_close_range(unsigned first, unsigned last, int flags) {
     if (own != lo) r = real.close_range(lo, hi, flags);
     if (hi == last || own >= last) break;
   }
+  int e = errno_get();
   if (r == 0 && !flags) netpollclosed_range(first, last);
+  errno_set(e);
   return r;
 }
 
@@ -59,7 +62,7 @@ int hook_dup2(int from, int to) {
     errno_set(e);
     return -1;
   }
-  if (told) netpollclosing(to);
+  if (told) netpollreplacing(to);
   int r = real.dup2(from, to);
   e = errno_get();
   if (told) netpollclosed(to);
@@ -74,7 +77,7 @@ int hook_dup3(int from, int to, int flags) {
     errno_set(e);
     return -1;
   }
-  if (told) netpollclosing(to);
+  if (told) netpollreplacing(to);
   int r = real.dup3(from, to, flags);
   e = errno_get();
   if (told) netpollclosed(to);

@@ -32,15 +32,15 @@ static void set_free(pollset *s) {
 
 /* false: the poller has no record for it. */
 static bool set_add(pollset *s, int fd, bool in, bool out) {
-  pollDesc *pd = netpolldesc(fd);
-  if (!pd) return false;
-  pollwait *w = &s->w[s->n++];
-  *w = (pollwait){.pd = pd, .fd = fd, .want = {in, out}};
+  pollwait *w = &s->w[s->n];
+  if (!netpollwatch(w, fd, in, out)) return false;
+  s->n++;
   netpollsample(w);
   return true;
 }
 
-/* Parks until something may have happened. 0: ask again. -1: time is up.  Else an errno; *block: the poller
+/* Parks until something may have happened; a close has, and the number is asked for again: whatever is found there, the
+ * caller learns nothing but that he may try. 0: ask again. -1: time is up.  Else an errno; *block: the poller
  * cannot watch one of them, or memory is short: let the thread wait. */
 static int set_wait(call *c, pollset *s, int64_t deadline, bool *block) {
   call_attach(c);
@@ -228,19 +228,20 @@ static int epoll_until(int fd, struct epoll_event *ev, int max, int64_t deadline
   call c;
   pollset s = {.w = s.few};
   if (!call_begin(&c, FAM_FD)) return real.epoll_wait(fd, ev, max, left_ms(deadline));
+  bool block = !set_add(&s, fd, true, false);
   for (;;) {
-    s.n = 0;
-    bool block = !set_add(&s, fd, true, false);
     int r = real.epoll_wait(fd, ev, max, 0);
     if (r > 0) return r;
-    if (r < 0) return call_fail(&c, errno_get());
+    if (r < 0) return call_fail(&c, netpollgone(s.w) ? EBADF : errno_get());
     int e = block ? 0 : set_wait(&c, &s, deadline, &block);
+    if (e <= 0 && netpollgone(s.w)) return call_fail(&c, EBADF); /* the events are another's */
     if (block) return real.epoll_wait(fd, ev, max, left_ms(deadline));
     if (e > 0) return call_fail(&c, e);
     if (e < 0) {
       r = real.epoll_wait(fd, ev, max, 0);
       return r < 0 ? call_fail(&c, errno_get()) : r;
     }
+    netpollsample(s.w);
   }
 }
 

@@ -16,10 +16,9 @@
 
 bool io_begin(io *x, int fd, int mode) {
   if (!call_begin(&x->c, FAM_FD)) return false;
-  x->w = (pollwait){.pd = netpolldesc(fd), .fd = fd, .want = {mode == POLL_READ, mode == POLL_WRITE}};
   x->known = x->partial = false;
   x->deadline = 0;
-  return x->w.pd != NULL;
+  return netpollwatch(&x->w, fd, mode == POLL_READ, mode == POLL_WRITE);
 }
 
 /* The first time that an attempt would block. false: the descriptor is non-blocking, as its owner wishes. */
@@ -39,16 +38,19 @@ static bool io_blocking(io *x, int timeout_option) {
   return true;
 }
 
+/* What an attempt says of a file that the call did not begin with counts for nothing (netpoll.c, closing). */
+int io_error(const io *x, int e) { return netpollgone(&x->w) ? EBADF : e; }
+
 int io_wait_hosted(io *x, int timeout_option) {
   errno_set(x->c.e); /* the attempt is not to be seen */
-  if (!io_blocking(x, timeout_option)) return EAGAIN;
-  if (unlikely(!errqueue_empty())) return IO_BLOCK;
+  if (!io_blocking(x, timeout_option)) return io_error(x, EAGAIN);
+  if (unlikely(!errqueue_empty())) return io_error(x, IO_BLOCK);
   call_attach(&x->c);
   wake_t w = call_woken(&x->c, netpollwait(&x->w, 1, x->deadline, true));
   call_detach(&x->c);
   switch (w) {
-    case WAKE_OK:
-    case WAKE_CLOSED: return IO_AGAIN;
+    case WAKE_OK: return IO_AGAIN;
+    case WAKE_CLOSED: return EBADF;
     case WAKE_TIMEOUT: return EAGAIN;
     case WAKE_BADFD:
     case WAKE_NOMEM: return IO_BLOCK;
@@ -88,7 +90,7 @@ static ssize_t recv_all(int fd, char *buf, size_t n, int flags) {
       continue;
     }
     int e = errno_get();
-    if (e == EAGAIN) e = io_wait_hosted(&x, SO_RCVTIMEO);
+    e = e == EAGAIN ? io_wait_hosted(&x, SO_RCVTIMEO) : io_error(&x, e);
     if (e == IO_AGAIN) continue;
     if (got) return (ssize_t)got;
     return e == IO_BLOCK ? real.recv(fd, buf, n, flags) : call_fail(&x.c, e);
@@ -159,7 +161,7 @@ static bool send_all(int fd, struct msghdr *m, size_t total, int flags, bool par
       m->msg_controllen = 0; /* ancillary data goes with the first bytes */
     }
     if (r >= 0 && sent >= total) break;
-    if (e == EAGAIN) e = io_wait_hosted(&x, SO_SNDTIMEO);
+    e = e == EAGAIN ? io_wait_hosted(&x, SO_SNDTIMEO) : io_error(&x, e);
     if (e == IO_AGAIN) continue;
     if (sent) break;
     if (e == IO_BLOCK) return false;
@@ -240,7 +242,7 @@ static int connect_finish(io *x, const struct sockaddr *a, socklen_t len, int ho
     netpollsample(&x->w);
   }
   int r = real.connect(fd, a, len), e = r < 0 ? errno_get() : 0;
-  return e == 0 || e == EISCONN ? 0 : call_fail(&x->c, e);
+  return e == 0 || e == EISCONN ? 0 : call_fail(&x->c, io_error(x, e));
 }
 
 int hook_connect(int fd, const struct sockaddr *a, socklen_t len) {

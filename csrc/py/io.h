@@ -30,6 +30,7 @@ enum {
 
 bool io_begin(io *x, int fd, int mode);
 int io_wait_hosted(io *x, int timeout_option);
+int io_error(const io *x, int e);
 bool io_ready(int fd, short events);
 
 /* Tries `attempt`, which must not block, until it says something else than EAGAIN; `original` is the call itself. */
@@ -42,7 +43,7 @@ bool io_ready(int fd, short events);
       __typeof__(original) r_ = (attempt); \
       if (r_ >= 0) return r_; \
       int e_ = errno_get(); \
-      if (e_ == EAGAIN) e_ = io_wait_hosted(&x, timeout_option); \
+      e_ = e_ == EAGAIN ? io_wait_hosted(&x, timeout_option) : io_error(&x, e_); \
       if (e_ == IO_BLOCK) return original; \
       if (e_ != IO_AGAIN) return call_fail(&x.c, e_); \
     } \

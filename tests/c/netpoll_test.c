@@ -227,6 +227,103 @@ TEST(late_news_of_a_close, .procs = "12", .chaos = true) {
   close(fd[1]);
 }
 
+/* Who has begun before a close never goes on to the next file of that number, wherever the close finds it: here
+ * between its attempt and its wait, and as it runs again after an event. */
+static void begun_before_a_close(void *arg) {
+  (void)arg;
+  for (int rest = 0; rest < 2; rest++) { /* first of all: there was no registration yet */
+    int fd[2], other[2];
+    pollwait w;
+    pair(fd);
+    CHECK(netpollwatch(&w, fd[0], true, false));
+    netpollsample(&w);
+    if (rest) {
+      CHECK_EQ(write(fd[1], "x", 1), 1);
+      CHECK_EQ(netpollwait(&w, 1, nanotime() + 10000 * (int64_t)MS, false), WAKE_OK);
+      netpollsample(&w);
+    }
+    gm_close(fd[0]);
+    pair(other);
+    CHECK_EQ(other[0], fd[0]);
+    CHECK_EQ(netpollwait(&w, 1, nanotime() + 10000 * (int64_t)MS, false), WAKE_CLOSED);
+    netpollsample(&w); /* a later attempt of the same call */
+    CHECK_EQ(netpollwait(&w, 1, nanotime() + 10000 * (int64_t)MS, false), WAKE_CLOSED);
+    CHECK(netpollgone(&w));
+    CHECK_EQ(netpoll_waiters(), 0);
+    gm_close(other[0]);
+    close(other[1]);
+    close(fd[1]);
+  }
+}
+
+TEST(a_close_before_the_wait, .chaos = true) {
+  runtime_start();
+  in_goroutine(begun_before_a_close, NULL);
+}
+
+static void read_closed(void *arg) {
+  char c;
+  CHECK_EQ(gm_read(*(int *)arg, &c, 1), -1);
+  CHECK_EQ(error(), EBADF);
+}
+
+/* The only P is held from the event until the number has been given out again: the reader finds data there, and must
+ * not take them. */
+static void event_then_close(void *arg) {
+  int *fd = arg, other[2];
+  uint64_t before = load_rlx(&counts.netready);
+  CHECK_EQ(write(fd[1], "x", 1), 1);
+  while (load_rlx(&counts.netready) == before) netpoll(0);
+  gm_close(fd[0]);
+  pair(other);
+  CHECK_EQ(other[0], fd[0]);
+  CHECK_EQ(write(other[1], "y", 1), 1);
+  while (netpoll_waiters() != 0) gosched();
+  char c = 0;
+  CHECK_EQ(read(other[0], &c, 1), 1);
+  CHECK_EQ(c, 'y');
+  gm_close(other[0]);
+  close(other[1]);
+  close(fd[1]);
+}
+
+TEST(a_close_after_the_event, .procs = "1") {
+  runtime_start();
+  int fd[2];
+  pair(fd);
+  group g = {0};
+  group_go(&g, read_closed, fd);
+  while (netpoll_waiters() != 1) os_usleep(100);
+  group_go(&g, event_then_close, fd);
+  group_wait(&g);
+}
+
+/* A wait that began after the number was given out again is not the closed file's. */
+static void begun_after_a_close(void *arg) {
+  (void)arg;
+  int fd[2], other[2];
+  pollwait w;
+  pair(fd);
+  CHECK(netpollwatch(&w, fd[0], true, false));
+  netpollclosing(fd[0]);
+  close(fd[0]);
+  pair(other);
+  CHECK_EQ(other[0], fd[0]);
+  CHECK(netpollwatch(&w, other[0], true, false));
+  netpollsample(&w);
+  netpollclosed(fd[0]);
+  CHECK_EQ(netpollwait(&w, 1, nanotime() + 10000 * (int64_t)MS, false), WAKE_OK);
+  CHECK(!netpollgone(&w));
+  gm_close(other[0]);
+  close(other[1]);
+  close(fd[1]);
+}
+
+TEST(late_news_before_the_wait, .chaos = true) {
+  runtime_start();
+  in_goroutine(begun_after_a_close, NULL);
+}
+
 static void bad_descriptors(void *arg) {
   (void)arg;
   char c = 0;

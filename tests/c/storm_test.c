@@ -46,8 +46,8 @@ static ssize_t attempt(int fd, int mode, void *buf, size_t n) {
 /* One read or write of a random slot, with a deadline that may come before, with, or after the other side. */
 static void use_slot(rng *r, int mode, bool hosted) {
   int fd = load_acq(&slots[below(r, SLOTS)][mode]);
-  pollwait w = {.pd = netpolldesc(fd), .fd = fd, .want = {mode == POLL_READ, mode == POLL_WRITE}};
-  if (fd < 0 || !w.pd) {
+  pollwait w;
+  if (!netpollwatch(&w, fd, mode == POLL_READ, mode == POLL_WRITE)) {
     gosched();
     return;
   }
