@@ -178,6 +178,7 @@ class _Ending:
 def _shutdown() -> None:
     """The end of the process: no goroutine may touch an interpreter that is being taken down."""
     if not _core.running():
+        _core.stop(0.0)  # a forked child may be a goroutine and have started nothing
         return
     deadline = time.monotonic() + _EXIT_DEADLINE
     try:

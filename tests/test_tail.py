@@ -172,6 +172,30 @@ def test_forking_in_a_callback(kept: bool) -> None:
     assert done.stdout == "the end of the child [0]\n0\n", done.stderr
 
 
+def test_the_end_of_a_child_that_is_a_goroutine() -> None:
+    """It has started nothing. Still no hook is called when the interpreter and its state go."""
+    done = run_child("""
+        import atexit, os
+
+        def last():  # after gmprt's own
+            if pid == 0:
+                print(_core.features()["interposition"] == "on", flush=True)
+
+        atexit.register(last)
+        import gmprt
+        from gmprt import _core
+
+        def fork():
+            global pid
+            assert _core.features()["interposition"] == "on"
+            pid = os.fork()
+
+        gmprt.run(lambda: gmprt.go(fork).result())
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """)
+    assert done.stdout == "False\n0\n", done.stderr
+
+
 def test_many_awaited_goroutines_end_while_the_loop_is_busy() -> None:
     """More of them than wake-ups fit into the loop's socket."""
     done = run_child("""

@@ -199,11 +199,14 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
   (void)module;
   double s = PyFloat_AsDouble(arg);
   if (s == -1.0 && PyErr_Occurred()) return NULL;
-  if (!load_rlx(&sched.started)) Py_RETURN_NONE;
-  schedstop();
-  int64_t end = nanotime() + seconds_to_ns(s);
   M *m = getm(); /* not NULL if a goroutine ends the process: then it is not to be waited for */
-  for (M *driver; (driver = load_rlx(&sched.l.holder)) && driver != m && nanotime() < end;) {
+  bool started = load_rlx(&sched.started);
+  /* A goroutine that goes on in a forked child may have started nothing there.  The hooks go all the same: they would
+   * ask its thread state, which the interpreter frees before its last calls. */
+  if (!started && !m) Py_RETURN_NONE;
+  if (started) schedstop();
+  int64_t end = nanotime() + seconds_to_ns(s);
+  for (M *driver; started && (driver = load_rlx(&sched.l.holder)) && driver != m && nanotime() < end;) {
     Py_BEGIN_ALLOW_THREADS
     os_usleep(200);
     Py_END_ALLOW_THREADS
