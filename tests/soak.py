@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields
@@ -162,7 +163,10 @@ def runs() -> None:
 def forks() -> None:
     pid = os.fork()
     if pid == 0:
-        os._exit(int(go(lambda: 7).result(20)))
+        try:
+            os._exit(int(go(lambda: 7).result(20)))
+        finally:
+            os._exit(1)  # never on with the parent's work
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
@@ -197,7 +201,12 @@ ACTIVITIES: list[Callable[[], None]] = [
 
 def repeat(activity: Callable[[], None]) -> None:
     while not stop.is_set():
-        activity()
+        try:
+            activity()
+        except BaseException:
+            # At once: what it leaves behind may keep run() from its end.
+            traceback.print_exc()
+            raise
         done[activity.__name__] += 1
         gmprt.sleep(random.random() / 100)
 
