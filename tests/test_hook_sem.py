@@ -553,6 +553,52 @@ def test_a_named_semaphore_times_out() -> None:
     assert time.monotonic() - begun >= 0.05
 
 
+def test_thousands_of_named_semaphores() -> None:
+    """As many as there are; no run() may take a wait for another process for a deadlock."""
+    text = """
+        import multiprocessing, os, gmprt
+
+        def main():
+            locks = [multiprocessing.Lock() for _ in range(4100)]
+            ours, theirs = multiprocessing.Pipe()
+            for lock in locks[::-100]:
+                lock.acquire()
+            if os.fork() == 0:
+                theirs.recv()
+                for lock in locks[::-100]:
+                    lock.release()
+                os._exit(0)
+            g = gmprt.go(lambda: [lock.acquire() for lock in locks[::-100]])
+            gmprt.sleep(0.05)
+            ours.send("go")
+            print(all(g.result()))
+            os.wait()
+
+        gmprt.run(main)
+    """
+    assert run_child(text, timeout=120).stdout == "True\n"
+
+
+def test_time_outs_of_named_semaphores_beside_other_errors(tmp_path: Path) -> None:
+    """SemLock.acquire looks at the errno of the thread on which it has tried first."""
+    semaphore = multiprocessing.get_context("spawn").Semaphore(0)
+
+    def fail() -> None:
+        while True:
+            with pytest.raises(FileNotFoundError):
+                (tmp_path / "missing").stat()
+            gmprt.sleep(0.0001)
+
+    def acquire() -> list[bool]:
+        return [semaphore.acquire(True, 0.005) for _ in range(20)]
+
+    failing = go(fail)
+    waiting = [go(acquire) for _ in range(8)]
+    assert all(g.result(PATIENCE) == [False] * 20 for g in waiting)
+    failing.cancel()
+    ended(failing)
+
+
 def test_a_named_semaphore_is_cancelled() -> None:
     semaphore = multiprocessing.get_context("spawn").Semaphore(0)
     g = go(semaphore.acquire)

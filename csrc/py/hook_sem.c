@@ -4,84 +4,75 @@
  * goroutine that would block in one waits by its address (semaroot.c), in the same queue whatever the
  * lock is called in Python; ordinary threads wait in the kernel as ever.
  *
- * A semaphore that has a name (multiprocessing) may be posted by other processes, of which we hear
- * nothing: its waits are handed off, after a short while of trying again.  The thread then waits in
- * slices, between which it looks whether the goroutine has been cancelled. */
+ * A semaphore that has a name (multiprocessing) may be posted by other processes, of which we hear nothing: its waits
+ * are handed off.  The thread waits in slices, between which it looks whether the goroutine has been cancelled.
+ *
+ * Rejected: parking for a while first, so that a short wait costs no thread.  The goroutine may come back on another
+ * one, and SemLock.acquire does not bear that: it has the address of errno from its sem_trywait, and looks there when it
+ * has taken the GIL again, so long after the wait that what is stored there (homes.c) may have been overwritten.  A
+ * time-out was then read as the ENOENT of somebody else. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 #include "interpose.h"
 
 /* ---- semaphores that other processes may post ------------------------------------------------------------ */
 
-enum { NAMED_MAX = 4096, NAMED_TRIES = 10, NAMED_PAUSE_NS = 100000, NAMED_SLICE_NS = 20000000 };
+enum { NAMED_SLICE_NS = 20000000, BUCKETS = 256 };
 
-static struct {
-  spinlock lock; /* guards the rest; n is read without it */
-  _Atomic uint32_t n;
-  sem_t *at[NAMED_MAX];
-} named = {.lock = {.rank = rank_stack}};
+/* In a table without locks, for a fork may come at any moment.  Entries are never freed, but used again.  What has been
+ * opened twice stands there twice. */
+typedef struct entry {
+  struct entry *next;
+  sem_t *_Atomic s; /* NULL: free */
+} entry;
 
-static void named_add(sem_t *s) {
-  spin_lock(&named.lock);
-  uint32_t n = load_rlx(&named.n);
-  if (n < NAMED_MAX) {
-    named.at[n] = s;
-    store_rlx(&named.n, n + 1);
-  }
-  spin_unlock(&named.lock);
+static entry *_Atomic named[BUCKETS];
+
+static entry *_Atomic *bucket(const sem_t *s) {
+  return &named[(uintptr_t)s * UINT64_C(0x9e3779b97f4a7c15) >> 56];
 }
 
-static bool is_named(sem_t *s) {
-  if (likely(load_rlx(&named.n) == 0)) return false;
-  bool found = false;
-  spin_lock(&named.lock);
-  for (uint32_t i = 0; i < load_rlx(&named.n); i++) found |= named.at[i] == s;
-  spin_unlock(&named.lock);
-  return found;
+static bool replace(const sem_t *key, sem_t *from, sem_t *to) {
+  for (entry *e = load_acq(bucket(key)); e; e = e->next)
+    if (cas(&e->s, from, to)) return true;
+  return false;
+}
+
+static bool named_add(sem_t *s) {
+  if (replace(s, NULL, s)) return true;
+  entry *e = malloc(sizeof *e);
+  if (!e) return false;
+  *e = (entry){.s = s};
+  do e->next = load_acq(bucket(s));
+  while (!cas(bucket(s), e->next, e));
+  return true;
+}
+
+static bool is_named(const sem_t *s) {
+  for (entry *e = load_acq(bucket(s)); e; e = e->next)
+    if (load_rlx(&e->s) == s) return true;
+  return false;
 }
 
 sem_t *hook_sem_open(const char *name, int flags, mode_t mode, unsigned value) {
   sem_t *s = real.sem_open(name, flags, mode, value);
-  if (s != SEM_FAILED) named_add(s);
-  return s;
+  if (s == SEM_FAILED || named_add(s)) return s;
+  real.sem_close(s);
+  errno_set(ENOMEM);
+  return SEM_FAILED;
 }
 
 int hook_sem_close(sem_t *s) {
-  spin_lock(&named.lock);
-  for (uint32_t i = 0, n = load_rlx(&named.n); i < n; i++) {
-    if (named.at[i] != s) continue;
-    named.at[i] = named.at[n - 1];
-    store_rlx(&named.n, n - 1);
-    break;
-  }
-  spin_unlock(&named.lock);
+  replace(s, s, NULL);
   return real.sem_close(s);
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------------------- */
 
 static bool try(void *s) { return real.sem_trywait(s) == 0; }
-
-/* true: taken, in a while of trying that a deadline or a signal may end (*w). */
-static bool try_for_a_while(call *c, sem_t *s, int64_t deadline, wake_t *w) {
-  *w = WAKE_TIMEOUT;
-  for (int i = 0; i < NAMED_TRIES && *w == WAKE_TIMEOUT; i++) {
-    int64_t until = nanotime() + NAMED_PAUSE_NS;
-    if (deadline && deadline < until) until = deadline;
-    call_attach(c);
-    *w = call_woken(c, gopark(NULL, NULL, waitReasonSemacquire, until));
-    call_detach(c);
-    if (*w == WAKE_OK) *w = WAKE_TIMEOUT; /* a cancel that was put off */
-    if (try(s)) {
-      if (*w == WAKE_CANCELLED) gocancel(c->g, false);
-      return true;
-    }
-    if (deadline && nanotime() >= deadline) return false;
-  }
-  return false;
-}
 
 /* The thread waits; WAKE_OK: taken. */
 static wake_t wait_in_slices(call *c, sem_t *s, int64_t deadline) {
@@ -116,17 +107,14 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
   if (try(s)) return 0;
   wake_t w;
   if (unlikely(is_named(s))) {
-    if (try_for_a_while(&c, s, deadline, &w)) return 0;
-    if (w == WAKE_TIMEOUT) w = wait_in_slices(&c, s, deadline);
-    if (w == WAKE_OK) return 0;
+    w = wait_in_slices(&c, s, deadline);
   } else {
     call_attach(&c);
     do w = semroot_wait(s, try, deadline);
     while (w == WAKE_CANCELLED && call_woken(&c, w) == WAKE_OK);
     call_detach(&c);
-    if (w == WAKE_OK) return 0;
   }
-  return call_fail(&c, w == WAKE_TIMEOUT ? ETIMEDOUT : call_errno(&c, w));
+  return w == WAKE_OK ? 0 : call_fail(&c, w == WAKE_TIMEOUT ? ETIMEDOUT : call_errno(&c, w));
 }
 
 int hook_sem_wait(sem_t *s) {
