@@ -542,6 +542,8 @@ def test_what_is_given_is_taken(build: Any, givers: str, procs: int) -> None:
             gmprt.sleep(0)
         for g in goroutines:
             g.cancel()
+        for g in goroutines:
+            g.join()
 
     def giver() -> None:
         for i in range(TOKENS):
