@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from gmprt import _core
 from gmprt._errors import (
@@ -124,6 +124,10 @@ class NativeChan:
         is_array = self.ctype.kind == "array"
         self._pointer: Any = None if is_array else _new_pointer_type(self.ctype)
         self._closed = False
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """No copies: one would use the channel after this object has freed it."""
+        raise TypeError("cannot copy or pickle 'NativeChan' object")
 
     def send(self, value: Any, *, timeout: float | None = None) -> None:
         """Send, waiting for a receiver or room in the buffer.  ChannelClosed, Timeout."""

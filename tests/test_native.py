@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import os
+import pickle
 import shlex
 import subprocess
 import sysconfig
@@ -509,6 +511,13 @@ def test_freed_with_its_last_reference() -> None:
     gc.collect()
     assert ref() is None
     assert native.lib.gm_chan_cap(pointer) == 1000, "the pointer alone keeps it"
+
+
+@pytest.mark.parametrize("what", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_no_copies(what: Callable[[Any], Any]) -> None:
+    """A copy would outlive what it points to."""
+    with pytest.raises(TypeError, match="cannot copy or pickle 'NativeChan'"):
+        what(native.chan("int", 1))
 
 
 def test_the_header_and_the_table() -> None:
