@@ -2,8 +2,8 @@
 
 pip install .       optimised at link time, if the compiler can
 pip install -e .    for those who change it: no link-time optimisation, symbols, and objects are
-                    kept in build/, so that the next build compiles only what has changed; there, too,
-                    compile_commands.json for editors
+                    kept in build/, so that the next build compiles only what has changed; there is
+                    compile_commands.json, too, for editors
 GMPRT_DEBUG=1       with either: assertions, lock ranks and the table of status transitions are
                     checked (GM_DEBUG)
 """

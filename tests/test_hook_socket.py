@@ -37,7 +37,7 @@ from gmprt import go
 scenes = Scenes()
 
 LOCAL = "127.0.0.1"
-MUCH = 4 << 20  # more than any pair of buffers holds
+MUCH = 4 << 20  # more than the buffers of tcp_pair() hold
 
 
 def pair(stack: ExitStack, kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
@@ -55,7 +55,11 @@ def listener(stack: ExitStack, backlog: int = 16) -> socket.socket:
 def tcp_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
     server = listener(stack)
     a = stack.enter_context(socket.create_connection(server.getsockname()))
-    return a, stack.enter_context(server.accept()[0])
+    b = stack.enter_context(server.accept()[0])
+    for s in (a, b):  # a size that is set is not tuned, to tens of megabytes on newer kernels
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+    return a, b
 
 
 def udp(stack: ExitStack) -> socket.socket:
