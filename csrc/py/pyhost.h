@@ -49,6 +49,7 @@ typedef struct Goroutine {
   bool left : 1;       /* done, and it runs no code any more: its G is not its own */
   bool threaded : 1;   /* it has an object in threading's table */
   bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
+  bool greenlets : 1;  /* locked to its thread to its end: greenlet.c */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;
 
@@ -130,6 +131,7 @@ void lender_expose(G *gp);
 void lender_sync(G *gp);
 bool lender_takes(int sig);
 void lender_lend(M *m);
+bool thread_keep(G *gp); /* the running goroutine stays on this one to its end; false: exception set */
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
 /* pythread.c */

@@ -499,37 +499,51 @@ static G *current_g(void) {
   return m ? load_rlx(&m->curg) : NULL;
 }
 
+static bool thread_to_spare(M *m) {
+  if (spare_m(m)) return true;
+  PyErr_SetString(errs.TooManyThreads, "no thread would be left for the other goroutines");
+  return false;
+}
+
+/* For good, where it is: the main goroutine, too. The thread that called run() may have greenlets on its own stack,
+ * and those of a thread must be on one. */
+bool thread_keep(G *gp) {
+  if (gp->locked > 0 && gp->lockedm->lender && gp->lockedm->g0.stk.lo) { /* not in a forked child: lender_close */
+    PyErr_SetString(PyExc_RuntimeError, "the main goroutine is locked to the thread that called run(): use greenlets "
+                                        "in another goroutine, or before lock_os_thread()");
+    return false;
+  }
+  if (gp->locked == 0) {
+    if (!thread_to_spare(gp->m)) return false;
+    wire(gp, gp->m);
+  }
+  gp->locked++;
+  handle_of(gp)->greenlets = true;
+  return true;
+}
+
 /* Nests. The main goroutine moves to the thread that called run(), others stay where they are. */
 static PyObject *py_lock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   G *gp = current_g();
   if (!gp) Py_RETURN_NONE; /* an ordinary thread is locked to itself */
-  if (gp->locked > 0) {
-    gp->locked++;
-    Py_RETURN_NONE;
-  }
   lender *l = lender_of(gp);
-  if (!l && !spare_m(gp->m)) {
-    PyErr_SetString(errs.TooManyThreads, "no thread would be left for the other goroutines");
+  if (l && gp->locked > 0 && gp->lockedm != l->m) {
+    PyErr_SetString(PyExc_RuntimeError, "the main goroutine uses greenlets, and cannot leave the thread they are of");
     return NULL;
   }
-  gp->locked = 1;
-  if (!l) {
-    wire(gp, gp->m);
-    Py_RETURN_NONE;
-  }
-  if (gp->m != l->m) {
-    gp->lockedm = l->m; /* to be picked up there: yield */
-    l->m->lockedg = gp;
-    gosched();
-  }
+  if (!l && gp->locked == 0 && !thread_to_spare(gp->m)) return NULL;
+  if (gp->locked++ > 0) Py_RETURN_NONE;
+  wire(gp, l ? l->m : gp->m);
+  if (gp->m != gp->lockedm) gosched(); /* to be picked up there */
   Py_RETURN_NONE;
 }
 
+/* What greenlets have locked stays so. */
 static PyObject *py_unlock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   G *gp = current_g();
-  if (!gp || gp->locked == 0) Py_RETURN_NONE;
+  if (!gp || gp->locked == handle_of(gp)->greenlets) Py_RETURN_NONE;
   if (--gp->locked == 0) unwire(gp);
   Py_RETURN_NONE;
 }

@@ -16,7 +16,8 @@
  * A shim replaces PyMethodDef.ml_meth by a function of the same calling convention.  Flags, name, identity,
  * `from time import sleep` and specialised bytecode stay valid: all of them load ml_meth when they call.
  *
- * The same mechanism hears of modules being loaded, so that their tables are patched before they are used.
+ * The same mechanism hears of modules being loaded, so that their tables are patched before they are used, and of
+ * the first use of greenlets (greenlet.c).
  *
  * Rejected: EINTR and an exception from a pending call (no effect in half of the calls), cancelling at any
  * bytecode (Go never does, and no finally block is safe from it). */
@@ -28,7 +29,11 @@
 
 /* ---- the table --------------------------------------------------------------------------------------------- */
 
-enum { LOADS = FAM_CHILD + 1 }; /* no call that blocks: it may load a module */
+/* No calls that block. */
+enum {
+  LOADS = FAM_CHILD + 1, /* it may load a module */
+  WIRES,                 /* it asks for the state of its thread: greenlet.c */
+};
 
 /* How a failure shows, or what a file object does. */
 enum {
@@ -141,6 +146,12 @@ static const struct {
     {LOADS, RAISES, "_ctypes", NULL, "dlopen"},
     {LOADS, RAISES, "_cffi_backend", NULL, "load_library"},
     {LOADS, RAISES, "_cffi_backend", "FFI", "dlopen"},
+    {WIRES, RAISES, "greenlet._greenlet", NULL, "getcurrent"},
+    {WIRES, RAISES, "greenlet._greenlet", NULL, "settrace"},
+    {WIRES, RAISES, "greenlet._greenlet", NULL, "gettrace"},
+    {WIRES, RAISES, "greenlet._greenlet", "greenlet", "switch"},
+    {WIRES, RAISES, "greenlet._greenlet", "greenlet", "throw"},
+    {WIRES, RAISES, "greenlet._greenlet", "greenlet", "__new__"},
 };
 enum { SHIMS = nelem(table) };
 
@@ -166,7 +177,7 @@ static bool holds(int i, PyObject *o) {
 /* all: a file object is to read to the end. */
 static Goroutine *shim_enter(shim *s, int i, PyObject *o, bool all) {
   Goroutine *self = current_handle();
-  if (likely(!self)) return NULL;
+  if (likely(!self) || unlikely(self->greenlets)) return NULL;
   *s = (shim){.family = (family)table[i].family, .object = o, .outer = self->shim,
               .frame = ts_position(ts_of(self->g)).frame};
   if (s->family == FAM_NONE) {
@@ -209,9 +220,9 @@ static inline void touch(shim *s, const PyObject *result) {
 }
 
 static PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
-  self->shim = s->outer;
+  self->shim = unlikely(self->greenlets) ? NULL : s->outer;
   if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
-  if (s->outer) touch(s, result);
+  if (self->shim) touch(s, result);
   return likely(s->substituted == WAKE_OK) ? result : was_substituted(i, s, self, result);
 }
 
@@ -225,6 +236,7 @@ static PyObject *loaded(PyObject *result) {
 
 #define SHIM_CALL(i, o, all, original) \
   shim s; \
+  if (table[i].family == WIRES) return greenlet_wire() ? (original) : NULL; \
   Goroutine *self_ = table[i].family == LOADS ? NULL : shim_enter(&s, i, o, all); \
   PyObject *r = (original); \
   if (table[i].family == LOADS) return loaded(r); \
@@ -325,7 +337,7 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
   X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51) X(52) \
   X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
   X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
-  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94)
+  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100)
 
 EACH(TRAMPOLINES)
 static const struct {
@@ -383,7 +395,12 @@ static void replace(int i, function *at, function f) {
   *at = f;
 }
 
-static void install_in(int i, PyObject *owner) {
+static void install_in(int i, PyObject *module, PyObject *owner) {
+  if (strcmp(table[i].name, "__new__") == 0) { /* so is what makes an object, and its subclasses have copies */
+    replace(i, (function *)&((PyTypeObject *)owner)->tp_new, trampolines[i].keywords);
+    greenlet_found(module, owner, ORIGINAL(newfunc, i), ((PyTypeObject *)owner)->tp_new);
+    return;
+  }
   if (strcmp(table[i].name, "__next__") == 0) { /* what `for` calls is a slot of the type */
     replace(i, (function *)&((PyTypeObject *)owner)->tp_iternext, trampolines[i].next);
     return;
@@ -396,7 +413,7 @@ static void install(int i) {
   PyObject *module = module_if_loaded(table[i].module);
   if (!module) return;
   PyObject *owner = table[i].type ? type_in(module, table[i].type) : Py_NewRef(module);
-  if (owner) install_in(i, owner);
+  if (owner) install_in(i, module, owner);
   PyErr_Clear();
   Py_XDECREF(owner);
 }
@@ -407,11 +424,12 @@ void shims_install(void) {
   if (parks && !found) cancel_find_files();
   found |= parks;
   for (int i = 0; i < (int)SHIMS; i++)
-    if (!installed[i].at && (parks || table[i].family == LOADS)) install(i);
+    if (!installed[i].at && (parks || table[i].family >= LOADS)) install(i);
 }
 
 void shims_remove(void) {
   for (size_t i = 0; i < SHIMS; i++) {
+    if (table[i].family == WIRES) continue; /* the type's is in its subclasses, and none does more than it has to */
     if (installed[i].at) *installed[i].at = installed[i].original;
     installed[i].at = NULL;
   }

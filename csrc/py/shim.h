@@ -28,6 +28,10 @@ bool file_untouched(PyObject *buffered, PyObject *text);
 void cancel_find_files(void);
 bool cancel_learn(void);
 
+/* greenlet.c */
+bool greenlet_wire(void); /* the running goroutine uses greenlets; false: exception set */
+void greenlet_found(PyObject *module, PyObject *type, newfunc from, newfunc to);
+
 /* Shims whatever is loaded and not yet shimmed; GIL held. */
 void shims_install(void);
 void shims_remove(void);
