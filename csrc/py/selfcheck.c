@@ -12,7 +12,8 @@
  * each listed field on, by a word to either side, and sees that it is noticed.  Who uses another field lists it here.
  *
  * A pointer is followed only after a look at it.  If something differs, the module is not loaded; what preemption
- * alone needs (ceval.pending, gc) switches that off instead.  About 60 us. */
+ * alone needs (ceval.pending, gc) switches that off instead.  It takes 24 us on
+ * 3.11, and 150 us on 3.13. */
 #include "pyhost.h"
 
 #include <frameobject.h>
