@@ -93,6 +93,7 @@ void sched_afterfork(M *keep) {
   store_rlx(&sched.nmspinning, 0);
   store_rlx(&sched.nblocked, 0);
   store_rlx(&sched.needm, 0);
+  store_rlx(&sched.nstarting, 0);
   store_rlx(&sched.gcwaiting, false);
   store_rlx(&sched.sysmonwait, false);
   store_rlx(&sched.lastpoll, nanotime());

@@ -263,6 +263,7 @@ static void *mstart(void *arg) {
   m->errno_at = &errno;
   g0_init(m);
   bool ok = minit_in_host(m, pp), spinning = m->spinning;
+  xadd(&sched.nstarting, (uint32_t)-1);
   pp = m->p;
   if (!ok) {
     m->p = NULL;
@@ -291,7 +292,9 @@ static void *mstart(void *arg) {
 /* pp NULL: an M that waits for one.  await: no other M can be starting. */
 static bool newm(P *pp, bool spinning, bool await) {
   lock(&sched.lock);
-  M *m = sched.mcount - sched.nlenders < sched.maxm ? malloc_m() : NULL;
+  bool may = !load_rlx(&sched.stopping) && sched.mcount - sched.nlenders < sched.maxm;
+  M *m = may ? malloc_m() : NULL;
+  if (m) xadd(&sched.nstarting, 1);
   unlock(&sched.lock);
   if (!m) return false;
   m->nextp = pp;
@@ -303,6 +306,7 @@ static bool newm(P *pp, bool spinning, bool await) {
   }
   lock(&sched.lock);
   mfree_locked(m);
+  xadd(&sched.nstarting, (uint32_t)-1);
   unlock(&sched.lock);
   return false;
 }
@@ -918,14 +922,15 @@ static void base_init(void) {
   base = true;
 }
 
-/* One M from the start: if no thread can be had, the caller hears of it before anything is queued. 0 or an errno. */
+/* One M from the start: if no thread can be had, the caller hears of it before anything is queued. 0 or an errno.  In a
+ * forked child sysmon may have started one already, and its goroutine has come to the end of the process. */
 static int first_m(void) {
   P *pp = pidleget();
   if (!pp) return 0;
   noteclear(&first.up);
   if (!newm(pp, false, true)) {
     releasep_idle(pp);
-    return EAGAIN;
+    return load_acq(&sched.stopping) ? 0 : EAGAIN;
   }
   notesleep(&first.up);
   first.m = NULL;
@@ -964,15 +969,18 @@ bool schedinit(void) {
 
 /* No M touches the host any more.  Those asleep end now, those in host code when they next look for work:
  * a thread that stayed would keep the process alive when the main thread ends without exit(), as it does if
- * CPython 3.11 takes down a subinterpreter at its own end. */
+ * CPython 3.11 takes down a subinterpreter at its own end.
+ *
+ * Those whose threads are about to start come to the host first of all (minit); who takes it down waits until there
+ * are none (nstarting).  No more follow: newm looks at `stopping` under the lock. */
 void schedstop(void) {
-  store_rel(&sched.stopping, true);
-  sysmon_wake();
   lock(&sched.lock);
+  store_rel(&sched.stopping, true);
   for (uint32_t i = 1; i <= sched.nextmid; i++) notewakeup(&sched.allm[i]->park);
   sched.midle = NULL;
   sched.nmidle = 0;
   unlock(&sched.lock);
+  sysmon_wake();
   netpollbreak();
 }
 

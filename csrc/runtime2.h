@@ -348,6 +348,7 @@ typedef struct sched_t {
   _Atomic uint32_t nblocked; /* native goroutines in gm_enter_blocking */
   _Atomic uint32_t idle_epoch; /* bumped when the last M goes idle */
   _Atomic bool started, stopping;
+  _Atomic uint32_t nstarting; /* threads of Ms that may still ask the host for something; counted up under the lock */
   _Atomic uint32_t needm; /* an M could not be created: sysmon tries again */
 
   /* Stop-the-world: stw.c. */

@@ -194,7 +194,14 @@ static PyObject *py_running(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return PyBool_FromLong(load_rlx(&sched.started) && !load_rlx(&sched.stopping));
 }
 
-/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here. */
+/* Of another M than m: it runs Python, or is about to make a thread state. */
+static bool any_in_interpreter(M *m) {
+  M *driver = load_rlx(&sched.l.holder);
+  return (driver && driver != m) || load_acq(&sched.nstarting);
+}
+
+/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, and those that start
+ * have their thread state: one that is made later, the interpreter would free with its thread alive. */
 static PyObject *py_stop(PyObject *module, PyObject *arg) {
   (void)module;
   double s = PyFloat_AsDouble(arg);
@@ -206,7 +213,7 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
   if (!started && !m) Py_RETURN_NONE;
   if (started) schedstop();
   int64_t end = nanotime() + seconds_to_ns(s);
-  for (M *driver; started && (driver = load_rlx(&sched.l.holder)) && driver != m && nanotime() < end;) {
+  while (started && any_in_interpreter(m) && nanotime() < end) {
     Py_BEGIN_ALLOW_THREADS
     os_usleep(200);
     Py_END_ALLOW_THREADS

@@ -324,6 +324,27 @@ TEST(a_stopped_runtime_does_nothing_more, .procs = "2") {
   CHECK_EQ(load_rlx(&ran), 0);
 }
 
+/* Who takes the host down waits for Ms that are about to ask it for a state; no other does later. */
+TEST(no_m_starts_when_the_runtime_has_stopped, .procs = "1") {
+  stub_start();
+  store_rlx(&stub_m_waits, true);
+  int before = load_rlx(&stub_m_inits);
+  gomaxprocs_set(8); /* more than there are Ms */
+  for (int i = 0; i < 16; i++) CHECK_EQ(gm_go(native_yields, NULL), GM_OK);
+  while (load_rlx(&stub_m_inits) == before) os_usleep(100);
+  schedstop();
+  os_usleep(20000);
+  CHECK(load_acq(&sched.nstarting) != 0);
+  store_rlx(&stub_m_waits, false);
+  while (load_acq(&sched.nstarting) != 0) os_usleep(100);
+  int asked = load_rlx(&stub_m_inits);
+  CHECK(asked > before);
+  os_usleep(100000);
+  CHECK_EQ(load_rlx(&stub_m_inits), asked);
+  store_rlx(&stop, true);
+  while (count_ms() > 0) os_usleep(100);
+}
+
 /* ---- all asleep ---------------------------------------------------------------------------------------------------- */
 
 static gm_chan *chan;

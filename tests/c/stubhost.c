@@ -96,7 +96,11 @@ static state *state_new(void) { return calloc(1, sizeof(state)); }
 
 /* So many Ms are refused a state. */
 _Atomic int stub_no_m;
+_Atomic int stub_m_inits; /* how many have begun */
+_Atomic bool stub_m_waits; /* they go no further */
 static bool stub_m_init(M *m) {
+  xadd(&stub_m_inits, 1);
+  while (load_rlx(&stub_m_waits)) os_usleep(100);
   if (load_rlx(&stub_no_m) > 0 && xadd(&stub_no_m, -1) > 0) return false;
   return (m->host = state_new()) != NULL;
 }

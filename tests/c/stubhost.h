@@ -43,6 +43,8 @@ void hosted_lock_thread(void); /* the running goroutine moves to the thread of i
 void hosted_unlock_thread(void);
 
 extern _Atomic uint32_t stub_asleep; /* all_asleep calls */
+extern _Atomic int stub_m_inits;     /* Ms that asked for a state */
+extern _Atomic bool stub_m_waits;    /* they do not get it yet */
 extern bool stub_no_state;           /* g_init fails: no memory */
 
 #endif
