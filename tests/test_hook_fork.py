@@ -137,7 +137,10 @@ print("done")
 
 def test_handlers_of_before_that_run_python(library: str) -> None:
     """They run while the runtime stands still: blocking calls block, free locks are taken."""
+    # In the child, before the interpreter knows of the fork, Python code must not be asked to drop
+    # the GIL: it would wait until somebody else has taken it. On a slow machine others ask.
     body = """
+sys.setswitchinterval(1000)
 code = LIGHT.encode()
 lib.set(code if PARENTS else None, code if PARENTS else None, code, 1)
 everywhere(lambda: forked(works, 5))
