@@ -505,10 +505,14 @@ static bool thread_to_spare(M *m) {
   return false;
 }
 
-/* For good, where it is: the main goroutine, too. The thread that called run() may have greenlets on its own stack,
+/* Does gp run on the thread that called run()?  (In a forked child that one is as any other: lender_close.) */
+static bool on_callers(const G *gp) { return gp->m->lender && gp->m->g0.stk.lo; }
+
+/* For good, where it is: the main goroutine, too.  The thread that called run() may have greenlets on its own stack,
  * and those of a thread must be on one. */
 bool thread_keep(G *gp) {
-  if (gp->locked > 0 && gp->lockedm->lender && gp->lockedm->g0.stk.lo) { /* not in a forked child: lender_close */
+  if (gp->locked == 0 && on_callers(gp)) gosched(); /* not locked to it any more: it goes on elsewhere */
+  if (on_callers(gp)) {
     PyErr_SetString(PyExc_RuntimeError, "the main goroutine is locked to the thread that called run(): use greenlets "
                                         "in another goroutine, or before lock_os_thread()");
     return false;
