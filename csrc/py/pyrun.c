@@ -48,7 +48,6 @@ enum { WAIT_STACK = 256 << 10 }; /* address space; the judge calls the interpret
 static struct {
   mutex lock;
   lender *first;
-  uint32_t n;
 } lenders = {.lock = {.rank = rank_gtable}};
 static _Atomic uint32_t asleep_epoch;
 static _Atomic uint64_t main_takes; /* signals that the main thread receives as a T0; 0: it is none */
@@ -122,10 +121,20 @@ static bool signals_handled(void) {
   return found;
 }
 
+/* Threads that wait in run().  One whose main goroutine has ended is about to go on: its state is the program's again, and
+ * whatever others wait for may come from there. */
+static uint32_t lenders_waiting(void) {
+  uint32_t n = 0;
+  lock(&lenders.lock);
+  for (lender *l = lenders.first; l; l = l->next) n += !load_acq(&l->ended);
+  unlock(&lenders.lock);
+  return n;
+}
+
 /* Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
  * operations without a deadline. */
 static bool threads_asleep(void) {
-  return one_interpreter() && foreign_waiting(NULL, NULL) + lenders.n >= tstate_foreign();
+  return one_interpreter() && foreign_waiting(NULL, NULL) + lenders_waiting() >= tstate_foreign();
 }
 
 /* In doubt nothing is reported. */
@@ -298,7 +307,6 @@ static void lender_link(lender *l) {
   lock(&lenders.lock);
   l->next = lenders.first;
   lenders.first = l;
-  lenders.n++;
   unlock(&lenders.lock);
 }
 
@@ -307,7 +315,6 @@ static void lender_unlink(lender *l) {
   lender **at = &lenders.first;
   while (*at != l) at = &(*at)->next;
   *at = l->next;
-  lenders.n--;
   unlock(&lenders.lock);
 }
 
@@ -457,7 +464,6 @@ bool lender_afterfork(G *me, M *m) {
   lender *l = lenders.first;
   while (l && l->g != me) l = l->next;
   lenders.first = NULL;
-  lenders.n = 0;
   spare_main = NULL;
   spare_wait.lo = NULL;
   store_rel(&main_takes, 0);
@@ -480,7 +486,6 @@ bool lender_afterfork(G *me, M *m) {
   m->lender = true;
   self->lent = true;
   lenders.first = l;
-  lenders.n = 1;
   identity_stand_for(ts_of(me)->thread_id);
   main_tstate_set(ts_of(me));
   return returns;
