@@ -1,4 +1,4 @@
-"""A plugin of pytest for asan.sh: prints what the sanitizers report, after the test that it is from.
+"""A plugin of pytest for asan.sh: prints what the sanitizers report after the test that it is from.
 
 A report goes to a file "$ASAN_REPORTS.<pid>": the stderr of a child is the test's own affair.
 """
