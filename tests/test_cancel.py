@@ -587,8 +587,13 @@ def test_a_barrier_counts_those_who_are_left() -> None:
 
 def _children() -> set[int]:
     me = os.getpid()
-    text = Path(f"/proc/{me}/task").iterdir()
-    return {int(p) for task in text for p in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{me}/task").iterdir():
+        try:
+            found.update(map(int, (task / "children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # a thread that has ended meanwhile; its children are another's now
+    return found
 
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]

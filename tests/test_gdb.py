@@ -32,7 +32,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gdb(program: Path, *commands: str) -> str:
     """What the commands print when all goroutines but one wait."""
     words = ["gdb", "-q", "-nx", "-batch", "-iex", "set debuginfod enabled off"]
-    first = ["set pagination off", "break look_now", "run", f"source {ROOT}/tools/gmprt-gdb.py"]
+    one_p = "set environment GOMAXPROCS 1"  # so that the others have parked when it looks
+    source = f"source {ROOT}/tools/gmprt-gdb.py"
+    first = ["set pagination off", one_p, "break look_now", "run", source]
     for command in [*first, *commands]:
         words += ["-ex", command]
     done = subprocess.run([*words, str(program)], capture_output=True, text=True, timeout=100)
