@@ -678,13 +678,15 @@ def test_memory_of_the_process_does_not_grow() -> None:
         def main():
             for _ in range(5):
                 work()
-            gc.collect()
-            before = rss()
-            for _ in range(20):
-                work()
-            gc.collect()
-            grown = rss() - before
-            assert grown < 6 << 20, grown
+            sizes = []
+            for _ in range(5):
+                gc.collect()
+                sizes.append(rss())
+                for _ in range(10):
+                    work()
+            # Once in a while more run at a time than before; what leaks does so each time.
+            grown = [after - before for before, after in zip(sizes, sizes[1:])]
+            assert min(grown) < 1 << 19, grown
             print("steady")
         gmprt.run(main)
     """
