@@ -301,9 +301,13 @@ def test_a_locked_thread_ends_with_its_goroutine(procs: int) -> None:
         def mine():
             gmprt.lock_os_thread()
             os.setpriority(os.PRIO_PROCESS, 0, 10)
-        threading.Thread(target=lambda: (run(mine), print("the caller's:", nice()))).start()
+        found = []
+        caller = threading.Thread(target=lambda: (run(mine), found.append(nice())))
+        caller.start()
         go(looks).result()
         print("ok")
+        caller.join()
+        print("the caller's:", *found)
     """
     out = run_child(code, env={"GOMAXPROCS": str(procs)}, timeout=60).stdout
     assert sorted(out.splitlines()) == ["ok", "the caller's: 10"]
