@@ -311,10 +311,12 @@ static bool newm(P *pp, bool spinning, bool await) {
   return false;
 }
 
-/* Does the calling thread make threads like the runtime's others?  See the head of the file. */
+/* Does the calling thread make threads like the runtime's others?  See the head of the file.  A lender never does, which
+ * is asked first: its lockedg is written by the thread on which main locks itself, under the host lock.  Everybody
+ * else's is its own. */
 static bool unchanged(void) {
   M *m = getm();
-  return m ? !m->lockedg && !m->lender && !m->reap : pthread_equal(pthread_self(), sched.sysmonthread) != 0;
+  return m ? !m->lender && !m->lockedg && !m->reap : pthread_equal(pthread_self(), sched.sysmonthread) != 0;
 }
 
 /* Runs pp on some M.  spinning: the caller has counted it in nmspinning.  false: no M could be had; pp is

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import os
-import select
 import socket
 import struct
 import tempfile
@@ -29,7 +29,7 @@ from scenes import (
     interrupted,
     outcome,
 )
-from support import PATIENCE, Thread, ended, mixed, parked
+from support import PATIENCE, Thread, ended, eventually, mixed, parked
 
 import gmprt
 from gmprt import go
@@ -80,26 +80,42 @@ def reset(s: socket.socket) -> None:
     s.close()
 
 
-def fill(s: socket.socket) -> int:
-    """Sends until the socket takes no more.
+def number_of(s: socket.socket, request: int) -> int:
+    number = array.array("i", [0])
+    fcntl.ioctl(s, request, number)
+    return number[0]
 
-    TCP makes room again when the other side acknowledges, at the latest after the 40 ms of a
-    delayed acknowledgement; room for a byte or two without being writable.
+
+def stays_full(s: socket.socket) -> bool:
+    """Has the other side no window, and nothing to acknowledge any more?
+
+    What it acknowledges makes room again; into a window that is less than a segment the kernel sends when its
+    timer has run off.
     """
+    SIOCOUTQNSD, TCPI_SND_WND = 0x894B, 228  # linux/sockios.h, the offset in linux/tcp.h's tcp_info
+    if s.family == socket.AF_UNIX:
+        return True
+    info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    window = struct.unpack_from("I", info, TCPI_SND_WND)[0] if len(info) > TCPI_SND_WND else 0
+    return window == 0 and number_of(s, termios.TIOCOUTQ) == number_of(s, SIOCOUTQNSD)
+
+
+def fill(s: socket.socket) -> int:
+    """Sends until the socket takes no more, and will not before the other side reads."""
     sent = 0
-    chunk = bytes(1 << 16)
-    full = False
-    while True:
-        try:
-            sent += s.send(chunk, socket.MSG_DONTWAIT)
-            full = False
-        except BlockingIOError:
-            if len(chunk) > 1:
-                chunk = bytes(1)
-            elif full or s.family == socket.AF_UNIX:
-                return sent
-            else:
-                full = not select.select([], [s], [], 0.06)[1]
+
+    def full() -> bool:
+        nonlocal sent
+        settled = stays_full(s)
+        for size in 1 << 16, 1:
+            with suppress(BlockingIOError):
+                while True:
+                    sent += s.send(bytes(size), socket.MSG_DONTWAIT)
+                    settled = False
+        return settled
+
+    eventually(full)
+    return sent
 
 
 def empty(s: socket.socket) -> None:
