@@ -1,7 +1,7 @@
 """Builds gmprt/_native: one shared object with two modules, the cffi one and gmprt._core.
 
-The C sources are listed by directory: csrc/ is the runtime, csrc/py/ the CPython host,
-csrc/arch/<cpu> the switch code of this machine.
+The C sources are listed by folder: csrc/{base,mem,sched,sync,api} is the runtime, csrc/arch/<cpu> the
+switch code of this machine, csrc/py/ the CPython host.
 """
 
 import platform
@@ -12,6 +12,7 @@ from pathlib import Path
 import cffi
 
 HERE = Path(__file__).resolve().parent
+RUNTIME = ("base", "mem", "sched", "sync", "api")
 CPU = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 ARCH = CPU.get(platform.machine().lower())
 if ARCH is None or not sys.platform.startswith("linux"):
@@ -45,7 +46,7 @@ PRELUDE = '#include "gmprt.h"\n'
 def sources() -> list[str]:
     """All C files, relative to the project: what setuptools wants."""
     found = [
-        *sorted((HERE / "csrc").glob("*.c")),
+        *(p for folder in RUNTIME for p in sorted((HERE / "csrc" / folder).glob("*.c"))),
         *sorted((HERE / "csrc" / "py").glob("*.c")),
         *sorted((HERE / "csrc" / "arch" / str(ARCH)).glob("*.[cS]")),
         *sorted((HERE / "csrc" / "py" / "arch" / str(ARCH)).glob("*.S")),

@@ -629,7 +629,7 @@ def leaving(crew: Crew) -> None:
 # ---- the child -----------------------------------------------------------------------------------
 
 FATAL = 2
-"""The status of a process that could not go on: see `fatal` in csrc/base.h."""
+"""The status of a process that could not go on: see `fatal` in csrc/base/base.h."""
 
 
 def excused(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not 
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """gdb_main.c and the runtime, with symbols."""
     out = tmp_path_factory.mktemp("gdb") / "gdb_main"
-    runtime = (".", f"arch/{CPU}")
+    runtime = ("base", "mem", "sched", "sync", "api", f"arch/{CPU}")
     sources = [p for d in runtime for p in sorted((ROOT / "csrc" / d).glob("*.[cS]"))]
     flags = ["-std=gnu11", "-g", "-O1", "-fno-strict-aliasing", "-pthread"]
     include = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'gmprt' / 'include'}"]

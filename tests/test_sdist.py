@@ -20,7 +20,7 @@ LEFT = (
     "gmprt/_native.cpython-311-x86_64-linux-gnu.so",
     "gmprt/_native.c",
     "gmprt/__pycache__/_run.cpython-311.pyc",
-    "csrc/chan.o",
+    "csrc/sync/chan.o",
     "tests/__pycache__/support.cpython-311.pyc",
     "build/lib/gmprt/_run.py",
     "venv/pyvenv.cfg",

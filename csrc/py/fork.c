@@ -56,6 +56,7 @@ void after_fork_child(void) {
     }
     if (me && me->handle && homes_of(me->handle)) homes_forget(me->handle);
     sched_afterfork(m);
+    semroot_afterfork();
     py_preempt_afterfork(m);
     tstate_afterfork();
     if (me && m->host) { /* its base state was freed with the others */

@@ -37,7 +37,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../base.h"
+#include "base/base.h"
 
 #if defined(__x86_64__)
 enum { REL_JUMP = R_X86_64_JUMP_SLOT, REL_GLOB = R_X86_64_GLOB_DAT };

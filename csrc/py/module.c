@@ -88,8 +88,8 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"timers_fired", load_rlx(&counts.timers_fired)},
       {"netpoll_waits", load_rlx(&counts.netpolls)},
       {"netpoll_ready", load_rlx(&counts.netready)},
-      {"stack_reserved", load_rlx(&counts.stack_reserved)},
-      {"stack_slots", load_rlx(&counts.stack_slots)},
+      {"stack_reserved", load_rlx(&stack_reserved)},
+      {"stack_slots", load_rlx(&stack_slots)},
       {"stop_the_worlds", load_rlx(&counts.stw)},
   };
   for (size_t i = 0; d && i < nelem(rows); i++)

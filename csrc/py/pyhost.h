@@ -6,7 +6,13 @@
 
 #include "tstate.h"
 
-#include "../chan.h"
+#include "base/clock.h"
+#include "base/ownfd.h"
+#include "sched/chaos.h"
+#include "sched/netpoll.h"
+#include "sched/park.h"
+#include "sync/chan.h"
+#include "sync/sema.h"
 
 bool interpose_sees_gil(void); /* interpose.c: M.wants is kept */
 

@@ -72,7 +72,7 @@ static void poke(lender *l) {
   if (likely(ownfd_post(load_rlx(&l->wake)))) return;
   wake_renew(l);
   ownfd_post(load_rlx(&l->wake));
-  os_kick(l->m);
+  os_kick(l->m->tid);
 }
 
 void lender_wake(M *m) {
@@ -158,7 +158,7 @@ static void tell_main(lender *l) {
   M *m = gp->m;
   if (load_acq(&gp->status) == Grunning && m && m != l->m && load_rlx(&m->curg) == gp &&
       !tstate_attached(ts_of(gp)))
-    os_kick(m);
+    os_kick(m->tid);
 }
 
 static void mask_real(lender *l, bool open, sigset_t *mask) {

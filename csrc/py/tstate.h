@@ -4,7 +4,7 @@
 
 #include "compat.h"
 
-#include "../runtime2.h"
+#include "sched/sched.h"
 
 /* What an M keeps for the host. */
 typedef struct pym {

@@ -59,17 +59,17 @@ compile() {
   local dir=$build/$1 src
   configure "$1"
   mkdir -p "$dir"
-  for src in "$root"/csrc/*.c "$root/csrc/arch/$cpu"/*.[cS] "$here"/*.c; do
+  for src in "$root"/csrc/{base,mem,sched,sync,api}/*.c "$root/csrc/arch/$cpu"/*.[cS] "$here"/*.c "$here"/*/*.c; do
     echo "$src"
   done | xargs -P "$jobs" -I{} sh -c \
     'dir=$1 src=$2; shift 2; exec "$@" -c "$src" -o "$dir/$(basename "$(dirname "$src")")-$(basename "$src").o"' \
     sh "$dir" {} "$cc" "${flags[@]}" "${own[@]}"
   local common=()
   for src in "$dir"/*.o; do
-    case $src in */c-*_test.c.o | */c-budget_main.c.o) ;; *) common+=("$src") ;; esac
+    case $src in *_test.c.o | */c-budget_main.c.o) ;; *) common+=("$src") ;; esac
   done
-  for src in "$here"/*_test.c; do
-    "$cc" "${own[@]}" "$dir/c-$(basename "$src").o" "${common[@]}" -o "$dir/$(basename "$src" .c)" -pthread -lm
+  for src in "$here"/*/*_test.c; do
+    "$cc" "${own[@]}" "$dir/$(basename "$(dirname "$src")")-$(basename "$src").o" "${common[@]}" -o "$dir/$(basename "$src" .c)" -pthread -lm
   done
 }
 

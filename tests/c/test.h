@@ -19,8 +19,16 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "chan.h"
+#include "arch/arch.h"
+#include "base/clock.h"
+#include "base/ownfd.h"
 #include "gmprt.h"
+#include "sched/chaos.h"
+#include "sched/netpoll.h"
+#include "sched/park.h"
+#include "sched/sched.h"
+#include "sync/chan.h"
+#include "sync/sema.h"
 
 /* Tests call these as an interface does: chaos comes first. */
 #define chansend(c, elem, block, deadline, attached) \

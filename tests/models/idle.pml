@@ -1,6 +1,6 @@
 /* idle.pml - Ms and Ps without work: who sleeps where, and why no wake-up is lost.
  *
- * Protocol: the head of proc.c; sysmon's sleep, sysmon.c.
+ * Protocol: the head of sched/wake.c; sysmon's sleep, sysmon.c.
  *
  * An M that finds nothing puts its P on the idle list, looks once more, and sleeps: in the poller if somebody must
  * and nobody does, else on its note.  Whoever has work for it starts an M with an idle P, unless an M spins, which
@@ -219,7 +219,7 @@ look: /* with a P; the goroutines that it readies itself wake nobody */
   :: else
   fi;
   if
-  :: WORK -> /* retakep */
+  :: WORK -> /* regainp */
      atomic {
        if
        :: idle > 0 -> idle--
@@ -259,7 +259,7 @@ end_poller:
 #else
   late_poll[me] = true;
 #endif
-  if /* retakep: a load, then sched.lock */
+  if /* regainp: a load, then sched.lock */
   :: idle == 0 -> got = false
   :: else ->
      fence(me);

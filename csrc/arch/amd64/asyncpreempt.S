@@ -2,7 +2,7 @@
  *
  * The handler of SIGURG has skipped the red zone (128 bytes), pushed the interrupted address, and pointed rip
  * here (inject.c).  Everything that the interrupted code may have in use is saved: flags, general registers, the
- * vector and x87 state (XSAVE, compacted where the CPU can).  gm_preempted yields; the goroutine may come
+ * vector and x87 state (XSAVE, compacted where the CPU can).  preempt_yield does; the goroutine may come
  * back on another thread.  `ret $128` pops the address and the red zone. */
     .text
     .p2align 4
@@ -55,7 +55,7 @@ gm_async_preempt:
     xsavec64 (%rsp)
     jmp 2f
 1:  xsave64 (%rsp)
-2:  call gm_preempted
+2:  call *preempt_yield(%rip)
     movl preempt_xmask(%rip), %eax
     movl preempt_xmask+4(%rip), %edx
     xrstor64 (%rsp)

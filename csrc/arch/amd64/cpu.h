@@ -2,21 +2,21 @@
 #ifndef GMPRT_CPU_H
 #define GMPRT_CPU_H
 
-#include "../../base.h"
+#include <stdint.h>
 
 enum { CPU_MXCSR = 0x1f80, CPU_FCW = 0x037f }; /* the control words of a new thread */
 
-static inline void *switch_frame(void *top, void *arg) {
+static inline void *switch_frame(void *top, void (*entry)(void *), void *arg) {
   uint64_t *sp = (uint64_t *)((uintptr_t)top & ~(uintptr_t)15);
   *--sp = 0; /* two null words: where gm_entry stands, 16-aligned before its call */
   *--sp = 0;
   *--sp = (uint64_t)(uintptr_t)gm_entry;
-  *--sp = 0;                        /* rbp: ends frame-pointer chains */
-  *--sp = (uint64_t)(uintptr_t)arg; /* rbx: gm_entry's argument */
-  *--sp = 0;                        /* r12 */
-  *--sp = 0;                        /* r13 */
-  *--sp = 0;                        /* r14 */
-  *--sp = 0;                        /* r15 */
+  *--sp = 0;                          /* rbp: ends frame-pointer chains */
+  *--sp = (uint64_t)(uintptr_t)arg;   /* rbx */
+  *--sp = (uint64_t)(uintptr_t)entry; /* r12: what gm_entry calls */
+  *--sp = 0;                          /* r13 */
+  *--sp = 0;                          /* r14 */
+  *--sp = 0;                          /* r15 */
   *--sp = (uint64_t)CPU_MXCSR | (uint64_t)CPU_FCW << 32;
   return sp;
 }

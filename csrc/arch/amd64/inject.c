@@ -1,9 +1,10 @@
 /* inject.c (amd64) - injecting a call into interrupted code.  Contract in arch/arch.h. */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <string.h>
 #include <ucontext.h>
 
-#include "../arch.h"
+#include "arch/arch.h"
 
 enum { RED_ZONE = 128, GENERAL = 13 * 8, CALLS = 2048 };
 enum { XHEADER = 512, TILES = 1 << 18 };
@@ -11,6 +12,7 @@ enum { XHEADER = 512, TILES = 1 << 18 };
 /* For asyncpreempt.S. */
 uint64_t preempt_xsize, preempt_xmask;
 uint8_t preempt_xsavec;
+void (*preempt_yield)(void);
 void gm_async_preempt(void);
 
 static uint64_t xcr0(void) {
@@ -20,7 +22,8 @@ static uint64_t xcr0(void) {
 }
 
 /* All but protection keys, which are the thread's, and matrix tiles, 8 KB that hardly anybody uses. */
-bool arch_preempt_init(void) {
+bool arch_preempt_init(void (*yield)(void)) {
+  preempt_yield = yield;
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
   preempt_xmask = xcr0() & ~(UINT64_C(1) << 9 | UINT64_C(3) << 17);

@@ -88,8 +88,8 @@ gm_entry:
     .cfi_undefined %rip         /* the outermost frame: unwinders stop here */
     endbr64
     movq %rbx, %rdi
-    call goroutine_main
-    ud2                         /* goroutine_main never returns */
+    call *%r12
+    ud2                         /* it never returns */
     .cfi_endproc
     .size gm_entry, .-gm_entry
 

@@ -2,15 +2,18 @@
 #ifndef GMPRT_CPU_H
 #define GMPRT_CPU_H
 
-#include "../../base.h"
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
 
 enum { CPU_FRAME = 176 }; /* d8-d15, x19-x30, fpcr, resume address */
 
-static inline void *switch_frame(void *top, void *arg) {
+static inline void *switch_frame(void *top, void (*entry)(void *), void *arg) {
   char *sp = (char *)((uintptr_t)top & ~(uintptr_t)15) - CPU_FRAME;
   memset(sp, 0, CPU_FRAME);
   uint64_t *w = (uint64_t *)sp;
-  w[8] = (uint64_t)(uintptr_t)arg;       /* x19: gm_entry's argument */
+  w[8] = (uint64_t)(uintptr_t)arg;       /* x19 */
+  w[9] = (uint64_t)(uintptr_t)entry;     /* x20: what gm_entry calls */
   w[19] = (uint64_t)(uintptr_t)gm_entry; /* x30: where the switch arrives */
   return sp;
 }

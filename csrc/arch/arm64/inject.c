@@ -5,9 +5,12 @@
 #define _GNU_SOURCE
 #include <ucontext.h>
 
-#include "../arch.h"
+#include "arch/arch.h"
 
-bool arch_preempt_init(void) { return false; }
+bool arch_preempt_init(void (*yield)(void)) {
+  (void)yield;
+  return false;
+}
 
 uintptr_t arch_context_pc(void *ucontext) { return (uintptr_t)((ucontext_t *)ucontext)->uc_mcontext.pc; }
 

@@ -81,8 +81,8 @@ gm_entry:
     .cfi_undefined x30          /* the outermost frame: unwinders stop here */
     hint 36                     /* bti j */
     mov x0, x19
-    bl goroutine_main
-    brk #1                      /* goroutine_main never returns */
+    blr x20
+    brk #1                      /* it never returns */
     .cfi_endproc
     .size gm_entry, .-gm_entry
 

@@ -1,0 +1,299 @@
+/* stack.c - stack slots: reserved address space, committed page by page as it is touched.
+ *
+ * C frames cannot move, so a goroutine grows in place: its slot is as large as its deepest recursion may
+ * need, and costs only the pages that it has touched.  Slots are carved from large MAP_NORESERVE
+ * mappings, so that the number of VMAs does not grow with the goroutines.
+ *
+ *     lo                                          hi = T                 end
+ *     | guard | ......... C stack, grows down ---> T | host chunk ---> ... |
+ *
+ * T lies inside a page, with some of it on either side: a shallow goroutine touches one page for its C
+ * stack and for what the host keeps above (a chunk of Python frames).  T is coloured by page and by line,
+ * for equal offsets in all slots would alias in the cache: over 1000 slots a chain of switches costs
+ * 101 ns per hop uncoloured, 12 ns coloured.
+ *
+ * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no mapping is split.  Elsewhere, or if it is
+ * refused for this one page (memory that is locked), mprotect, which costs two mappings.  Of these the
+ * process may have 65530 (vm.max_map_count), and at the limit the program's own mmap and pthread_create
+ * fail; so at most half of them are spent on guards, and slots beyond have none.
+ * A guard needs a page-table page, 4 KiB, and so does the top of a stack; they share one if both lie in the
+ * same 2 MiB.  A slot larger than that therefore begins one page below a 2 MiB boundary: its guard shares
+ * the page with the top of the slot below, which was in use before it.  A guard, once there, stays where it
+ * is.  Rejected: a soft guard in the topmost 2 MiB, moved to the bottom by the handler of its first fault.
+ * A system call that meets it, in a buffer that no instruction has touched, faults not: it fails with
+ * EFAULT, or is cut short and loses what it has read.
+ *
+ * The stack of a native goroutine has its line coloured only: its slot is small.
+ *
+ * Free slots are kept, hottest first, and never unmapped; their pages are given back when the process has
+ * been idle for long (gtrim_drop): a touched page costs 1.5 us to get again, and
+ * madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
+ * fault handler (3.4 us per page), copying stacks (impossible in C). */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+#include "sched/sched.h"
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
+
+typedef struct slotclass {
+  size_t size;    /* of a slot */
+  size_t top;     /* bytes above T, colours included */
+  char *next, *end;  /* slots of chunk `at` that were never used */
+  uint32_t at;       /* the chunk they are in */
+  uint32_t left;     /* slots never used, later chunks included */
+  uint32_t promised; /* of them, to goroutines that have not started */
+  uint32_t colour;
+  char **freed;   /* slots given back without a G (errors, big tests) */
+  uint32_t nfreed, capfreed;
+} slotclass;
+
+static struct {
+  mutex lock; /* guards all of it */
+  slotclass cls[2];
+  struct {
+    char *lo, *hi;
+    size_t slot;
+    slotclass *cls;
+  } chunk[MAX_CHUNKS];
+  _Atomic uint32_t nchunks;
+  size_t native_size;
+  size_t host_top;          /* bytes above T that are the host's */
+  uint32_t most_split;      /* guards that may be mappings of their own */
+  _Atomic uint32_t nsplit;  /* guards that are */
+  _Atomic bool marked;      /* there are others */
+} depot = {.lock = {.rank = rank_stack}, .native_size = STACK_NATIVE};
+
+_Atomic uint64_t stack_reserved, stack_slots;
+
+static bool limited; /* address space is scarce: see address_space_limited */
+
+/* Address space is limited (RLIMIT_AS) or reserved memory is counted (overcommit mode 2). */
+static bool address_space_limited(void) {
+  struct rlimit rl;
+  if (getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY) return true;
+  FILE *f = fopen("/proc/sys/vm/overcommit_memory", "re");
+  int mode = f ? fgetc(f) : '0';
+  if (f) fclose(f);
+  return mode == '2';
+}
+
+/* vm.max_map_count */
+static uint32_t mappings_allowed(void) {
+  FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+  unsigned n;
+  if (!f || fscanf(f, "%u", &n) != 1) n = 65530;
+  if (f) fclose(f);
+  return n;
+}
+
+size_t stack_host_size(void) { return depot.cls[STACKS_HOSTED].size; }
+
+void stack_init(size_t host_size, size_t host_top) {
+  limited = address_space_limited();
+  depot.most_split = mappings_allowed() / 4;
+  size_t colours = (size_t)STACK_COLOURS * PAGE;
+  slotclass *h = &depot.cls[STACKS_HOSTED], *n = &depot.cls[STACKS_NATIVE];
+  depot.host_top = host_top;
+  h->size = limited ? LIMITED_SLOT : host_size;
+  h->top = host_top + (limited ? PAGE : colours);
+  n->size = depot.native_size;
+  n->top = PAGE;
+#if defined(GM_TSAN) || defined(GM_ASAN)
+  n->size *= 4;
+#endif
+}
+
+const char *stack_guard_mode(void) {
+  bool split = load_rlx(&depot.nsplit) > 0;
+  if (load_rlx(&depot.marked)) return split ? "MADV_GUARD_INSTALL, mprotect" : "MADV_GUARD_INSTALL";
+  return split ? "mprotect" : "none yet";
+}
+
+/* false: none to be had, see the head of the file.  errno is left alone. */
+static bool guard_install(char *page) {
+  if (cpu_syscall(SYS_madvise, (long)page, PAGE, MADV_GUARD_INSTALL, 0, 0, 0) == 0) {
+    store_rlx(&depot.marked, true);
+    return true;
+  }
+  if (xadd(&depot.nsplit, 1) < depot.most_split &&
+      cpu_syscall(SYS_mprotect, (long)page, PAGE, PROT_NONE, 0, 0, 0) == 0)
+    return true;
+  xadd(&depot.nsplit, (uint32_t)-1);
+  return false;
+}
+
+/* depot.lock held. */
+static bool chunk_reserve(slotclass *c) {
+  uint32_t n = load_rlx(&depot.nchunks);
+  if (n == MAX_CHUNKS) return false;
+  uint32_t slots = STACK_CHUNK_SLOTS;
+  if (c->size < LIMITED_SLOT) slots = (16 << 20) / c->size;
+  if (limited) slots = 16;
+  size_t want = c->size * slots, extra = c->size % ALIGN == 0 || ALIGN % c->size == 0 ? ALIGN : 0;
+  char *p = mmap(NULL, want + extra, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return false;
+  char *lo = p;
+  if (extra) { /* slots and page-table pages share their boundaries, but for the guards of large slots */
+    uintptr_t before = c->size > ALIGN ? PAGE : 0;
+    lo = (char *)((((uintptr_t)p + before + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1)) - before);
+    if (lo > p) munmap(p, (size_t)(lo - p));
+    char *end = p + want + extra;
+    if (end > lo + want) munmap(lo + want, (size_t)(end - (lo + want)));
+  }
+  madvise(lo, want, MADV_NOHUGEPAGE);
+  madvise(lo, want, MADV_DONTDUMP);
+  depot.chunk[n].lo = lo;
+  depot.chunk[n].hi = lo + want;
+  depot.chunk[n].slot = c->size;
+  depot.chunk[n].cls = c;
+  store_rel(&depot.nchunks, n + 1);
+  c->left += slots;
+  xadd(&stack_reserved, want);
+  return true;
+}
+
+/* Slots made from now on have this size, rounded up to 2 MiB from there on; returns the old size. */
+size_t stack_host_resize(size_t size) {
+  size_t unit = size > ALIGN ? ALIGN : 256 << 10;
+  lock(&depot.lock);
+  size_t old = depot.cls[STACKS_HOSTED].size;
+  depot.cls[STACKS_HOSTED].size = (size + unit - 1) & ~(unit - 1);
+  slotclass *c = &depot.cls[STACKS_HOSTED]; /* the rest of its chunks has the old size: given up */
+  c->next = c->end = NULL;
+  c->at = load_rlx(&depot.nchunks);
+  c->left = c->nfreed = 0;
+  while (c->left < c->promised && chunk_reserve(c)) {
+  }
+  unlock(&depot.lock);
+  return old;
+}
+
+/* T of the slot that ends at `end`: page colour, then one of four lines of 512 bytes.  The C stack gets
+ * between 1.5 and 3 KiB of T's page, the host's chunk the rest. */
+static char *colour_top(slotclass *c, stackclass kind, char *end) {
+  uint32_t n = c->colour++;
+  size_t line = 1024 + (size_t)(n % 4) * 512;
+  if (kind == STACKS_NATIVE) return end - (n % 4) * 512;
+  size_t pages = c->top - depot.host_top;
+  return end - depot.host_top - (size_t)(n / 4 * PAGE) % pages - line;
+}
+
+/* depot.lock held, c->left > 0: the next slot that was never used. */
+static char *slot_take(slotclass *c) {
+  while (c->next == c->end) {
+    uint32_t i = c->at++;
+    if (depot.chunk[i].cls != c || depot.chunk[i].slot != c->size) continue;
+    c->next = depot.chunk[i].lo;
+    c->end = depot.chunk[i].hi;
+  }
+  char *slot = c->next;
+  c->next += c->size;
+  c->left--;
+  xadd(&stack_slots, 1);
+  return slot;
+}
+
+/* Sees to it that one more stack_alloc(kind, promised) will succeed. false: no address space. */
+bool stack_promise(stackclass kind) {
+  slotclass *c = &depot.cls[kind];
+  lock(&depot.lock);
+  bool ok = c->left + c->nfreed > c->promised || chunk_reserve(c);
+  if (ok) c->promised++;
+  unlock(&depot.lock);
+  return ok;
+}
+
+bool stack_alloc(stackclass kind, bool promised, stack *out) {
+  slotclass *c = &depot.cls[kind];
+  lock(&depot.lock);
+  char *slot = NULL;
+  bool fresh = false;
+  if (promised) c->promised--;
+  if (c->nfreed > 0) {
+    slot = c->freed[--c->nfreed];
+  } else if (c->left > c->promised || chunk_reserve(c)) {
+    slot = slot_take(c);
+    fresh = true;
+  }
+  if (slot) {
+    out->lo = slot + PAGE;
+    out->hi = colour_top(c, kind, slot + c->size);
+    out->size = c->size;
+  }
+  unlock(&depot.lock);
+  if (fresh) guard_install(slot);
+  return slot != NULL;
+}
+
+void stack_free(stackclass kind, stack *s) {
+  slotclass *c = &depot.cls[kind];
+  lock(&depot.lock);
+  if (s->size != c->size) { /* made before a resize: given up, its address space is all it costs */
+    unlock(&depot.lock);
+    return;
+  }
+  if (c->nfreed == c->capfreed) {
+    uint32_t cap = c->capfreed ? 2 * c->capfreed : 64;
+    char **more = realloc(c->freed, cap * sizeof *more);
+    if (more) {
+      c->freed = more;
+      c->capfreed = cap;
+    }
+  }
+  if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = s->lo - PAGE; /* else: a slot is lost, no more */
+  unlock(&depot.lock);
+}
+
+/* Back to the depot, its pages to the kernel. The guard stays. */
+void stack_drop(stackclass kind, stack *s) {
+  madvise(s->lo - PAGE, s->size, MADV_DONTNEED);
+  stack_free(kind, s);
+}
+
+/* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */
+bool stack_alloc_big(size_t size, stack *out) {
+  char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (p == MAP_FAILED) return false;
+  madvise(p, size, MADV_NOHUGEPAGE);
+  mprotect(p, PAGE, PROT_NONE);
+  out->lo = p + PAGE;
+  out->hi = p + size;
+  out->size = size;
+  return true;
+}
+
+void stack_free_big(stack *s) { munmap(s->lo - PAGE, s->size); }
+
+/* In the handler of SIGSEGV: what does a fault at addr mean? */
+stack_verdict stack_fault(uintptr_t addr) {
+  uint32_t n = load_acq(&depot.nchunks);
+  for (uint32_t i = 0; i < n; i++) {
+    uintptr_t lo = (uintptr_t)depot.chunk[i].lo;
+    if (addr < lo || addr >= (uintptr_t)depot.chunk[i].hi) continue;
+    size_t offset = (addr - lo) % depot.chunk[i].slot;
+    return offset < PAGE ? STACK_OVERFLOW : STACK_NOT;
+  }
+  return STACK_NOT;
+}
+
+/* Around fork: see fork.c. */
+void stack_forklock(bool on) {
+  if (on)
+    lock(&depot.lock);
+  else
+    unlock(&depot.lock);
+}

@@ -1,0 +1,35 @@
+/* stack.h - where goroutines' stacks come from: stack.c. */
+#ifndef GMPRT_MEM_STACK_H
+#define GMPRT_MEM_STACK_H
+
+#include "base/base.h"
+
+typedef struct stack {
+  char *lo; /* lowest usable byte (above the guard) */
+  char *hi; /* T: the C stack starts here; what lies above belongs to the host */
+  size_t size; /* of the slot, guard included */
+} stack;
+
+/* Two kinds of slots, each with a size of its own. */
+typedef enum { STACKS_NATIVE = 0, STACKS_HOSTED } stackclass;
+
+/* host_size: of a hosted slot, bytes.  host_top: what the host uses of it, above the C stack's start. */
+void stack_init(size_t host_size, size_t host_top);
+bool stack_promise(stackclass kind);
+bool stack_alloc(stackclass kind, bool promised, stack *out);
+void stack_free(stackclass kind, stack *s);
+void stack_drop(stackclass kind, stack *s);
+bool stack_alloc_big(size_t size, stack *out);
+void stack_free_big(stack *s);
+void stack_forklock(bool on);
+
+size_t stack_host_size(void);
+size_t stack_host_resize(size_t size);
+const char *stack_guard_mode(void);
+typedef enum { STACK_NOT, STACK_OVERFLOW } stack_verdict;
+stack_verdict stack_fault(uintptr_t addr);
+
+/* Address space, bytes; slots that were ever used. */
+extern _Atomic uint64_t stack_reserved, stack_slots;
+
+#endif

@@ -1,0 +1,411 @@
+/* netpoll.c - who waits for which descriptor.
+ *
+ * A descriptor is added to the poller (netpoll_epoll.c) once, edge-triggered, for
+ * everything, when a goroutine first has to wait for it.  Its record (pollDesc) is found by number,
+ * type-stable, never freed: an event that comes late finds a record, and at worst wakes a waiter that
+ * tries its system call once more.
+ *
+ * Waiting.  Every event counts up `seq` of its direction and wakes all who wait for it.  A goroutine
+ *     samples seq; tries its call, which says EAGAIN; locks the record; seq moved: tries again, else it
+ *     stands in the queue and parks, and the lander drops the lock (park.c).
+ * So an edge between the try and the park is never lost, however many wait, and whoever consumes what an
+ * edge brought hides nothing from the others.  A set of descriptors (poll, select) is waited for like
+ * channels are by a select: all records locked in address order, one waiter each, one claim.
+ *
+ * Closing.  The kernel forgets a descriptor that is closed, so the record must, too, or the next file with that
+ * number would never be added.  Whoever closes says so before (waiters wake, and the registration goes) and
+ * after: what has parked in between wakes as well.  A number that has just been given out is taken for closed.  A
+ * close that nobody reported, in a library that we do not see, is found by the audit: once a second sysmon
+ * adds anew what has begun to wait since, and the kernel says EEXIST, as it should, or has just healed a
+ * registration that had died.
+ *
+ * A call is made of many attempts, and each names its file by number.  A thread's is made once, and never comes to
+ * another file; so a goroutine's must not go on after a close: when it runs again, the number may have been given
+ * out anew, and it would fail as the new file does (ENOTSOCK), or take what is not its own.  `closes` of the
+ * record counts the closes that are about to be, a call samples it once, before its first attempt
+ * (netpollwatch), and ends with WAKE_CLOSED when it has moved, whether it comes to wait or from one.  Only the news
+ * before a close counts: then the number still is the old file's, and who has got the new one from the kernel
+ * samples later.  The news after it may be as late as it likes, and only makes tries again.
+ *
+ * Modes.  Whether a descriptor is a blocking one is known to the kernel alone, and asking costs as much as the call
+ * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and then
+ * all is to be asked for anew; descriptors share their modes, so it is not enough to ask for that one.
+ * After a second it is as well, for changes that nobody reported: by a library that we do not see, or by another
+ * process that shares the file.
+ *
+ * Rejected: one `ready` flag per direction (Go's; of two who wait, one may consume the other's edge; Go forbids
+ * two), adding or re-arming at each wait (a system call, 3 % of an echo server's time). */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+
+#include "arch/arch.h"
+#include "base/clock.h"
+#include "base/ownfd.h"
+#include "sched/sched.h"
+#include "sched/park.h"
+#include "sched/netpoll.h"
+
+enum { PD_BLOCK = 1024, PD_BLOCKS = 1024 };
+
+struct pollDesc {
+  spinlock lock; /* guards the rest; those marked atomic are read without it as well */
+  _Atomic bool registered;
+  bool audited;            /* no new waiter since the audit */
+  _Atomic uint32_t nwait;  /* waiters in both queues */
+  _Atomic uint32_t closes; /* that have begun */
+  _Atomic uint32_t seq[2]; /* events seen, per direction */
+  waitq q[2];
+  _Atomic uint64_t plain[2]; /* the generation of modes in which it was known to be a blocking descriptor */
+};
+
+static _Atomic uint32_t waiters;
+static _Atomic uint64_t modes = 1, modes_since; /* ticks */
+static _Atomic bool unaudited; /* somebody has begun to wait since the last audit */
+static pollDesc *_Atomic blocks[PD_BLOCKS];
+
+uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
+
+/* The record of fd if there is one yet. */
+static pollDesc *known_desc(int fd) {
+  if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
+  pollDesc *block = load_acq(&blocks[fd / PD_BLOCK]);
+  return block ? &block[fd % PD_BLOCK] : NULL;
+}
+
+/* NULL: fd is out of range, or no memory. */
+pollDesc *netpolldesc(int fd) {
+  if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
+  pollDesc *_Atomic *slot = &blocks[fd / PD_BLOCK];
+  pollDesc *block = load_acq(slot);
+  if (!block) {
+    pollDesc *made = calloc(PD_BLOCK, sizeof *made);
+    if (!made) return NULL;
+    for (int i = 0; i < PD_BLOCK; i++) made[i].lock.rank = rank_poll;
+    pollDesc *expected = NULL;
+    if (atomic_compare_exchange_strong(slot, &expected, made))
+      block = made;
+    else {
+      free(made);
+      block = expected;
+    }
+  }
+  return &block[fd % PD_BLOCK];
+}
+
+/* pd->lock held: an event in one direction.  Those who waited, claimed, are pushed to *list. */
+static void event(pollDesc *pd, int mode, G **list) {
+  xadd(&pd->seq[mode], 1);
+  for (sudog *sg; (sg = dequeue(&pd->q[mode])) != NULL;) {
+    G *gp = sg->g;
+    gp->param = sg;
+    gp->wakeres = WAKE_OK;
+    gp->schedlink = *list;
+    *list = gp;
+  }
+}
+
+/* In the order in which they came. */
+static void readyall(G *list) {
+  G *fifo = NULL;
+  for (G *link; list; list = link) {
+    link = list->schedlink;
+    list->schedlink = fifo;
+    fifo = list;
+  }
+  for (G *link; fifo; fifo = link) {
+    link = fifo->schedlink;
+    fifo->schedlink = NULL;
+    xadd(&counts.netready, 1);
+    goready(fifo);
+  }
+}
+
+/* The poller has news of fd. */
+void netpollready(int fd, bool in, bool out) {
+  pollDesc *pd = known_desc(fd);
+  if (!pd) return;
+  G *list = NULL;
+  spin_lock(&pd->lock);
+  if (in) event(pd, POLL_READ, &list);
+  if (out) event(pd, POLL_WRITE, &list);
+  spin_unlock(&pd->lock);
+  readyall(list);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------------------- */
+
+/* pd->lock held. */
+static bool add(pollDesc *pd, int fd) {
+  bool ok = netpolladd(fd);
+  if (ok) store_rlx(&pd->registered, true);
+  return ok;
+}
+
+static bool registered(pollwait *w) {
+  if (load_rlx(&w->pd->registered)) return true;
+  spin_lock(&w->pd->lock);
+  bool ok = load_rlx(&w->pd->registered) || add(w->pd, w->fd);
+  spin_unlock(&w->pd->lock);
+  return ok;
+}
+
+/* At the beginning of a call that may wait for fd. false: there is no record (netpolldesc). */
+bool netpollwatch(pollwait *w, int fd, bool in, bool out) {
+  *w = (pollwait){.pd = netpolldesc(fd), .fd = fd, .want = {in, out}};
+  if (!w->pd) return false;
+  w->closes = atomic_load(&w->pd->closes);
+  return true;
+}
+
+/* What was watched has been closed: the number may be another file's. */
+bool netpollgone(const pollwait *w) { return w->pd && atomic_load(&w->pd->closes) != w->closes; }
+
+/* Before the attempt whose failure is a reason to wait. */
+void netpollsample(pollwait *w) {
+  for (int mode = 0; mode < 2; mode++)
+    if (w->want[mode]) w->seq[mode] = atomic_load(&w->pd->seq[mode]);
+}
+
+static bool moved(const pollwait *w) {
+  for (int mode = 0; mode < 2; mode++)
+    if (w->want[mode] && atomic_load(&w->pd->seq[mode]) != w->seq[mode]) return true;
+  return false;
+}
+
+static bool any_gone(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (netpollgone(&w[i])) return true;
+  return false;
+}
+
+static bool any_moved(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (moved(&w[i])) return true;
+  return false;
+}
+
+/* By address: the order of the locks. */
+static int by_address(const void *a, const void *b) {
+  uintptr_t x = (uintptr_t)((const pollwait *)a)->pd, y = (uintptr_t)((const pollwait *)b)->pd;
+  return (x > y) - (x < y);
+}
+
+static void lockall(const pollwait *w, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (i == 0 || w[i].pd != w[i - 1].pd) spin_lock(&w[i].pd->lock);
+}
+
+static void unlockall(const pollwait *w, uint32_t n) {
+  for (uint32_t i = n; i-- > 0;)
+    if (i == 0 || w[i].pd != w[i - 1].pd) spin_unlock(&w[i].pd->lock);
+}
+
+static uint32_t waiters_of(const pollwait *w, uint32_t n) {
+  uint32_t total = 0;
+  for (uint32_t i = 0; i < n; i++) total += (uint32_t)w[i].want[0] + (uint32_t)w[i].want[1];
+  return total;
+}
+
+static void enqueueall(const pollwait *w, uint32_t n, G *gp, sudog *sg) {
+  for (uint32_t i = 0; i < n; i++) {
+    pollDesc *pd = w[i].pd;
+    for (int mode = 0; mode < 2; mode++) {
+      if (!w[i].want[mode]) continue;
+      sudog_link(sg, gp, NULL);
+      sg->pd = pd;
+      enqueue(&pd->q[mode], sg++);
+      store_rlx(&pd->nwait, load_rlx(&pd->nwait) + 1);
+    }
+    pd->audited = false;
+  }
+  if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
+}
+
+/* In the order of the locks, one at a time: what is still locked the lander has not left. */
+static void dequeueall(const pollwait *w, uint32_t n, sudog *sg) {
+  for (uint32_t i = 0; i < n; i++) {
+    pollDesc *pd = w[i].pd;
+    spin_lock(&pd->lock);
+    for (int mode = 0; mode < 2; mode++) {
+      if (!w[i].want[mode]) continue;
+      dequeue_sudog(&pd->q[mode], sg++);
+      store_rlx(&pd->nwait, load_rlx(&pd->nwait) - 1);
+    }
+    spin_unlock(&pd->lock);
+  }
+}
+
+/* The lander. One descriptor, one direction: the waiter is not looked at. */
+static void park_commit_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
+
+/* The waiters lie in the G in lock order; see select.c for why they may be read. */
+static void park_commit_all(void *arg) {
+  G *gp = arg;
+  sudog *sg = gp->sgs;
+  uint32_t n = gp->nwait;
+  pollDesc *pd = sg[0].pd;
+  for (uint32_t i = 1; i <= n; i++) {
+    pollDesc *next = i < n ? sg[i].pd : NULL;
+    if (next != pd) spin_unlock(&pd->lock);
+    pd = next;
+  }
+}
+
+/* Parks the running goroutine until something happens to one of n descriptors in a wanted direction (WAKE_OK;
+ * also for no reason), one is closed (WAKE_CLOSED; also if it was before), deadline, cancel or interrupt.
+ * WAKE_BADFD: one of them cannot be watched.  Sorts w. */
+wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
+  uint32_t total = waiters_of(w, n);
+  G *gp = getg(hosted);
+  bool one = total == 1 && n == 1;
+  sudog *sg = one ? &gp->sg : gsudogs(gp, total);
+  if (!sg) return WAKE_NOMEM;
+  if (n > 1) qsort(w, n, sizeof *w, by_address);
+  for (uint32_t i = 0; i < n; i++)
+    if (!registered(&w[i])) return any_gone(w, n) ? WAKE_CLOSED : WAKE_BADFD;
+  lockall(w, n);
+  bool gone = any_gone(w, n);
+  if (gone || any_moved(w, n)) {
+    unlockall(w, n);
+    return gone ? WAKE_CLOSED : WAKE_OK;
+  }
+  enqueueall(w, n, gp, sg);
+  xadd(&waiters, 1);
+  wake_t r = gopark(one ? park_commit_one : park_commit_all, one ? (void *)w->pd : (void *)gp,
+                    waitReasonIOWait, deadline);
+  xadd(&waiters, (uint32_t)-1);
+  dequeueall(w, n, sg);
+  return r == WAKE_OK && any_gone(w, n) ? WAKE_CLOSED : r;
+}
+
+/* ---- closing -------------------------------------------------------------------------------------------- */
+
+/* open: it still is the file that was waited for. */
+static void forget(pollDesc *pd, int fd, bool open) {
+  G *list = NULL;
+  spin_lock(&pd->lock);
+  if (load_rlx(&pd->registered)) {
+    if (open) netpolldel(fd);
+    store_rlx(&pd->registered, false);
+  }
+  for (int mode = 0; mode < 2; mode++) {
+    store_rlx(&pd->plain[mode], 0);
+    event(pd, mode, &list);
+  }
+  spin_unlock(&pd->lock);
+  readyall(list);
+}
+
+static bool in_use(pollDesc *pd) { return load_rlx(&pd->registered) || load_rlx(&pd->nwait); }
+
+/* fd is about to be closed: whoever waits for it wakes (WAKE_CLOSED). */
+void netpollclosing(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (!pd) return;
+  xadd(&pd->closes, 1); /* first: who comes to wait after `forget` must see it */
+  if (in_use(pd)) forget(pd, fd, true);
+}
+
+/* Another file is about to take the place of fd's (dup2), or nothing will come of it: whoever waits tries again. */
+void netpollreplacing(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (pd && in_use(pd)) forget(pd, fd, true);
+}
+
+/* fd has been closed: so does who has begun to wait meanwhile. */
+void netpollclosed(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (!pd) return;
+  for (int mode = 0; mode < 2; mode++) xadd(&pd->seq[mode], 1);
+  if (in_use(pd)) forget(pd, fd, false);
+}
+
+/* Of every number in [first, last].  Most have no record. */
+static void each_in_range(unsigned first, unsigned last, void (*tell)(int fd)) {
+  for (unsigned i = first / PD_BLOCK; i < PD_BLOCKS && i <= last / PD_BLOCK; i++) {
+    if (!load_acq(&blocks[i])) continue;
+    for (unsigned fd = i * PD_BLOCK; fd < (i + 1) * PD_BLOCK; fd++)
+      if (fd >= first && fd <= last) tell((int)fd);
+  }
+}
+void netpollclosing_range(unsigned first, unsigned last) { each_in_range(first, last, netpollclosing); }
+void netpollclosed_range(unsigned first, unsigned last) { each_in_range(first, last, netpollclosed); }
+
+/* fd has been given out: whatever had that number is closed, whether we have heard of it or not. */
+void netpollopened(int fd) {
+  pollDesc *pd = known_desc(fd);
+  if (pd && in_use(pd)) forget(pd, fd, false);
+}
+
+/* The poller is a new one, in which nothing is registered. */
+void netpollreopened(void) {
+  for (int i = 0; i < PD_BLOCKS; i++)
+    for (int j = 0; load_acq(&blocks[i]) && j < PD_BLOCK; j++) netpollopened(i * PD_BLOCK + j);
+}
+
+/* ---- modes ---------------------------------------------------------------------------------------------- */
+
+/* The mode of some descriptor has changed, or its time-out. */
+void netpollmodechange(void) { xadd(&modes, 1); }
+
+static bool modes_old(uint64_t now) {
+  return ticks_to_ns(now - load_rlx(&modes_since)) > (int64_t)AUDIT_S * 1000000000;
+}
+
+/* The generation: to be read before the kernel is asked. */
+uint64_t netpollmodes(void) {
+  uint64_t now = cputicks();
+  if (modes_old(now)) {
+    store_rlx(&modes_since, now);
+    netpollmodechange();
+  }
+  return atomic_load(&modes);
+}
+
+/* Known to block for ever in the wanted direction. */
+bool netpollplain(const pollwait *w) {
+  return load_rlx(&w->pd->registered) && load_rlx(&w->pd->plain[w->want[POLL_WRITE]]) == load_rlx(&modes) &&
+         !modes_old(cputicks());
+}
+
+/* The kernel has said so, in that generation.  Not kept if anything has happened since the sample: it might be
+ * another file by now. */
+void netpollsetplain(const pollwait *w, uint64_t generation) {
+  pollDesc *pd = w->pd;
+  spin_lock(&pd->lock);
+  if (load_rlx(&pd->registered) && !moved(w)) store_rlx(&pd->plain[w->want[POLL_WRITE]], generation);
+  spin_unlock(&pd->lock);
+}
+
+bool netpoll_unaudited(void) { return load_rlx(&unaudited); }
+
+/* sysmon, once a second: see the head of the file. */
+void netpollaudit(void) {
+  if (!load_rlx(&unaudited) || !xchg(&unaudited, false)) return;
+  for (int i = 0; i < PD_BLOCKS; i++) {
+    pollDesc *block = load_acq(&blocks[i]);
+    if (!block) continue;
+    for (int j = 0; j < PD_BLOCK; j++) {
+      pollDesc *pd = &block[j];
+      if (load_rlx(&pd->nwait) == 0) continue;
+      spin_lock(&pd->lock);
+      if (!pd->audited && load_rlx(&pd->nwait) > 0) pd->audited = add(pd, i * PD_BLOCK + j);
+      spin_unlock(&pd->lock);
+    }
+  }
+}
+
+/* ---- read, write, accept of native goroutines --------------------------------------------------------- */
+
+/* In a forked child nobody waits, and nothing is registered. */
+void netpoll_afterfork(void) {
+  netpoll_epoll_afterfork();
+  store_rlx(&waiters, 0);
+  for (int i = 0; i < PD_BLOCKS; i++) {
+    pollDesc *block = load_rlx(&blocks[i]);
+    if (!block) continue;
+    memset(block, 0, PD_BLOCK * sizeof *block);
+    for (int j = 0; j < PD_BLOCK; j++) block[j].lock.rank = rank_poll;
+  }
+}

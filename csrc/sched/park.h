@@ -1,0 +1,40 @@
+/* park.h - leaving a stack and entering another: park.c; threads that are not ours: foreign.c. */
+#ifndef GMPRT_SCHED_PARK_H
+#define GMPRT_SCHED_PARK_H
+
+#include "sched/m.h"
+
+/* park.c */
+void stack_switch(G *from, G *to);
+void land(M *m);
+wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline);
+void gosched(void);
+void leave_to_g0(G *gp, void (*commit)(M *m, G *gp));
+void goexit0(G *gp, void (*after)(G *gp));
+void execute(M *m, G *gp);
+void goready(G *gp);
+bool wait_claim(G *gp, uint64_t seq);
+bool wait_claim_open(G *gp, wake_t result);
+uint64_t wait_next(G *gp);
+void wait_void(G *gp);
+wake_t wait_pending(G *gp, bool cancel);
+void gocancel(G *gp, bool hosted);
+bool gointerrupt(G *gp, bool hosted);
+void goroutine_frame(G *gp);
+void goroutine_unframe(G *gp);
+wake_t timesleep(int64_t ns);
+void goroutine_timeout(timer *t, uint64_t seq);
+
+/* foreign.c */
+G *getg(bool hosted);
+G *foreign_g(void);
+wake_t foreign_park(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
+                    bool hosted);
+void foreign_wake(G *gp);
+void foreign_afterfork(void);
+void foreign_forklock(bool on);
+uint32_t foreign_waiting(void (*each)(G *gp, void *arg), void *arg);
+wake_t park_any(G *gp, void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline,
+                bool hosted);
+
+#endif

@@ -1,0 +1,43 @@
+/* waitq.h - waiters, and the queues in which they stand: waitq.c. */
+#ifndef GMPRT_SCHED_WAITQ_H
+#define GMPRT_SCHED_WAITQ_H
+
+#include "base/base.h"
+
+typedef struct G G;
+typedef struct hchan hchan;
+typedef struct sudog sudog;
+
+/* One (goroutine, wait object) pair: the only thing that ever stands in a queue of waiters. */
+struct sudog {
+  G *g;
+  sudog *next, *prev;
+  union {
+    void *elem;     /* where the value goes to or comes from; hosted channels: &val */
+    sudog *nextaddr; /* semaroot, the first waiter of an address: that of another one */
+  };
+  uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
+  uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
+  union {
+    hchan *c;     /* select: which channel */
+    struct pollDesc *pd; /* netpoll: which descriptor */
+    void *addr;   /* semaroot: which semaphore */
+  };
+  int32_t kase;   /* select: index of the case */
+  bool queued;    /* still linked in a queue */
+  bool success;   /* value moved (true) or woken by close (false) */
+};
+
+/* FIFO of sudogs; guarded by the lock of the object it is part of, or by the host lock. */
+typedef struct waitq {
+  sudog *first, *last;
+} waitq;
+
+void sudog_link(sudog *sg, G *gp, hchan *c);
+void enqueue(waitq *q, sudog *sg);
+void enqueue_front(waitq *q, sudog *sg);
+sudog *dequeue(waitq *q);
+void dequeue_sudog(waitq *q, sudog *sg);
+sudog *gsudogs(G *gp, uint32_t n);
+
+#endif

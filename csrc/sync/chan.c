@@ -1,0 +1,204 @@
+/* chan.c - channels, branch by branch Go's (runtime/chan.go).
+ *
+ * Invariants.
+ *  1. At least one of sendq and recvq is empty of waiters that can still be claimed, but for a goroutine
+ *     that selects on both sides of one unbuffered channel.
+ *  2. qcount > 0 implies that no receiver waits; qcount < dataqsiz that no sender does.  (Waiters whose
+ *     deadline or cancel has claimed them may still stand there; dequeue() skips them.)
+ *  3. A value goes straight from the sender to a waiting receiver, bypassing the buffer; a receiver that
+ *     finds the buffer full and a sender waiting takes the oldest element and puts the sender's into the
+ *     same slot.  Both keep the order.
+ *  4. A goroutine is made ready after the channel's lock is dropped.
+ *
+ * Memory model: Go's.  A send happens before the receive of its value completes, a receive from an
+ * unbuffered channel before the send completes, the k-th receive before the (k+C)-th send completes, close
+ * before a receive that returns because of it.  The lock gives the edges of the buffer, claim and ready
+ * (park.c) those of the hand-offs; for hosted channels the host lock gives all of them.
+ *
+ * Who holds the host lock is `attached`: always for a hosted channel.  A native one takes both kinds of
+ * waiters; a hosted goroutine that is not attached waits as its thread (getg).
+ *
+ * Rejected: a lock-free ring (peers with one take 100 ns per item, for the waiters need a lock anyway). */
+#include "sched/l.h"
+#include "sched/park.h"
+#include "sync/chan.h"
+
+#include <stdlib.h>
+
+static inline void chanlock(hchan *c) {
+  if (!c->hosted) spin_lock(&c->lock);
+}
+static inline void chanunlock(hchan *c) {
+  if (!c->hosted) spin_unlock(&c->lock);
+}
+static void chanunlock_commit(void *c) { spin_unlock(&((hchan *)c)->lock); }
+
+static inline void chanready(hchan *c, G *gp) {
+  if (c->hosted)
+    goready_hosted(gp);
+  else
+    goready(gp);
+}
+
+inline void copyelem(hchan *c, void *dst, const void *src) {
+  if (likely(c->elemsize == 8))
+    memcpy(dst, src, 8);
+  else if (dst)
+    memcpy(dst, src, c->elemsize);
+}
+
+inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
+
+static inline size_t wrap(hchan *c, size_t i) { return i == c->dataqsiz ? 0 : i; }
+
+/* false: no memory, or the size does not fit. */
+bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted) {
+  memset(c, 0, sizeof *c);
+  c->lock.rank = rank_chan;
+  c->hosted = hosted;
+  c->elemsize = elemsize;
+  c->dataqsiz = capacity;
+  if (capacity == 0) return true;
+  if (capacity > (size_t)PTRDIFF_MAX / elemsize) return false;
+  c->buf = malloc(capacity * elemsize);
+  return c->buf != NULL;
+}
+
+void chan_fini(hchan *c) { free(c->buf); }
+
+/* A waiter was dequeued, and its wait claimed, with the lock held: tell it, then ready it unlocked. */
+static void serve(hchan *c, sudog *sg) {
+  G *gp = sg->g;
+  sg->success = true;
+  gp->param = sg;
+  gp->wakeres = WAKE_OK;
+  chanunlock(c);
+  chanready(c, gp);
+}
+
+/* Puts the caller's waiter into q and parks, the channel locked.  A wait that ends otherwise than by
+ * being served takes the waiter out again. */
+static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadline, bool attached) {
+  sudog *sg = &gp->sg;
+  enqueue(q, sg);
+  wake_t r = park_any(gp, c->hosted ? NULL : chanunlock_commit, c, why, deadline, attached);
+  if (likely(gp->param == sg)) return sg->success ? WAKE_OK : WAKE_CLOSED;
+  chanlock(c);
+  dequeue_sudog(q, sg);
+  chanunlock(c);
+  return r;
+}
+
+/* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
+ * caller's, as with every other result. */
+wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
+  chanlock(c);
+  if (unlikely(load_rlx(&c->closed))) {
+    chanunlock(c);
+    return WAKE_CLOSED;
+  }
+  sudog *sg = c->recvq.first ? dequeue(&c->recvq) : NULL;
+  if (sg) {
+    if (sg->elem) copyelem(c, sg->elem, elem);
+    serve(c, sg);
+    return WAKE_OK;
+  }
+  size_t n = load_rlx(&c->qcount);
+  if (n < c->dataqsiz) {
+    copyelem(c, chanbuf(c, c->sendx), elem);
+    c->sendx = wrap(c, c->sendx + 1);
+    store_rlx(&c->qcount, n + 1);
+    chanunlock(c);
+    return WAKE_OK;
+  }
+  G *gp = block ? getg(attached) : NULL;
+  if (!gp) {
+    chanunlock(c);
+    return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
+  }
+  sudog_link(&gp->sg, gp, c);
+  gp->sg.elem = (void *)elem;
+  if (c->hosted) { /* the value lies in the G: a parked stack holds nothing that others read */
+    memcpy(&gp->sg.val, elem, 8);
+    gp->sg.elem = &gp->sg.val;
+  }
+  return chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline, attached);
+}
+
+/* Full buffer (or none) and a waiting sender. */
+static void recv_from_sender(hchan *c, sudog *sg, void *elem) {
+  if (c->dataqsiz == 0) {
+    if (elem) copyelem(c, elem, sg->elem);
+  } else {
+    void *slot = chanbuf(c, c->recvx);
+    if (elem) copyelem(c, elem, slot);
+    copyelem(c, slot, sg->elem);
+    c->recvx = wrap(c, c->recvx + 1);
+    c->sendx = c->recvx;
+  }
+  serve(c, sg);
+}
+
+/* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
+wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
+  chanlock(c);
+  size_t n = load_rlx(&c->qcount);
+  if (unlikely(load_rlx(&c->closed)) && n == 0) {
+    chanunlock(c);
+    return WAKE_CLOSED;
+  }
+  sudog *sg = c->sendq.first ? dequeue(&c->sendq) : NULL;
+  if (sg) {
+    recv_from_sender(c, sg, elem);
+    return WAKE_OK;
+  }
+  if (n > 0) {
+    if (elem) copyelem(c, elem, chanbuf(c, c->recvx));
+    c->recvx = wrap(c, c->recvx + 1);
+    store_rlx(&c->qcount, n - 1);
+    chanunlock(c);
+    return WAKE_OK;
+  }
+  G *gp = block ? getg(attached) : NULL;
+  if (!gp) {
+    chanunlock(c);
+    return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
+  }
+  sudog_link(&gp->sg, gp, c);
+  gp->sg.elem = c->hosted ? &gp->sg.val : elem;
+  wake_t r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline, attached);
+  if (c->hosted && r == WAKE_OK) memcpy(elem, &gp->sg.val, 8);
+  return r;
+}
+
+static void close_waiters(waitq *q, G **list) {
+  for (sudog *sg; (sg = dequeue(q)) != NULL;) {
+    G *gp = sg->g;
+    sg->success = false;
+    gp->param = sg;
+    gp->wakeres = WAKE_CLOSED;
+    gp->schedlink = *list;
+    *list = gp;
+  }
+}
+
+/* Wakes every waiter: receivers get "closed", then senders do.  WAKE_CLOSED: it was closed already. */
+wake_t chanclose(hchan *c) {
+  G *list = NULL;
+  chanlock(c);
+  if (load_rlx(&c->closed)) {
+    chanunlock(c);
+    return WAKE_CLOSED;
+  }
+  store_rlx(&c->closed, true);
+  close_waiters(&c->recvq, &list);
+  close_waiters(&c->sendq, &list);
+  chanunlock(c);
+  while (list) {
+    G *gp = list;
+    list = gp->schedlink;
+    gp->schedlink = NULL;
+    chanready(c, gp);
+  }
+  return WAKE_OK;
+}

@@ -1,0 +1,39 @@
+/* chan.h - channels and select: what the native interface and the host build on. */
+#ifndef GMPRT_SYNC_CHAN_H
+#define GMPRT_SYNC_CHAN_H
+
+#include "sched/g.h"
+
+/* A channel.  `lock` guards all of it; a hosted channel is guarded by the host lock instead, and its
+ * elements are 8-byte references that the host owns.  Readying a goroutine comes after the unlock. */
+struct hchan {
+  spinlock lock;
+  bool hosted;
+  _Atomic bool closed;
+  uint16_t elemsize;
+  _Atomic size_t qcount; /* elements in buf; read without the lock by len() and the fast paths */
+  size_t dataqsiz;       /* capacity */
+  size_t sendx, recvx;
+  char *buf;
+  waitq recvq, sendq;
+};
+
+typedef struct scase {
+  hchan *c;   /* NULL: never ready */
+  void *elem; /* hosted: address of the 8-byte reference */
+  bool send;
+} scase;
+
+/* chan.c */
+bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted);
+void chan_fini(hchan *c);
+wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached);
+wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached);
+wake_t chanclose(hchan *c);
+void *chanbuf(hchan *c, size_t i);
+void copyelem(hchan *c, void *dst, const void *src);
+
+/* select.c */
+int32_t selectgo(scase *cases, int32_t n, bool block, int64_t deadline, bool hosted, wake_t *result);
+
+#endif

@@ -1,0 +1,316 @@
+/* stack_test.c - slots: apart from each other, guarded below, deep enough, and used again. */
+#include "stubhost.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+enum { N = 700, PAGE = 4096 };
+static stack slots[N];
+
+static int by_lo(const void *a, const void *b) {
+  const stack *x = a, *y = b;
+  return x->lo < y->lo ? -1 : x->lo > y->lo;
+}
+
+/* No two overlap, and between two lies a guard. */
+static void check_apart(int n) {
+  qsort(slots, (size_t)n, sizeof slots[0], by_lo);
+  for (int i = 0; i < n; i++) {
+    CHECK(slots[i].lo < slots[i].hi);
+    if (i > 0) CHECK(slots[i].lo - PAGE >= slots[i - 1].hi);
+  }
+}
+
+static void writable(stack *s) {
+  s->hi[-1] = 1;
+  s->hi[-8 * 1024] = 1;
+}
+
+TEST(native_slots_are_apart) {
+  stub_start();
+  for (int i = 0; i < N; i++) {
+    NEED(stack_alloc(STACKS_NATIVE, false, &slots[i]));
+    CHECK((size_t)(slots[i].hi - slots[i].lo) >= STACK_NATIVE - 2 * PAGE);
+    writable(&slots[i]);
+  }
+  check_apart(N);
+}
+
+TEST(hosted_slots_are_apart_coloured_and_leave_room_above) {
+  stub_start();
+  uint64_t colours[4] = {0};
+  for (int i = 0; i < N; i++) {
+    NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+    uintptr_t top = (uintptr_t)slots[i].hi;
+    colours[top / 512 % 4] |= (uint64_t)1 << (top / PAGE % 64);
+    writable(&slots[i]);
+    memset(slots[i].hi, 1, host->stack_top); /* the host's */
+    CHECK((size_t)(slots[i].hi - slots[i].lo) >= stack_host_size() - (1 << 20));
+  }
+  check_apart(N);
+  int pages = 0, lines = 0;
+  for (int i = 0; i < 4; i++) {
+    lines += colours[i] != 0;
+    pages += __builtin_popcountll(colours[i]);
+  }
+  CHECK_EQ(lines, 4);
+  CHECK(pages >= 4 * 32);
+}
+
+TEST(a_slot_given_back_is_used_again) {
+  stub_start();
+  stack a, b;
+  NEED(stack_alloc(STACKS_HOSTED, false, &a));
+  stack_free(STACKS_HOSTED, &a);
+  NEED(stack_alloc(STACKS_HOSTED, false, &b));
+  CHECK(a.lo == b.lo);
+  stack_drop(STACKS_HOSTED, &b);
+  NEED(stack_alloc(STACKS_HOSTED, false, &a));
+  CHECK(a.lo == b.lo);
+  CHECK_EQ(a.hi[-1], 0); /* its pages went to the kernel */
+}
+
+TEST(promised_slots_are_kept) {
+  stub_start();
+  for (int i = 0; i < N; i++) NEED(stack_promise(STACKS_HOSTED));
+  for (int i = 0; i < 100; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+  for (int i = 100; i < N; i++) NEED(stack_alloc(STACKS_HOSTED, true, &slots[i]));
+  check_apart(N);
+}
+
+TEST(a_resize_concerns_new_slots) {
+  stub_start();
+  for (int i = 0; i < 10; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+  size_t old = stack_host_resize(8 << 20);
+  CHECK_EQ(old, 4 << 20);
+  CHECK_EQ(stack_host_size(), 8 << 20);
+  for (int i = 10; i < 20; i++) {
+    NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+    CHECK((size_t)(slots[i].hi - slots[i].lo) > (7 << 20));
+  }
+  check_apart(20);
+  CHECK_EQ(stack_host_resize(300 << 10), 8 << 20);
+  CHECK_EQ(stack_host_size(), 512 << 10);
+}
+
+TEST(an_old_slot_given_back_after_a_resize_stays_its_size) {
+  stub_start();
+  for (int i = 0; i < 10; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+  stack old = slots[5];
+  stack_host_resize(16 << 20);
+  stack_free(STACKS_HOSTED, &old);
+  NEED(stack_alloc(STACKS_HOSTED, false, &slots[5]));
+  for (int i = 6; i < 10; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[4 + i]));
+  CHECK((size_t)(slots[5].hi - slots[5].lo) > (15 << 20));
+  check_apart(10);
+}
+
+/* A system call does not fault: what it meets must be there. */
+TEST(the_kernel_writes_where_nobody_has_been) {
+  stub_start();
+  int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  NEED(fd >= 0);
+  for (int kind = 0; kind < 2; kind++) {
+    for (int i = 0; i < 3; i++) NEED(stack_alloc((stackclass)kind, false, &slots[i]));
+    for (int i = 0; i < 3; i++) {
+      size_t size = (size_t)(slots[i].hi - slots[i].lo);
+      CHECK_EQ(read(fd, slots[i].lo, size), (ssize_t)size);
+    }
+  }
+  close(fd);
+}
+
+TEST(a_big_stack_is_one_mapping) {
+  stack s;
+  NEED(stack_alloc_big(16 << 20, &s));
+  CHECK_EQ(s.hi - s.lo, (16 << 20) - PAGE);
+  s.hi[-1] = s.lo[0] = 1;
+  stack_free_big(&s);
+}
+
+/* ---- depth ------------------------------------------------------------------------------------------------- */
+
+static noinline long recurse(long bytes) {
+  char frame[1000];
+  __asm__ volatile("" : : "r"(frame) : "memory");
+  long n = bytes > 0 ? recurse(bytes - (long)sizeof frame) + 1 : 1;
+  __asm__ volatile("" : : "r"(frame) : "memory"); /* or it would become a loop */
+  return n;
+}
+
+static void deep(void *arg) { CHECK(recurse(*(long *)arg) > 0); }
+
+TEST(a_native_goroutine_is_as_deep_as_its_slot) {
+  runtime_start();
+  long bytes = 45000;
+  group g = {0};
+  for (int i = 0; i < 100; i++) group_go(&g, deep, &bytes);
+  group_wait(&g);
+}
+
+#if !defined(GM_ASAN) && !defined(GM_TSAN) /* they have handlers of their own for a fault */
+
+static void hosted_deep(void *arg) {
+  deep(arg);
+  gosched();
+  deep(arg);
+}
+
+/* 3 MiB: more than one page-table page maps. */
+TEST(a_large_slot_is_as_deep_as_it_is_large) {
+  stub_start();
+  long bytes = 2900000;
+  host_take();
+  job *j[10];
+  for (int i = 0; i < 10; i++) j[i] = hosted_go(hosted_deep, &bytes);
+  for (int i = 0; i < 10; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
+}
+
+/* From now on the process gets no guard by madvise. */
+static void refuse_markers(uint32_t error) {
+  enum { NR = 0, THIRD = 32 }; /* in struct seccomp_data; the low half of an argument, little-endian */
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, NR),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, THIRD),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 102, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {nelem(code), code};
+  NEED(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  NEED(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+}
+
+static _Atomic bool refused;
+static void hosted_deep_then(void *arg) {
+  while (!load_acq(&refused)) gosched();
+  deep(arg);
+}
+
+/* Guards of both kinds: each slot is as deep as before. */
+TEST(a_guard_refused_changes_no_other) {
+  stub_start();
+  long bytes = 2900000;
+  host_take();
+  job *j[20];
+  for (int i = 0; i < 10; i++) j[i] = hosted_go(hosted_deep_then, &bytes);
+  host_drop();
+  while (load_rlx(&stack_slots) < 10) usleep(1000);
+  refuse_markers(ENOMEM);
+  store_rel(&refused, true);
+  host_take();
+  for (int i = 10; i < 20; i++) j[i] = hosted_go(hosted_deep_then, &bytes);
+  for (int i = 0; i < 20; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  host_drop();
+}
+
+static long number_in(const char *path) {
+  long n = -1;
+  FILE *f = fopen(path, "re");
+  if (f && fscanf(f, "%ld", &n) != 1) n = -1;
+  if (f) fclose(f);
+  return n;
+}
+
+static long mappings(void) {
+  long n = 0;
+  FILE *f = fopen("/proc/self/maps", "re");
+  NEED(f);
+  for (int c; (c = fgetc(f)) != EOF;) n += c == '\n';
+  fclose(f);
+  return n;
+}
+
+TEST(guards_leave_mappings_to_the_program) {
+  stub_start();
+  refuse_markers(EINVAL);
+  long most = number_in("/proc/sys/vm/max_map_count");
+  NEED(most > 0);
+  stack s, first;
+  NEED(stack_alloc(STACKS_NATIVE, false, &first));
+  for (long i = 0; i < most * 5 / 8; i++) {
+    NEED(stack_alloc(STACKS_NATIVE, false, &s));
+    if (i % 2) s.hi[-1] = 1;
+  }
+  CHECK(mappings() < most * 5 / 8);
+  CHECK(mappings() > most / 4);
+  for (int i = 0; i < 1000; i++) { /* neighbours of different kinds are not merged */
+    int rights = i % 2 ? PROT_READ : PROT_READ | PROT_WRITE;
+    NEED(mmap(NULL, PAGE, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+  }
+  CHECK_EQ(stack_fault((uintptr_t)first.lo - 1), STACK_OVERFLOW);
+  CHECK(strcmp(stack_guard_mode(), "mprotect") == 0);
+}
+
+CRASH(native_overflow) {
+  runtime_start();
+  long bytes = 1000000;
+  in_goroutine(deep, &bytes);
+}
+
+CRASH(hosted_overflow) {
+  stub_start();
+  long bytes = 100000000;
+  host_take();
+  hosted_join(hosted_go(hosted_deep, &bytes));
+}
+
+static void wild(void *arg) { *(volatile int *)arg = 1; }
+CRASH(wild_pointer) {
+  runtime_start();
+  in_goroutine(wild, (void *)8);
+}
+
+static volatile sig_atomic_t handled;
+static void own_handler(int sig) {
+  (void)sig;
+  if (write(2, "own handler\n", 12) > 0) handled = 1;
+  _exit(3);
+}
+CRASH(wild_pointer_with_a_handler) {
+  signal(SIGSEGV, own_handler);
+  runtime_start();
+  in_goroutine(wild, (void *)8);
+}
+
+TEST(overflow_of_a_stack_says_so) {
+  char out[4096];
+  int status = crash("native_overflow", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(strstr(out, "fatal: goroutine stack overflow\n\tgoroutine 1\n"));
+  status = crash("hosted_overflow", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(strstr(out, "fatal: goroutine stack overflow\n\tgoroutine 1\n"));
+}
+
+TEST(another_fault_goes_where_it_went_before) {
+  char out[4096];
+  int status = crash("wild_pointer", out, sizeof out);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  CHECK(!strstr(out, "overflow"));
+  status = crash("wild_pointer_with_a_handler", out, sizeof out);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  CHECK(strstr(out, "own handler\n"));
+}
+
+TEST(a_fault_is_known_by_its_address) {
+  stub_start();
+  stack s;
+  NEED(stack_alloc(STACKS_NATIVE, false, &s));
+  CHECK_EQ(stack_fault((uintptr_t)s.lo - 1), STACK_OVERFLOW);
+  CHECK_EQ(stack_fault((uintptr_t)s.lo - PAGE), STACK_OVERFLOW);
+  CHECK_EQ(stack_fault((uintptr_t)s.lo), STACK_NOT);
+  CHECK_EQ(stack_fault((uintptr_t)&s), STACK_NOT);
+  CHECK_EQ(stack_fault(0), STACK_NOT);
+  CHECK(strcmp(stack_guard_mode(), "none yet") != 0);
+}
+#endif
