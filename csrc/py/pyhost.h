@@ -6,6 +6,7 @@
 
 #include "tstate.h"
 
+#include "arch/arch.h"
 #include "base/clock.h"
 #include "base/ownfd.h"
 #include "sched/chaos.h"
