@@ -43,6 +43,27 @@ def outcome(call: Call) -> Any:
         return failure(type(error), getattr(error, "errno", None))
 
 
+# ---- time ----------------------------------------------------------------------------------------
+
+_lasting = False
+
+
+def brief() -> float:
+    """Seconds until the time of a scene's call is up."""
+    return 1000.0 if _lasting else 0.05
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Nobody's time is up: something else is to end the wait, however late it comes."""
+    global _lasting
+    _lasting = True
+    try:
+        yield
+    finally:
+        _lasting = False
+
+
 # ---- positions -----------------------------------------------------------------------------------
 
 
@@ -274,17 +295,23 @@ def broken_off(build: Build) -> Any:
         return gmprt.run(main)
 
 
-def cancelled(build: Build) -> Any:
-    """A goroutine is cancelled in the call; the outcome of a second one, on the same stage."""
-    with ExitStack() as stack:
-        call, wake = build(stack)
-        first = go(call)
-        parked(first)
-        first.cancel("enough")
-        with pytest.raises(gmprt.GoroutineCancelled, match="enough"):
-            first.result(PATIENCE)
-        second = go(outcome, call)
+def cancelled(scene: Scene) -> None:
+    """A goroutine is cancelled in the call; a second one, on the same stage, is none the worse."""
+    with lasting(), ExitStack() as stack:
+        call, wake = scene.build(stack)
+        cancel(go(call))
         if wake:
+            second = go(outcome, call)
             parked(second)
             wake()
-        return second.result(PATIENCE)
+            assert second.result(PATIENCE) == scene.expected
+        else:
+            cancel(go(call))
+
+
+def cancel(g: gmprt.Goroutine[Any]) -> None:
+    """It ends with that when it waits."""
+    parked(g)
+    g.cancel("enough")
+    with pytest.raises(gmprt.GoroutineCancelled, match="enough"):
+        g.result(PATIENCE)

@@ -579,7 +579,8 @@ def test_a_barrier_counts_those_who_are_left() -> None:
     first.cancel()
     assert is_cancelled(first)
     last = [go(barrier.wait) for _ in range(2)]
-    # Their numbers say who was there before them: one of the first two was, and either can have been the first.
+    # Their numbers say who was there before them: one of the first two was, and either can have
+    # been the first.
     assert sorted(g.result(PATIENCE) for g in last) == [1, 2]
     assert second.result(PATIENCE) in (0, 1)
 

@@ -171,8 +171,8 @@ def test_a_handler_that_raises_out_of_a_wait() -> None:
                      lambda: gmprt.select(gmprt.Send(ch, 1)), lambda: gmprt.sleep(1000),
                      gmprt.Semaphore(0).acquire):
             for where in ("thread", "goroutine"):
-                signal.setitimer(signal.ITIMER_REAL, 0.02)
                 try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.02)
                     wait() if where == "thread" else gmprt.run(wait)
                 except Out:
                     pass

@@ -354,7 +354,7 @@ def test_a_signal_in_between(scene: Scene) -> None:
 
 @scenes.cancellable()
 def test_cancelled(scene: Scene) -> None:
-    assert cancelled(scene.build) == scene.expected
+    cancelled(scene)
 
 
 @scenes.partial()

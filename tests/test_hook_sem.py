@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import Bell, Scene, Scenes, Stage, broken_off, cancelled, failure, interrupted
+from scenes import Bell, Scene, Scenes, Stage, brief, broken_off, cancelled, failure, interrupted
 from support import PATIENCE, Thread, ended, eventually, mixed, parked, run_child
 
 import gmprt
@@ -55,7 +55,7 @@ def lock_with_timeout(stack: ExitStack) -> Stage:
 def lock_times_out(stack: ExitStack) -> Stage:
     lock = threading.Lock()
     lock.acquire()
-    return lambda: lock.acquire(timeout=0.05), None
+    return lambda: lock.acquire(timeout=brief()), None
 
 
 @scenes(False, parks=False)
@@ -103,7 +103,7 @@ def event_with_timeout(stack: ExitStack) -> Stage:
 @scenes(False, wakes=False)
 def event_times_out(stack: ExitStack) -> Stage:
     event = threading.Event()
-    return lambda: event.wait(0.05), None
+    return lambda: event.wait(brief()), None
 
 
 @scenes(True)
@@ -115,6 +115,8 @@ def condition(stack: ExitStack) -> Stage:
             return condition.wait()
 
     def wake() -> None:
+        # A thread that sleeps may have been about to wait: for the GIL.
+        eventually(lambda: condition._waiters)  # type: ignore[attr-defined]
         with condition:
             condition.notify()
 
@@ -127,7 +129,7 @@ def condition_times_out(stack: ExitStack) -> Stage:
 
     def call() -> bool:
         with condition:
-            return condition.wait(0.05)
+            return condition.wait(brief())
 
     return call, None
 
@@ -160,7 +162,7 @@ def queue_get_with_timeout(stack: ExitStack) -> Stage:
 @scenes(failure(queue.Empty), wakes=False)
 def queue_times_out(stack: ExitStack) -> Stage:
     q: queue.Queue[str] = queue.Queue()
-    return lambda: q.get(timeout=0.05), None
+    return lambda: q.get(timeout=brief()), None
 
 
 @scenes(None)
@@ -186,7 +188,7 @@ def simple_queue(stack: ExitStack) -> Stage:
 @scenes(failure(queue.Empty), wakes=False)
 def simple_queue_times_out(stack: ExitStack) -> Stage:
     q: queue.SimpleQueue[str] = queue.SimpleQueue()
-    return lambda: q.get(timeout=0.05), None
+    return lambda: q.get(timeout=brief()), None
 
 
 @scenes(False, cancels=False)
@@ -212,7 +214,7 @@ def thread_join_times_out(stack: ExitStack) -> Stage:
     stack.callback(enough.set)
 
     def call() -> bool:
-        thread.join(0.05)
+        thread.join(brief())
         return thread.is_alive()
 
     return call, None
@@ -244,7 +246,7 @@ def test_a_signal_in_between(scene: Scene) -> None:
 
 @scenes.cancellable()
 def test_cancelled(scene: Scene) -> None:
-    assert cancelled(scene.build) == scene.expected
+    cancelled(scene)
 
 
 @pytest.mark.parametrize("build", [lock, rlock, event, queue_get, simple_queue, future])

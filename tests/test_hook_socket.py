@@ -10,7 +10,6 @@ import socket
 import struct
 import tempfile
 import termios
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,11 +21,13 @@ from scenes import (
     Scene,
     Scenes,
     Stage,
+    brief,
     broken_off,
     cancelled,
     failure,
     handler,
     interrupted,
+    lasting,
     outcome,
 )
 from support import PATIENCE, Thread, ended, eventually, mixed, parked
@@ -89,8 +90,8 @@ def number_of(s: socket.socket, request: int) -> int:
 def stays_full(s: socket.socket) -> bool:
     """Has the other side no window, and nothing to acknowledge any more?
 
-    What it acknowledges makes room again; into a window that is less than a segment the kernel sends when its
-    timer has run off.
+    What it acknowledges makes room again; into a window that is less than a segment the kernel
+    sends when its timer has run off.
     """
     SIOCOUTQNSD, TCPI_SND_WND = 0x894B, 228  # linux/sockios.h, the offset in linux/tcp.h's tcp_info
     if s.family == socket.AF_UNIX:
@@ -160,14 +161,14 @@ def recv_with_timeout(stack: ExitStack) -> Stage:
 @scenes(failure(TimeoutError), wakes=False)
 def recv_times_out(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    a.settimeout(0.05)
+    a.settimeout(brief())
     return lambda: a.recv(100), None
 
 
 @scenes(failure(BlockingIOError, errno.EAGAIN), wakes=False)
 def recv_times_out_in_the_kernel(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    own_timeout(a, socket.SO_RCVTIMEO, 0.05)
+    own_timeout(a, socket.SO_RCVTIMEO, brief())
     return lambda: a.recv(100), None
 
 
@@ -236,7 +237,7 @@ def recv_udp_refused(stack: ExitStack) -> Stage:
     a.connect(b.getsockname())
 
     def nobody() -> None:
-        b.close()
+        b.connect(b.getsockname())  # and no more for what others send; closed, it were anybody's
         a.send(b"x")
 
     return lambda: a.recv(100), nobody
@@ -297,7 +298,7 @@ def recv_waitall_to_the_end(stack: ExitStack) -> Stage:
 @scenes(b"hello", partial=True)
 def recv_waitall_until_time_is_up(stack: ExitStack) -> Stage:
     a, b = pair(stack)
-    own_timeout(a, socket.SO_RCVTIMEO, 0.05)
+    own_timeout(a, socket.SO_RCVTIMEO, brief())
     b.send(b"hello")
     return lambda: a.recv(11, socket.MSG_WAITALL), None
 
@@ -392,14 +393,14 @@ def sendall_with_timeout(stack: ExitStack) -> Stage:
 @scenes(failure(TimeoutError), wakes=False)
 def sendall_times_out(stack: ExitStack) -> Stage:
     a, _ = tcp_pair(stack)
-    a.settimeout(0.05)
+    a.settimeout(brief())
     return lambda: a.sendall(bytes(MUCH)), None
 
 
 @scenes(failure(BlockingIOError, errno.EAGAIN), wakes=False)
 def send_times_out_in_the_kernel(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    own_timeout(a, socket.SO_SNDTIMEO, 0.05)
+    own_timeout(a, socket.SO_SNDTIMEO, brief())
     fill(a)
     return lambda: a.send(b"hello"), None
 
@@ -407,7 +408,7 @@ def send_times_out_in_the_kernel(stack: ExitStack) -> Stage:
 @scenes(True, partial=True)
 def send_times_out_with_something_sent(stack: ExitStack) -> Stage:
     a, _ = tcp_pair(stack)
-    own_timeout(a, socket.SO_SNDTIMEO, 0.05)
+    own_timeout(a, socket.SO_SNDTIMEO, brief())
     return lambda: 0 < a.send(bytes(MUCH)) < MUCH, None
 
 
@@ -486,14 +487,14 @@ def accept(stack: ExitStack) -> Stage:
 @scenes(failure(TimeoutError), wakes=False)
 def accept_times_out(stack: ExitStack) -> Stage:
     server = listener(stack)
-    server.settimeout(0.05)
+    server.settimeout(brief())
     return server.accept, None
 
 
 @scenes(failure(BlockingIOError, errno.EAGAIN), wakes=False)
 def accept_times_out_in_the_kernel(stack: ExitStack) -> Stage:
     server = listener(stack)
-    own_timeout(server, socket.SO_RCVTIMEO, 0.05)
+    own_timeout(server, socket.SO_RCVTIMEO, brief())
     return server.accept, None
 
 
@@ -525,9 +526,9 @@ def connect(stack: ExitStack) -> Stage:
 
 def nobody(stack: ExitStack) -> Any:
     """An address at which nobody listens."""
-    with socket.socket() as s:
-        s.bind((LOCAL, 0))
-        return s.getsockname()
+    s = stack.enter_context(socket.socket())
+    s.bind((LOCAL, 0))  # a port that is free may be another's a moment later
+    return s.getsockname()
 
 
 @scenes(failure(ConnectionRefusedError, errno.ECONNREFUSED), parks=False)
@@ -564,7 +565,7 @@ def deaf(stack: ExitStack) -> tuple[socket.socket, list[socket.socket]]:
 def connect_times_out(stack: ExitStack) -> Stage:
     server, _ = deaf(stack)
     s = stack.enter_context(socket.socket())
-    s.settimeout(0.05)
+    s.settimeout(brief())
     return lambda: s.connect(server.getsockname()), None
 
 
@@ -572,7 +573,7 @@ def connect_times_out(stack: ExitStack) -> Stage:
 def connect_times_out_in_the_kernel(stack: ExitStack) -> Stage:
     server, _ = deaf(stack)
     s = stack.enter_context(socket.socket())
-    own_timeout(s, socket.SO_SNDTIMEO, 0.05)
+    own_timeout(s, socket.SO_SNDTIMEO, brief())
     return lambda: s.connect(server.getsockname()), None
 
 
@@ -583,7 +584,7 @@ def connect_under_way_times_out(stack: ExitStack) -> Stage:
     s.setblocking(False)
     s.connect_ex(server.getsockname())
     s.setblocking(True)
-    own_timeout(s, socket.SO_SNDTIMEO, 0.05)
+    own_timeout(s, socket.SO_SNDTIMEO, brief())
     return lambda: s.connect(server.getsockname()), None
 
 
@@ -630,14 +631,14 @@ def test_a_signal_in_between(scene: Scene) -> None:
 
 @scenes.cancellable()
 def test_cancelled(scene: Scene) -> None:
-    assert cancelled(scene.build) == scene.expected
+    cancelled(scene)
 
 
 @scenes.partial()
 def test_a_signal_ends_it_with_what_is_done(scene: Scene) -> None:
     """As on a thread."""
-    with ExitStack() as stack, handler(lambda number, frame: handled.append(number)) as send:
-        handled: list[int] = []
+    handled: list[int] = []
+    with lasting(), ExitStack() as stack, handler(lambda number, _: handled.append(number)) as send:
         call, _ = scene.build(stack)
 
         def main() -> Any:
@@ -656,7 +657,7 @@ def test_a_signal_ends_it_with_what_is_done(scene: Scene) -> None:
 
 @scenes.partial()
 def test_a_cancel_waits_until_it_is_known_what_is_done(scene: Scene) -> None:
-    with ExitStack() as stack:
+    with lasting(), ExitStack() as stack:
         call, _ = scene.build(stack)
         results: list[Any] = []
 
@@ -975,9 +976,7 @@ def test_a_number_is_used_again_unseen(procs: int) -> None:
         assert ends[0] == number
         reader = go(os.read, number, 1)
         parked(reader, "IO wait")
-        begun = time.monotonic()
         libc.write(ends[1], b"y", 1)
         assert reader.result(PATIENCE) == b"y"
-        assert time.monotonic() - begun < 5
         os.close(ends[0])
         os.close(ends[1])

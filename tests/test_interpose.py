@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import Scene, Scenes, Stage, moved
+from scenes import Scene, Scenes, Stage, brief, moved
 from support import PATIENCE, CGate, eventually, parked, run_child
 
 import gmprt
@@ -106,7 +106,7 @@ def poll(stack: ExitStack) -> Stage:
 @scenes(0, wakes=False)
 def poll_times_out(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    return lambda: lib.probe_poll(a.fileno(), select.POLLIN, 50), None
+    return lambda: lib.probe_poll(a.fileno(), select.POLLIN, int(brief() * 1000)), None
 
 
 @scenes(1)
@@ -118,7 +118,7 @@ def ppoll(stack: ExitStack) -> Stage:
 @scenes(0, wakes=False)
 def ppoll_times_out(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    return lambda: lib.probe_ppoll(a.fileno(), 0.05), None
+    return lambda: lib.probe_ppoll(a.fileno(), brief()), None
 
 
 @scenes(-errno.EINVAL, parks=False)
@@ -142,7 +142,7 @@ def pselect(stack: ExitStack) -> Stage:
 @scenes(0, wakes=False)
 def pselect_times_out(stack: ExitStack) -> Stage:
     a, _ = pair(stack)
-    return lambda: lib.probe_pselect(a.fileno(), 0.05), None
+    return lambda: lib.probe_pselect(a.fileno(), brief()), None
 
 
 @scenes(True)
@@ -299,7 +299,12 @@ def test_a_handler_below_c_code_stays_on_its_thread() -> None:
     gate = CGate()
     threads: list[Path] = []
 
+    class Enough(Exception):
+        pass
+
     def handler(number: int, frame: object) -> None:
+        if threads:
+            raise Enough
         threads.append(Path("/proc/thread-self").readlink())
         blocker = go(gate.wait)  # runs next, on this thread if the sleep would let it go
         gmprt.sleep(0.01)
@@ -308,10 +313,20 @@ def test_a_handler_below_c_code_stays_on_its_thread() -> None:
         blocker.result(PATIENCE)
 
     def main() -> None:
+        me = gmprt.current()
+        assert me is not None
+
+        def send() -> None:
+            for calls in range(2):
+                eventually(lambda n=2 * calls: len(threads) == n)  # type: ignore[misc]
+                parked(me)
+                os.kill(os.getpid(), signal.SIGUSR1)
+
         before = signal.signal(signal.SIGUSR1, handler)
         try:
-            sender = go(lambda: (gmprt.sleep(0.01), os.kill(os.getpid(), signal.SIGUSR1)))
-            time.sleep(0.1)
+            sender = go(send)
+            with pytest.raises(Enough):
+                time.sleep(1000)
             sender.result(PATIENCE)
         finally:
             signal.signal(signal.SIGUSR1, before)
@@ -481,22 +496,24 @@ def preloaded(folder: Path, source: str) -> dict[str, str]:
 def test_where_it_cannot_work(tmp_path: Path) -> None:
     """It is said once; blocking calls are handed off; channels, sleep and run() are as ever."""
     code = """
-        import time, warnings
+        import os, time, warnings
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             import gmprt, gmprt.native
             from gmprt import _core
             def main():
-                begun = time.monotonic()
-                sleepers = [gmprt.go(time.sleep, 1) for _ in range(20)]
+                r, w = os.pipe()
+                blocked = [gmprt.go(os.read, r, 1) for _ in range(20)]
                 ch = gmprt.Chan()
                 gmprt.go(ch.send, 7)
                 assert ch.recv() == 7
-                while {g.state for g in sleepers} != {"syscall"}:
+                while {g.state for g in blocked} != {"syscall"}:  # not one after the other
                     gmprt.sleep(0.001)
-                for g in sleepers:
-                    g.join()
-                assert time.monotonic() - begun < 15  # not one after the other
+                gmprt.go(time.sleep, 0.01).join()
+                os.close(w)
+                for g in blocked:
+                    assert g.result() == b""
+                os.close(r)
             gmprt.run(main)
             gmprt.go(main).result()
         print(*{w.category.__name__ for w in seen}, len(seen))
@@ -522,27 +539,25 @@ SECOND_LOAD = """
     import gmprt
     a, b = socket.socketpair()
 
-    def received(path):
-        '''By a library loaded now; does its call park?'''
+    def received(path, state):
+        '''By a library loaded now, while the goroutine is in that state.'''
         lib = ctypes.CDLL(path)
         def main():
+            before = gmprt.stats().handoffs
             g = gmprt.go(lib.probe_recv, a.fileno(), ctypes.create_string_buffer(9), 9)
-            while g.state not in ("waiting", "syscall") or gmprt.stats().runnable:
+            # One that parks has tried first, and was outside then, too.
+            while g.state != state or state == "syscall" and gmprt.stats().handoffs == before:
                 gmprt.sleep(0.001)
-            gmprt.sleep(0.05)
-            state = g.state
             b.send(b"hello")
             assert g.result() == 5
-            return state
-        state = gmprt.run(main)
+        gmprt.run(main)
         _ctypes.dlclose(lib._handle)
-        return state
 
     # One takes the place of the other in memory, again and again.
     trusted, unknown = sys.argv[1:]
     for _ in range(5):
-        assert received(unknown) == "syscall"
-        assert received(trusted) == "waiting"
+        received(unknown, "syscall")
+        received(trusted, "waiting")
     print("done")
 """
 
