@@ -91,14 +91,17 @@ bool pin(M *m) {
 
 /* ---- Ms -------------------------------------------------------------------------------------------- */
 
+/* The struct may have been another thread's before, and sysmon may still look at `since`: nothing is cleared but what
+ * that one has left. */
 static void g0_init(M *m) {
-  g_init_static(&m->g0, GK_G0);
   m->g0.m = m;
+  m->g0.stk = (stack){0};
   store_rlx(&m->g0.status, Grunning);
 #ifdef GM_TSAN
   m->g0.fiber = __tsan_get_current_fiber();
 #endif
 #ifdef GM_ASAN
+  m->g0.fake_stack = NULL;
   pthread_attr_t attr;
   void *lo = NULL;
   size_t size = 0;
@@ -120,6 +123,7 @@ static M *malloc_m(void) {
     if (sched.nextmid + 1 >= nelem(sched.allm)) return NULL;
     m = calloc(1, sizeof *m);
     if (!m) return NULL;
+    g_init_static(&m->g0, GK_G0);
     m->id = ++sched.nextmid;
     sched.allm[m->id] = m;
   }

@@ -66,12 +66,15 @@ TEST(threads_need_no_runtime) { /* gm_start was never called */
 TEST(a_time_out_is_neither_early_nor_late) {
   runtime_start();
   chan = gm_chan_make(8, 0);
+  int64_t quickest = INT64_MAX; /* of ten: a busy machine is late now and then */
   for (int i = 0; i < 10; i++) {
     int64_t start = nanotime();
     CHECK_EQ(gm_chan_recv(chan, NULL, 5 * MS), GM_TIMEOUT);
     int64_t took = nanotime() - start;
-    CHECK(took >= 5 * MS && took < patient(200 * MS));
+    CHECK(took >= 5 * MS);
+    if (took < quickest) quickest = took;
   }
+  CHECK(quickest < patient(200 * MS));
   int64_t start = nanotime();
   CHECK_EQ(gm_sleep(5 * MS), GM_OK);
   CHECK(nanotime() - start >= 5 * MS);

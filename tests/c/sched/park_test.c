@@ -252,7 +252,7 @@ TEST(yielding_goroutines_take_turns, .procs = "1") {
   runtime_start();
   group g = {0};
   for (size_t i = 0; i < nelem(turns); i++) group_go(&g, yielder_of_eight, &turns[i]);
-  os_usleep(100000);
+  while (load_rlx(&turns[0]) < 1000) os_usleep(1000);
   store_rlx(&stop, true);
   group_wait(&g);
   long least = load_rlx(&turns[0]), most = least;
@@ -261,7 +261,7 @@ TEST(yielding_goroutines_take_turns, .procs = "1") {
     if (n < least) least = n;
     if (n > most) most = n;
   }
-  CHECK(least > 100);
+  CHECK(least > 900);
   CHECK(most - least <= most / 100 + 5);
 }
 
