@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -64,6 +65,32 @@ def ended(*goroutines: gmprt.Goroutine[Any] | Thread[Any]) -> None:
     """Join them all."""
     for g in goroutines:
         assert g.join(PATIENCE), f"{g!r} does not end\n\n{gmprt.debug.dump_string()}"
+
+
+# ---- what a busy machine does ------------------------------------------------------------------
+
+
+def interruptions() -> int:
+    """How often the kernel took a processor away from us, perhaps in the midst of a call.
+
+    Such a call looks like one that blocks.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def undisturbed(fn: Callable[[], T]) -> T:
+    """What fn() returns if the scheduler's order was its own: nobody was preempted or handed off.
+
+    A thread that gets no processor for the length of a slice is, whatever it does.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        before = gmprt.stats()
+        result = fn()
+        now = gmprt.stats()
+        if (now.preemptions, now.handoffs) == (before.preemptions, before.handoffs):
+            return result
+        assert time.monotonic() < deadline, (before, now)
 
 
 # ---- C code that blocks ------------------------------------------------------------------------
@@ -194,6 +221,8 @@ class Child:
     ) -> None:
         if self.process.poll() is None:
             self._kill()
+        for reader in self._readers:  # they close descriptors, which others may count
+            reader.join(PATIENCE)
 
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:

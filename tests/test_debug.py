@@ -116,7 +116,7 @@ def test_how_long() -> None:
     g = go(Chan().recv)
     parked(g)
     eventually(lambda: g.since >= 1.0)
-    assert re.search(r"\[chan receive, \d seconds\]:", debug.dump_string())
+    assert re.search(r"\[chan receive, \d+ seconds\]:", debug.dump_string())
     g.cancel()
     ended(g)
 

@@ -3,7 +3,6 @@ status."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -23,16 +22,15 @@ def test_parked_goroutines_are_cancelled(status: int) -> None:
             except gmprt.Cancelled as error:
                 sys.stdout.write(f"{{i}} {{error.reason}}\\n")  # in one piece: print makes two
                 raise
+        gmprt._run._EXIT_DEADLINE = 1000.0  # it is not waited for
         kept = [gmprt.go(child, i) for i in range(3)]
         while any(g.state != "waiting" for g in kept):
             gmprt.sleep(0.001)
         sys.exit({status})
     """
-    begun = time.monotonic()
     done = run_child(code, status=status)
     assert sorted(done.stdout.splitlines()) == [f"{i} the process is exiting" for i in range(3)]
     assert done.stderr == ""
-    assert time.monotonic() - begun < 3, "waited for the deadline, not for the goroutines"
 
 
 def test_after_an_uncaught_exception() -> None:
@@ -192,9 +190,9 @@ def test_ctrl_c_beside_a_loop() -> None:
     with Child(code) as child:
         child.expect("ready")
         child.interrupt()
-        child.expect("cancelled", timeout=5)
+        child.expect("cancelled")
         child.interrupt()
-        done = child.finish(5)
+        done = child.finish()
     assert done.returncode == 130
     assert "hog(...)" in done.stderr
 
@@ -238,7 +236,7 @@ def test_with_a_subinterpreter(used: bool) -> None:
             sub, f"import time; late = type('Late', (), {{{{'__del__': {{drops}}}}}})()"
         )
     """
-    run_child(code, timeout=10)
+    run_child(code)
 
 
 def test_a_signal_that_kills() -> None:

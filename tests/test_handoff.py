@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import lzma
 import os
-import resource
 import select as select_module
 import socket
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, c_sleep, ended, parked, run_child
+from support import PATIENCE, CGate, c_sleep, ended, eventually, interruptions, parked, run_child
 
 import gmprt
 from gmprt import Chan, go
@@ -52,30 +51,30 @@ class Turns:
         ended(*self.goroutines)
 
 
+def _fifty_at_once() -> None:
+    """In C code that nobody knows, which none of them leaves before all are there."""
+    gates = [CGate() for _ in range(50)]
+    blocked = [go(gate.wait) for gate in gates]
+    eventually(lambda: all(g.state == "syscall" for g in blocked), "fifty in C code")
+    with Turns() as turns:
+        eventually(lambda: turns.count > 1000, "the others go on")
+    for gate in gates:
+        gate.open()
+    ended(*blocked)
+
+
 @pytest.mark.parametrize("n", [1, 2])
-def test_fifty_sleepers_sleep_side_by_side(n: int) -> None:
-    """C code that nobody knows: fifty times 0.3 s take about 0.3 s, and the others go on."""
+def test_fifty_block_side_by_side(n: int) -> None:
     gmprt.gomaxprocs(n)
-
-    def main() -> tuple[float, int]:
-        with Turns() as turns:
-            begun = time.monotonic()
-            ended(*[go(c_sleep, 0.3) for _ in range(50)])
-            return time.monotonic() - begun, turns.count
-
     before = gmprt.stats().handoffs
-    took, count = gmprt.run(main)
-    assert 0.3 <= took < 5
-    assert count > 1000
+    gmprt.run(_fifty_at_once)
     assert gmprt.stats().handoffs > before
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_sleepers_started_by_a_thread(n: int) -> None:
+def test_fifty_started_by_a_thread(n: int) -> None:
     gmprt.gomaxprocs(n)
-    begun = time.monotonic()
-    ended(*[go(c_sleep, 0.3) for _ in range(50)])
-    assert time.monotonic() - begun < 5
+    _fifty_at_once()
 
 
 def _usleep() -> None:
@@ -126,45 +125,56 @@ BLOCKERS: dict[str, Callable[[], Any]] = {
 }
 
 
+def _turns_beside(block: Callable[[], Any], turns: Turns) -> None:
+    """Blocks until the others have had many turns, from before such a call to its end."""
+    end = time.monotonic() + PATIENCE
+    count = 0
+    while count <= 200:
+        assert time.monotonic() < end, count
+        before = turns.count
+        block()
+        count += turns.count - before
+
+
 @pytest.mark.parametrize("kind", list(BLOCKERS))
 @pytest.mark.parametrize("n", [1, 2])
 def test_others_go_on_while_one_blocks(kind: str, n: int) -> None:
     gmprt.gomaxprocs(n)
-    block = BLOCKERS[kind]
 
-    def main() -> int:
+    def main() -> None:
         with Turns() as turns:
-            g = go(block)
-            assert g.join(PATIENCE)
-            assert g.exception() is None
-            return turns.count
+            go(_turns_beside, BLOCKERS[kind], turns).result()
 
-    assert gmprt.run(main) > 200
+    gmprt.run(main)
 
 
 @pytest.mark.parametrize("kind", list(BLOCKERS))
 def test_many_block_side_by_side(kind: str) -> None:
-    """A hundred times 0.1 s one after the other would be 10 s."""
-    begun = time.monotonic()
-    processes = kind == "subprocess"  # starting these is work
-    goroutines = [go(BLOCKERS[kind]) for _ in range(20 if processes else 100)]
-    ended(*goroutines)
-    assert all(g.exception() is None for g in goroutines)
-    if not processes:
-        assert time.monotonic() - begun < 7
+    """More than there are processors."""
+    gmprt.gomaxprocs(2)
+    inside = most = 0
+
+    def block() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        BLOCKERS[kind]()
+        inside -= 1
+
+    goroutines = [go(block) for _ in range(20 if kind == "subprocess" else 100)]
+    for g in goroutines:
+        g.result(PATIENCE)
+    assert most > 6
 
 
 def test_main_blocks_and_the_others_go_on() -> None:
-    def main() -> int:
+    def main() -> None:
         with Turns() as turns:
-            time.sleep(0.1)
-            before = turns.count
-            time.sleep(0.1)
-            return turns.count - before
+            _turns_beside(lambda: c_sleep(0.1), turns)
 
     for n in (1, 2):
         gmprt.gomaxprocs(n)
-        assert gmprt.run(main) > 200
+        gmprt.run(main)
 
 
 def _zlib(data: bytes) -> Any:
@@ -232,10 +242,8 @@ def test_a_wait_for_a_descriptor_after_a_blocking_call(procs: int) -> None:
 
         g = go(body)
         parked(g, "IO wait")
-        begun = time.monotonic()
         b.send(b"x")
         assert g.result(PATIENCE) == b"x"
-        assert time.monotonic() - begun < 5
 
 
 def test_blocked_goroutines_do_not_count_as_procs() -> None:
@@ -265,10 +273,10 @@ def test_short_calls_are_not_handed_off_needlessly() -> None:
     """Thousands of calls that release the GIL for a moment only."""
 
     def main() -> int:
-        before = gmprt.stats().handoffs
+        before, by_kernel = gmprt.stats().handoffs, interruptions()
         for _ in range(5000):
             os.stat(".")
-        return gmprt.stats().handoffs - before
+        return gmprt.stats().handoffs - before - (interruptions() - by_kernel)
 
     assert gmprt.run(main) < 500
 
@@ -283,13 +291,9 @@ def test_many_short_calls_are_not_one_long_one() -> None:
                 os.stat(".")
             gmprt.gosched()
 
-    def interrupted() -> int:
-        """How often the kernel took a processor away, perhaps in the midst of a call."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-    before, by_kernel = gmprt.stats().handoffs, interrupted()
+    before, by_kernel = gmprt.stats().handoffs, interruptions()
     ended(*[go(body) for _ in range(5)])
-    assert gmprt.stats().handoffs - before < 150 + interrupted() - by_kernel
+    assert gmprt.stats().handoffs - before < 150 + interruptions() - by_kernel
 
 
 def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:
@@ -304,11 +308,9 @@ def test_blocked_longer_than_a_slice_while_python_threads_compete() -> None:
     for t in hogs:
         t.start()
     try:
-        begun = time.monotonic()
         g = go(lambda: [gmprt.gosched() or time.sleep(0.001) for _ in range(20)])
         s = go(lambda: [gmprt.sleep(0.001) for _ in range(20)])
         ended(g, s)
-        assert time.monotonic() - begun < 10
     finally:
         stop = True
         for t in hogs:

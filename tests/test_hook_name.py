@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from scenes import Scene, Scenes, Stage, failure
-from support import PATIENCE, ended
+from support import PATIENCE, ended, interruptions
 
 import gmprt
 from gmprt import go
@@ -75,9 +75,9 @@ def test_figures_are_no_question() -> None:
             socket.getaddrinfo(None, 80)
             socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
 
-    before = gmprt.stats().handoffs
+    before, by_kernel = gmprt.stats().handoffs, interruptions()
     go(ask).result(PATIENCE)
-    assert gmprt.stats().handoffs - before < 100  # a loaded machine may cause some
+    assert gmprt.stats().handoffs - before < 100 + interruptions() - by_kernel
 
 
 def test_many_ask_side_by_side(procs: int) -> None:

@@ -226,6 +226,8 @@ def test_current_thread(procs: int) -> None:
         return result
 
     goroutines = [go(held) for _ in range(20)]
+    for g in goroutines:
+        parked(g, "chan receive")
     for _ in goroutines:
         gate.send(1)
     results = [g.result(PATIENCE) for g in goroutines]

@@ -116,7 +116,7 @@ def main():
 read, write = os.pipe()
 print(gmprt.run(main))
 """
-    assert run_child(FORKS + body, timeout=20).stdout == "9\n"
+    assert run_child(FORKS + body).stdout == "9\n"
 
 
 # ---- masks and signals of children and threads ---------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_many_in_sequence() -> None:
 
     threads = threading.active_count()
     assert [run(main, i) for i in range(50)] == list(range(50))
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_from_another_thread() -> None:
@@ -478,15 +479,15 @@ def test_cancelled_from_outside() -> None:
     assert error.reason == "enough"
 
 
-def test_warning_names_those_who_stay() -> None:
+def test_warning_names_those_who_stay(tmp_path: Path) -> None:
     """After five seconds a message says who keeps run() waiting, and it goes on waiting."""
-    code = """
-        import gmprt, time
+    enough = tmp_path / "enough"
+    code = f"""
+        import gmprt, os
         def stays():
-            end = time.monotonic() + 5.6
-            while time.monotonic() < end:
+            while not os.path.exists({str(enough)!r}):
                 try:
-                    gmprt.sleep(end - time.monotonic())
+                    gmprt.sleep(0.01)
                 except gmprt.Cancelled:
                     pass
             print("ended by itself")
@@ -498,10 +499,13 @@ def test_warning_names_those_who_stay() -> None:
         gmprt.run(main)
         print("run returned")
     """
-    done = run_child(code)
+    with Child(code) as child:
+        child.expect("created by main", stream="stderr")
+        enough.touch()
+        done = child.finish()
     assert done.stdout == "main ends\nended by itself\nrun returned\n"
     assert "waits for 1 cancelled goroutine(s)" in done.stderr
-    assert '"stubborn" [sleep' in done.stderr
+    assert '"stubborn" [' in done.stderr
     assert "created by main" in done.stderr
 
 
@@ -518,14 +522,16 @@ def test_looking_for_those_that_stay_takes_a_small_share() -> None:
     def alive() -> list[gmprt.Goroutine[Any]]:
         nonlocal looks
         looks += 1
-        time.sleep(0.2)
+        time.sleep(0.02)
         return [] if g.done() else [g]
 
     g = go(stays)
     parked(g)
     ending = _run._Ending(alive, "")  # pyright: ignore[reportPrivateUsage]
-    assert ending.wait(time.monotonic() + PATIENCE) == []
-    assert looks <= 2
+    began = time.monotonic()
+    assert ending.wait(began + PATIENCE) == []
+    # The first at once, the last when all have ended; in between twenty times as long as a look.
+    assert looks <= 2 + (time.monotonic() - began) / (20 * 0.02)
 
 
 def test_who_ends_while_others_are_cancelled_does_not_stay() -> None:
@@ -549,7 +555,7 @@ PARKED = {
     "select": "gmprt.select(gmprt.Chan(), gmprt.Chan())",
     "gmprt.sleep": "gmprt.sleep(1000)",
     "join": "gmprt.go(gmprt.sleep, 1000).join()",
-    "result": "gmprt.go(time.sleep, 2).result()",
+    "result": "gmprt.go(time.sleep, 1000).result()",
     "mutex": "m = gmprt.Mutex(); m.lock(); m.lock()",
     "semaphore": "gmprt.Semaphore(0).acquire()",
     "waitgroup": "w = gmprt.WaitGroup(); w.add(); w.wait()",

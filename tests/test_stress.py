@@ -63,7 +63,7 @@ def test_many_start_and_end(procs: int) -> None:
     wg = WaitGroup()
     for _ in range(20_000):
         wg.go(int)
-    assert wg.wait(3), (wg.count, gmprt.stats())
+    assert wg.wait(PATIENCE), (wg.count, gmprt.stats())
 
 
 def test_ping_pong_of_many_pairs(procs: int) -> None:
