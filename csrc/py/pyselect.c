@@ -134,24 +134,23 @@ static int parse_case(PyObject *o, scase *k, PyObject **value) {
 /* A tuple (index, value, ok) with a fourth slot behind its length: the channel of the case that fired. */
 enum { SELECTED_ITEMS = 4 }; /* index, value, ok, channel; the length says 3 */
 
-/* "None was ready".  Made before the wait: a value that has been taken could not be given back. */
+/* Without contents, and unknown to the collector.  Made before the wait: a value that has been taken could not be given
+ * back. */
 static PyObject *selected_make(void) {
-  PyTupleObject *t = (PyTupleObject *)Selected_Type->tp_alloc(Selected_Type, SELECTED_ITEMS);
-  if (!t) return NULL;
-  t->ob_item[0] = PyLong_FromLong(-1); /* one of those that the interpreter keeps */
-  t->ob_item[1] = Py_NewRef(Py_None);
-  t->ob_item[2] = Py_NewRef(Py_False);
-  Py_SET_SIZE(t, 3);
+  PyTupleObject *t = PyObject_GC_NewVar(PyTupleObject, Selected_Type, SELECTED_ITEMS);
+  if (t) memset(t->ob_item, 0, SELECTED_ITEMS * sizeof t->ob_item[0]);
   return (PyObject *)t;
 }
 
-/* value and n are taken over. */
+/* n, value and channel are taken over. */
 static void selected_set(PyObject *op, PyObject *n, PyObject *value, bool ok, PyObject *channel) {
   PyObject **item = ((PyTupleObject *)op)->ob_item;
-  Py_SETREF(item[0], n);
-  Py_SETREF(item[1], value);
-  Py_SETREF(item[2], Py_NewRef(ok ? Py_True : Py_False));
-  item[3] = Py_XNewRef(channel);
+  item[0] = n;
+  item[1] = value;
+  item[2] = Py_NewRef(ok ? Py_True : Py_False);
+  item[3] = channel;
+  Py_SET_SIZE(op, 3);
+  PyObject_GC_Track(op);
 }
 
 static int selected_traverse(PyObject *op, visitproc visit, void *arg) {
@@ -159,13 +158,21 @@ static int selected_traverse(PyObject *op, visitproc visit, void *arg) {
   for (int i = 0; i < SELECTED_ITEMS; i++) Py_VISIT(((PyTupleObject *)op)->ob_item[i]);
   return 0;
 }
-static void selected_dealloc(PyObject *op) {
+static void selected_free(PyObject *op) {
   PyTypeObject *type = Py_TYPE(op);
-  PyObject_GC_UnTrack(op);
-  Py_TRASHCAN_BEGIN(op, selected_dealloc)
-  for (int i = 0; i < SELECTED_ITEMS; i++) Py_CLEAR(((PyTupleObject *)op)->ob_item[i]);
+  for (int i = 0; i < SELECTED_ITEMS; i++) Py_XDECREF(((PyTupleObject *)op)->ob_item[i]);
   type->tp_free(op);
   Py_DECREF(type);
+}
+static void selected_dealloc(PyObject *op) {
+  PyObject *value = ((PyTupleObject *)op)->ob_item[1];
+  PyObject_GC_UnTrack(op);
+  if (likely(!value || !PyType_IS_GC(Py_TYPE(value)))) { /* no chain of results that hold results */
+    selected_free(op);
+    return;
+  }
+  Py_TRASHCAN_BEGIN(op, selected_dealloc)
+  selected_free(op);
   Py_TRASHCAN_END
 }
 
@@ -255,31 +262,34 @@ static int32_t select_wait(scase *k, Py_ssize_t n, patience p, wake_t *r) {
 
 /* false: exception set. */
 static bool outcome(PyObject *selected, scase *k, PyObject **values, int32_t index, wake_t r, bool dflt) {
-  if (index == -2) return false;
-  if (index == -1) {
-    if (!dflt) PyErr_SetString(errs.Timeout, "timed out");
+  if (unlikely(index == -2)) return false;
+  if (unlikely(index == -1)) {
+    if (dflt)
+      selected_set(selected, PyLong_FromLong(-1), Py_NewRef(Py_None), false, NULL); /* the interpreter keeps -1 */
+    else
+      PyErr_SetString(errs.Timeout, "timed out");
     return dflt;
   }
-  if (k[index].send && r == WAKE_CLOSED) {
+  bool sent = k[index].send, received = !sent && r == WAKE_OK;
+  if (unlikely(sent && r == WAKE_CLOSED)) {
     PyErr_SetString(errs.ChannelClosed, "send on closed channel");
     return false;
   }
-  if (k[index].send) values[index] = NULL; /* the channel's now */
+  PyObject *value = received ? values[index] : Py_NewRef(Py_None);
+  if (sent || received) values[index] = NULL; /* the channel's now, or the result's */
   PyObject *n = PyLong_FromLong(index); /* cannot fail up to 256: the interpreter keeps those */
-  if (!n) return false;
-  if (k[index].send) {
-    selected_set(selected, n, Py_NewRef(Py_None), true, NULL);
-    return true;
+  if (unlikely(!n)) {
+    Py_DECREF(value);
+    return false;
   }
-  PyObject *v = r == WAKE_OK ? values[index] : Py_NewRef(Py_None);
-  if (r == WAKE_OK) values[index] = NULL;
-  selected_set(selected, n, v, r == WAKE_OK, (PyObject *)containerof(k[index].c, Chan, c));
+  Chan *ch = sent ? NULL : containerof(k[index].c, Chan, c);
+  selected_set(selected, n, value, sent || received, Py_XNewRef(ch));
   return true;
 }
 
 static PyObject *do_select(PyObject *const *cases, Py_ssize_t n, patience p, bool dflt) {
   scase few[FEW], *k = few;
-  PyObject *few_values[FEW], **values = few_values, *result = NULL;
+  PyObject *few_values[FEW], **values = few_values;
   if (n > UINT16_MAX) {
     PyErr_SetString(PyExc_ValueError, "select() takes at most 65535 cases");
     return NULL;
@@ -292,17 +302,18 @@ static PyObject *do_select(PyObject *const *cases, Py_ssize_t n, patience p, boo
   Py_ssize_t parsed = 0;
   PyObject *selected = selected_make();
   while (selected && parsed < n && parse_case(cases[parsed], &k[parsed], &values[parsed]) == 0) parsed++;
-  if (selected && parsed == n) {
+  bool ok = selected && parsed == n;
+  if (ok) {
     wake_t r = WAKE_OK;
     int32_t index = select_wait(k, n, p, &r);
     for (Py_ssize_t i = 0; i < n; i++) /* receive slots hold something only if they fired */
       if (!k[i].send && i != index) values[i] = NULL;
-    if (outcome(selected, k, values, index, r, dflt)) result = Py_NewRef(selected);
+    ok = outcome(selected, k, values, index, r, dflt);
   }
-  Py_XDECREF(selected);
+  if (unlikely(!ok)) Py_CLEAR(selected);
   for (Py_ssize_t i = 0; i < parsed; i++) Py_XDECREF(values[i]);
   if (k != few) PyMem_Free(k);
-  return result;
+  return selected;
 }
 
 static bool names_default(PyObject *kwnames) {
