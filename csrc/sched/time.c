@@ -49,14 +49,29 @@ static void siftup(timers *ts, timer *t) {
   while (t->up && load_rlx(&t->when) < load_rlx(&t->up->when)) rise(ts, t);
 }
 
+static inline timer *earlier(timer *a, timer *b) { return b && load_rlx(&b->when) < load_rlx(&a->when) ? b : a; }
+
+/* The kids above t rise one after the other, and t takes the place of the last: half of what `rise` writes. */
 static void siftdown(timers *ts, timer *t) {
-  for (;;) {
-    timer *least = t;
-    for (int i = 0; i < 2; i++)
-      if (t->kid[i] && load_rlx(&t->kid[i]->when) < load_rlx(&least->when)) least = t->kid[i];
-    if (least == t) return;
-    rise(ts, least);
+  int64_t when = load_rlx(&t->when);
+  timer *up = t->up, **link = link_of(ts, t), *kids[2] = {t->kid[0], t->kid[1]};
+  while (kids[0]) { /* never the second without the first */
+    timer *least = earlier(kids[0], kids[1]);
+    if (load_rlx(&least->when) >= when) break;
+    int side = least == kids[1];
+    timer *other = kids[!side];
+    kids[0] = least->kid[0];
+    kids[1] = least->kid[1];
+    *link = least;
+    least->up = up;
+    least->kid[!side] = other;
+    if (other) other->up = least;
+    up = least;
+    link = &least->kid[side];
   }
+  *link = t;
+  t->up = up;
+  adopt(t, kids[0], kids[1]);
 }
 
 /* Where node number n hangs, and under which. */
