@@ -38,12 +38,6 @@ extras *extras_of(Goroutine *self) {
   return self->more;
 }
 
-Goroutine *current_handle(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
-  return gp && gp->kind == GK_HOST ? handle_of(gp) : NULL;
-}
-
 /* Starts the runtime if it does not run. */
 bool runtime_ensure(void) {
   if (likely(load_rlx(&sched.started))) {
@@ -532,18 +526,31 @@ static int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
   return 0;
 }
 
-static void goroutine_dealloc(PyObject *op) {
-  Goroutine *self = (Goroutine *)op;
-  PyTypeObject *type = Py_TYPE(op);
-  if (PyObject_CallFinalizerFromDealloc(op) < 0) return;
-  PyObject_GC_UnTrack(op);
-  Py_TRASHCAN_BEGIN(op, goroutine_dealloc)
-  if (self->weakrefs) PyObject_ClearWeakRefs(op);
-  goroutine_clear(op);
+static void goroutine_free(Goroutine *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+  goroutine_clear((PyObject *)self);
   drop_call(self);
   PyMem_RawFree(self->more);
-  PyObject_GC_Del(op);
+  PyObject_GC_Del(self);
   Py_DECREF(type);
+}
+
+/* May it be a link of a chain, each goroutine held by the one before?  Then its end may be a deep recursion. */
+static inline bool chained(Goroutine *self) {
+  return self->fn || self->context || self->more || (self->outcome && PyType_IS_GC(Py_TYPE(self->outcome)));
+}
+
+static void goroutine_dealloc(PyObject *op) {
+  Goroutine *self = (Goroutine *)op;
+  if (PyObject_CallFinalizerFromDealloc(op) < 0) return;
+  PyObject_GC_UnTrack(op);
+  if (likely(!chained(self))) {
+    goroutine_free(self);
+    return;
+  }
+  Py_TRASHCAN_BEGIN(op, goroutine_dealloc)
+  goroutine_free(self);
   Py_TRASHCAN_END
 }
 

@@ -279,12 +279,13 @@ void tstate_clear(PyThreadState *ts) {
 
 /* Everything that Python code can put into the state of its thread. */
 bool tstate_dirty(PyThreadState *ts) {
-  return ts->dict || ts->context || ts->async_exc || ts->c_traceobj || ts->c_profileobj || ts->async_gen_firstiter ||
-         ts->async_gen_finalizer || ts->coroutine_origin_tracking_depth
+  uintptr_t any = (uintptr_t)ts->dict | (uintptr_t)ts->context | (uintptr_t)ts->async_exc | (uintptr_t)ts->c_traceobj |
+                  (uintptr_t)ts->c_profileobj | (uintptr_t)ts->async_gen_firstiter |
+                  (uintptr_t)ts->async_gen_finalizer | (uintptr_t)ts->coroutine_origin_tracking_depth;
 #ifdef HAVE_LOCAL_KEY
-         || ts->threading_local_key || ts->threading_local_sentinel
+  any |= (uintptr_t)ts->threading_local_key | (uintptr_t)ts->threading_local_sentinel;
 #endif
-      ;
+  return any != 0;
 }
 
 /* Destructors have made it anew each time it was cleared: the next goroutine must not see it. */
