@@ -387,7 +387,7 @@ int call_errno(call *c, wake_t w) {
     case WAKE_NOTHREAD:
     case WAKE_DEADLOCK: {
       shim *s = handle_of(c->g)->shim;
-      s->substituted = w;
+      s->substituted = (uint8_t)w;
       return s->family == FAM_SEM ? ETIMEDOUT : ECANCELED;
     }
     default: throw("a blocking call ended with %d", (int)w);

@@ -265,7 +265,16 @@ bool errqueue_empty(void);
 void errqueue_clear(void);
 
 /* pyhost.c */
-bool entered_below(G *gp); /* C code below that has entered Python by itself */
+bool in_a_call_of(const shim *s, const void *frame);
+
+/* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
+ * handler after EINTR. */
+static inline bool entered_below(G *gp) {
+  Goroutine *self = handle_of(gp);
+  PyThreadState *ts = ts_of(gp);
+  const shim *s = self->shim;
+  return ts->gilstate_counter > self->gilstate_base || (s && in_a_call_of(s, ts_position(ts).frame));
+}
 
 /* affinity.c */
 void affinity_find(void);

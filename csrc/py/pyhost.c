@@ -24,22 +24,14 @@ static void host_swap(M *m, G *from, G *to) {
   tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
 }
 
-/* A call that waits is below, not only file objects. */
-static inline bool in_a_call_of(const shim *s, const void *frame) {
+/* A call that waits is below that frame, not only file objects. */
+bool in_a_call_of(const shim *s, const void *frame) {
   while (s && s->family == FAM_NONE) s = s->outer;
-  if (likely(!s)) return false;
-  bool here = s->frame == frame;
+  if (!s) return false;
+  if (s->frame != frame) return true;
   do s = s->outer;
   while (unlikely(s && s->family == FAM_NONE));
-  return s || !here;
-}
-
-/* C frames lie below: they have called Python by PyGILState_Ensure, or from an interposed function, for a signal
- * handler after EINTR. */
-bool entered_below(G *gp) {
-  Goroutine *self = handle_of(gp);
-  PyThreadState *ts = ts_of(gp);
-  return ts->gilstate_counter > self->gilstate_base || in_a_call_of(self->shim, ts_position(ts).frame);
+  return s != NULL;
 }
 
 static bool host_pinned(G *gp) { return entered_below(gp) || affinity_below(gp); }

@@ -104,12 +104,17 @@ bool runtime_ensure(void); /* starts it on first use; false: exception set */
 extras *extras_of(Goroutine *self);  /* NULL: exception set */
 extras *extras_raw(Goroutine *self); /* NULL: no memory; the GIL is not needed, nobody else may ask */
 G *goroutine_g(Goroutine *self); /* NULL: it has ended */
-Goroutine *current_handle(void); /* borrowed, NULL in an ordinary thread */
-
 /* Of a Python goroutine that runs: it has one to its last instruction, whatever destructors its end calls. */
 static inline Goroutine *handle_of(const G *gp) {
-  gm_assert(gp->handle != NULL);
+  gm_debug_assert(gp->handle != NULL); /* on the way of each park and hook */
   return gp->handle;
+}
+
+/* Borrowed, NULL in an ordinary thread. */
+static inline Goroutine *current_handle(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  return gp && gp->kind == GK_HOST ? handle_of(gp) : NULL;
 }
 
 host_after goroutine_run(G *gp);

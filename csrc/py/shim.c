@@ -219,11 +219,17 @@ static inline void touch(shim *s, const PyObject *result) {
     for (shim *o = s->outer; o; o = o->outer) o->touched = true;
 }
 
-static PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
-  self->shim = unlikely(self->greenlets) ? NULL : s->outer;
+static noinline PyObject *shim_leave_rare(int i, shim *s, Goroutine *self, PyObject *result) {
+  if (unlikely(self->greenlets)) self->shim = NULL;
   if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
   if (self->shim) touch(s, result);
   return likely(s->substituted == WAKE_OK) ? result : was_substituted(i, s, self, result);
+}
+
+static inline PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
+  self->shim = s->outer;
+  bool rare = s->outer || s->substituted != WAKE_OK || self->more || self->greenlets;
+  return likely(!rare) ? result : shim_leave_rare(i, s, self, result);
 }
 
 /* A module may have been loaded. */
@@ -235,12 +241,12 @@ static PyObject *loaded(PyObject *result) {
 }
 
 #define SHIM_CALL(i, o, all, original) \
+  if (unlikely(table[i].family == WIRES)) return greenlet_wire() ? (original) : NULL; \
+  if (unlikely(table[i].family == LOADS)) return loaded(original); \
   shim s; \
-  if (table[i].family == WIRES) return greenlet_wire() ? (original) : NULL; \
-  Goroutine *self_ = table[i].family == LOADS ? NULL : shim_enter(&s, i, o, all); \
+  Goroutine *self_ = shim_enter(&s, i, o, all); \
   PyObject *r = (original); \
-  if (table[i].family == LOADS) return loaded(r); \
-  return likely(!self_) ? r : shim_leave(i, &s, self_, r)
+  return likely(self_ != NULL) ? shim_leave(i, &s, self_, r) : r
 
 /* The argument of read(): a number of bytes, or all. */
 static bool to_the_end(PyObject *n) { return n == Py_None || (PyLong_CheckExact(n) && PyLong_AsLong(n) < 0); }

@@ -5,19 +5,19 @@
 #include "pyhost.h"
 
 /* Kinds of blocking calls, as hooks and shims name them. */
-typedef enum family { FAM_NONE, FAM_SLEEP, FAM_SEM, FAM_FD, FAM_CHILD } family;
+typedef enum __attribute__((packed)) family { FAM_NONE, FAM_SLEEP, FAM_SEM, FAM_FD, FAM_CHILD } family;
 
 /* What a file object lets through that holds data in C code between Python and the call that waits. */
-typedef enum passage { PASS_NONE, PASS_UNTOUCHED, PASS_ALL } passage;
+typedef enum __attribute__((packed)) passage { PASS_NONE, PASS_UNTOUCHED, PASS_ALL } passage;
 
 /* One call of a Python-callable function that may be cancelled, or must not be, on the stack of the goroutine. */
 typedef struct shim {
   family family; /* FAM_NONE: of a file object, which waits in calls of its own below, or has others do so */
   passage passes;
-  bool touched;       /* it has taken data that it would lose */
+  bool touched;        /* it has taken data that it would lose */
+  uint8_t substituted; /* WAKE_OK, or why a hook made up a failure: wake_t */
   void *frame;        /* the interpreter frame that called: code that runs below has another one */
   PyObject *object;   /* whose method it is; borrowed */
-  wake_t substituted; /* WAKE_OK, or why a hook made up a failure */
   struct shim *outer;
 } shim;
 

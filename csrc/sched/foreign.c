@@ -58,7 +58,7 @@ static G *foreign_take(void) {
   return gp;
 }
 
-static G *foreign_make(void) {
+static noinline G *foreign_make(void) {
   lock(&fthreads.lock);
   G *gp = foreign_take();
   unlock(&fthreads.lock);

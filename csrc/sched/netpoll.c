@@ -68,9 +68,9 @@ uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
 
 /* The record of fd if there is one yet. */
 static pollDesc *known_desc(int fd) {
-  if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
-  pollDesc *block = load_acq(&blocks[fd / PD_BLOCK]);
-  return block ? &block[fd % PD_BLOCK] : NULL;
+  if ((unsigned)fd >= PD_BLOCK * PD_BLOCKS) return NULL;
+  pollDesc *block = load_acq(&blocks[(unsigned)fd / PD_BLOCK]);
+  return block ? &block[(unsigned)fd % PD_BLOCK] : NULL;
 }
 
 /* NULL: fd is out of range, or no memory. */
@@ -152,9 +152,14 @@ static bool registered(pollwait *w) {
 
 /* At the beginning of a call that may wait for fd. false: there is no record (netpolldesc). */
 bool netpollwatch(pollwait *w, int fd, bool in, bool out) {
-  *w = (pollwait){.pd = netpolldesc(fd), .fd = fd, .want = {in, out}};
-  if (!w->pd) return false;
-  w->closes = atomic_load(&w->pd->closes);
+  pollDesc *pd = known_desc(fd);
+  if (unlikely(!pd)) pd = netpolldesc(fd);
+  w->pd = pd;
+  w->fd = fd;
+  w->want[POLL_READ] = in;
+  w->want[POLL_WRITE] = out;
+  if (unlikely(!pd)) return false;
+  w->closes = atomic_load(&pd->closes);
   return true;
 }
 
@@ -179,10 +184,14 @@ static bool any_gone(const pollwait *w, uint32_t n) {
   return false;
 }
 
-static bool any_moved(const pollwait *w, uint32_t n) {
-  for (uint32_t i = 0; i < n; i++)
-    if (moved(&w[i])) return true;
-  return false;
+/* Since the samples: a close (WAKE_CLOSED), an event (WAKE_OK), or neither: WAKE_WOULDBLOCK. */
+static wake_t news(const pollwait *w, uint32_t n) {
+  wake_t r = WAKE_WOULDBLOCK;
+  for (uint32_t i = 0; i < n; i++) {
+    if (unlikely(netpollgone(&w[i]))) return WAKE_CLOSED;
+    if (unlikely(moved(&w[i]))) r = WAKE_OK;
+  }
+  return r;
 }
 
 /* By address: the order of the locks. */
@@ -265,15 +274,15 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   for (uint32_t i = 0; i < n; i++)
     if (!registered(&w[i])) return any_gone(w, n) ? WAKE_CLOSED : WAKE_BADFD;
   lockall(w, n);
-  bool gone = any_gone(w, n);
-  if (gone || any_moved(w, n)) {
+  wake_t r = news(w, n);
+  if (unlikely(r != WAKE_WOULDBLOCK)) {
     unlockall(w, n);
-    return gone ? WAKE_CLOSED : WAKE_OK;
+    return r;
   }
   enqueueall(w, n, gp, sg);
   xadd(&waiters, 1);
-  wake_t r = gopark(one ? park_commit_one : park_commit_all, one ? (void *)w->pd : (void *)gp,
-                    waitReasonIOWait, deadline);
+  r = gopark(one ? park_commit_one : park_commit_all, one ? (void *)w->pd : (void *)gp,
+             waitReasonIOWait, deadline);
   xadd(&waiters, (uint32_t)-1);
   dequeueall(w, n, sg);
   return r == WAKE_OK && any_gone(w, n) ? WAKE_CLOSED : r;
