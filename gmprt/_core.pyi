@@ -93,8 +93,8 @@ class Goroutine(Generic[_R_co]):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it has ended.
 
-        False if `timeout` seconds passed first.  Never raises its error.  Deadlock: one joins
-        oneself.
+        False if `timeout` seconds passed first.  Never raises its error, which result() and
+        exception() collect.  Deadlock: one joins oneself.
         """
     def result(self, timeout: float | None = None) -> _R_co:
         """Wait, then return its result or raise its exception.

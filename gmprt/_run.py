@@ -129,11 +129,7 @@ def _warn(message: str) -> None:
 
 
 class _Ending:
-    """Cancels goroutines, once each, and waits for their ends.
-
-    Not with join(): that counts as having collected a goroutine's failure, which would then never
-    be reported.
-    """
+    """Cancels goroutines, once each, and waits for their ends: all at once, and new ones too."""
 
     def __init__(self, alive: Callable[[], list[_core.Goroutine[Any]]], reason: str) -> None:
         self._alive = alive  # those still to end; called again for those that appear meanwhile

@@ -76,7 +76,7 @@ def test_dropped_in_a_cycle(reports: list[ExceptHookArgs]) -> None:
 
 
 def test_whoever_asked_has_collected(reports: list[ExceptHookArgs]) -> None:
-    for ask in ("join", "result", "exception"):
+    for ask in ("result", "exception"):
         g: Any = go(fail)
         try:
             getattr(g, ask)(PATIENCE)
@@ -86,6 +86,44 @@ def test_whoever_asked_has_collected(reports: list[ExceptHookArgs]) -> None:
     gc.collect()
     gmprt.sleep(0.01)
     assert reports == []
+
+
+def test_who_only_waited_has_not(where: Where, reports: list[ExceptHookArgs]) -> None:
+    """join() tells nobody how it ended, nor does an ask whose time was up."""
+
+    def body() -> None:
+        gate: Chan[int] = Chan()
+
+        def wait_and_fail() -> None:
+            gate.recv()
+            fail()
+
+        g: Any = go(wait_and_fail)
+        with pytest.raises(gmprt.Timeout):
+            g.result(timeout=0.001)
+        gate.send(1)
+        assert g.join(PATIENCE)
+        assert g.join(0)
+        assert not reports, "somebody may still collect it"
+        del g
+        assert one(reports).exc_type is LookupError
+
+    where(body)
+
+
+def test_joined_and_kept() -> None:
+    """What was joined, but not asked for, is reported at the end of run()."""
+    done = run_child("""
+        import gmprt
+        def main():
+            global g
+            g = gmprt.go(lambda: 1 / 0)
+            g.join()
+        gmprt.run(main)
+        print("over", flush=True)
+    """)
+    assert done.stderr.count("ZeroDivisionError") == 1
+    assert done.stdout == "over\n"
 
 
 def test_not_for_everybody(reports: list[ExceptHookArgs]) -> None:
@@ -194,7 +232,7 @@ def test_printed_at_the_end_of_the_process() -> None:
         kept = gmprt.go(fail, "kept until the end")
         gmprt.go(fail, "dropped at once")
         collected = gmprt.go(fail, "collected")
-        assert kept.id and collected.join(20)
+        assert kept.id and collected.exception(20)
         while not kept.done():
             gmprt.sleep(0.001)
     """

@@ -15,7 +15,7 @@
  * code leaves in the state, in threading's table or in the handle goes in further turns, as often as POSIX
  * calls the destructors of a thread's data.
  *
- * A failure is never lost: if the handle goes without join, result or exception having been asked for,
+ * A failure is never lost: if the handle goes without result or exception having been asked for,
  * its finalizer puts it on a list, and an ordinary goroutine reports it (never the collector itself). */
 #include "interpose.h"
 
@@ -561,7 +561,17 @@ static void mark_collected(Goroutine *self) {
 }
 
 /* 1: it has ended. 0: its time is up. -1: exception set. */
-static int wait_for(Goroutine *self, patience p) {
+static int wait_for(Goroutine *self, PyObject *timeout) {
+  patience p;
+  if (patience_parse_strict(timeout, &p) < 0) return -1;
+  bool own = current_handle() == self;
+  if (own && self->outcome) return 1; /* its own reporter may ask before it is done */
+  if (own && !self->done) {
+    PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
+    if (exc) PyErr_SetObject(errs.Deadlock, exc);
+    Py_XDECREF(exc);
+    return -1;
+  }
   while (!self->done) {
     if (!p.block) return 0;
     wake_t r = waitq_wait(&self->joiners, waitReasonJoin, p.deadline);
@@ -569,28 +579,6 @@ static int wait_for(Goroutine *self, patience p) {
     if (r != WAKE_OK && r != WAKE_TIMEOUT && wake_error(r) != 0) return -1;
   }
   return 1;
-}
-
-/* The same, and then it counts as collected. */
-static int join(Goroutine *self, PyObject *timeout) {
-  patience p;
-  if (patience_parse_strict(timeout, &p) < 0) return -1;
-  bool own = current_handle() == self;
-  if (self->done || (own && self->outcome)) { /* its own reporter may ask before it is done */
-    mark_collected(self);
-    return 1;
-  }
-  if (own) {
-    PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
-    if (exc) PyErr_SetObject(errs.Deadlock, exc);
-    Py_XDECREF(exc);
-    return -1;
-  }
-  self->asking++;
-  int r = wait_for(self, p);
-  self->asking--;
-  if (r == 1) mark_collected(self);
-  return r;
 }
 
 static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -607,16 +595,19 @@ static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs
 static PyObject *py_join(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   PyObject *timeout;
   if (timeout_arg("join", args, nargs, kwnames, &timeout) < 0) return NULL;
-  int r = join((Goroutine *)op, timeout);
+  int r = wait_for((Goroutine *)op, timeout); /* tells nobody how it ended: a failure is still to be collected */
   return r < 0 ? NULL : PyBool_FromLong(r);
 }
 
-/* 0: it has ended. */
-static int join_or_raise(PyObject *op, const char *name, PyObject *const *args, Py_ssize_t nargs,
-                         PyObject *kwnames) {
+/* Waits to be told how it ended, which collects its failure.  0: it has ended. */
+static int ask(PyObject *op, const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Goroutine *self = (Goroutine *)op;
   PyObject *timeout;
   if (timeout_arg(name, args, nargs, kwnames, &timeout) < 0) return -1;
-  int r = join((Goroutine *)op, timeout);
+  self->asking++;
+  int r = wait_for(self, timeout);
+  self->asking--;
+  if (r == 1) mark_collected(self);
   if (r == 0) PyErr_SetString(errs.Timeout, "timed out");
   return r == 1 ? 0 : -1;
 }
@@ -638,7 +629,7 @@ static PyObject *cancelled_error(Goroutine *self) {
 
 static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   Goroutine *self = (Goroutine *)op;
-  if (join_or_raise(op, "result", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
+  if (ask(op, "result", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
   if (likely(!self->failed)) return Py_NewRef(self->outcome);
   PyObject *exc = self->cancelled ? cancelled_error(self) : Py_NewRef(self->outcome);
   if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
@@ -649,7 +640,7 @@ static PyObject *py_result(PyObject *op, PyObject *const *args, Py_ssize_t nargs
 static PyObject *py_exception(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames) {
   Goroutine *self = (Goroutine *)op;
-  if (join_or_raise(op, "exception", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
+  if (ask(op, "exception", args, nargs, kwnames) < 0 || !has_outcome(self)) return NULL;
   if (self->cancelled) return cancelled_error(self);
   return Py_NewRef(self->failed ? self->outcome : Py_None);
 }
@@ -826,7 +817,7 @@ static PyObject *goroutine_repr(PyObject *op) {
 static PyMethodDef goroutine_methods[] = {
     {"join", FN(py_join), KW,
      "join($self, timeout=None)\n--\n\nWait until it has ended. False if timeout (seconds) passed first. Never\n"
-     "raises its error. Joining oneself raises Deadlock."},
+     "raises its error, which is still to be collected. Joining oneself raises Deadlock."},
     {"result", FN(py_result), KW,
      "result($self, timeout=None)\n--\n\nWait, then return its result or raise its exception;\n"
      "GoroutineCancelled if it was cancelled, Timeout after timeout seconds."},
