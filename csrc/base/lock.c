@@ -88,4 +88,8 @@ noinline void lockrank_leave(uint8_t rank, const void *l) {
   }
   throw("unlock of a lock that is not held");
 }
+
+noinline void lockrank_none(void) {
+  if (nheld > 0) throw("a lock of rank %d is held", held[nheld - 1].rank);
+}
 #endif

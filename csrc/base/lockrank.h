@@ -40,9 +40,11 @@ bool trylock(mutex *l);
 #ifdef GM_DEBUG
 void lockrank_enter(uint8_t rank, const void *l);
 void lockrank_leave(uint8_t rank, const void *l);
+void lockrank_none(void); /* the calling thread holds none */
 #else
 #define lockrank_enter(rank, l) ((void)0)
 #define lockrank_leave(rank, l) ((void)0)
+#define lockrank_none() ((void)0)
 #endif
 
 static inline void spin_lock(spinlock *l) {

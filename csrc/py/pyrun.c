@@ -505,7 +505,7 @@ static G *current_g(void) {
 }
 
 static bool thread_to_spare(M *m) {
-  if (spare_m(m)) return true;
+  if (spare_m_had(m)) return true;
   PyErr_SetString(errs.TooManyThreads, "no thread would be left for the other goroutines");
   return false;
 }

@@ -3,7 +3,7 @@
  * Threads that are to be had no more.  A goroutine that keeps its thread while it is parked (wired) takes an M away
  * from all others, and they would wait for ever for one to run L: for their deadlines, for Ctrl-C.  So the last M that
  * is not wired stays so: lock_os_thread(), and a park below C code, fail if there is no other M and none can be
- * had (spare_m).  A blocking call says nothing before.  If its P finds no M it goes to the idle list and `needm` is
+ * had (spare_m_had).  A blocking call says nothing before.  If its P finds no M it goes to the idle list and `needm` is
  * set: the next M that has nothing to do takes it (stopm), and until then sysmon tries to make one.
  *
  * Who has locked its thread may have changed it (priority, affinity, namespaces), and new threads inherit that.
@@ -247,6 +247,7 @@ static void *mstart(void *arg) {
 
 /* pp NULL: an M that waits for one.  await: no other M can be starting. */
 static bool newm(P *pp, bool spinning, bool await) {
+  lockrank_none(); /* the kernel takes its time */
   lock(&sched.lock);
   bool may = !load_rlx(&sched.stopping) && sched.mcount - sched.nlenders < sched.maxm;
   M *m = may ? malloc_m() : NULL;
@@ -306,15 +307,19 @@ static bool taken(M *m) {
   return gp && (gp->kind == GK_HOST ? host->where(gp) == HOST_OUT : load_acq(&gp->status) == Gsyscall);
 }
 
-/* The host lock is held, and m is about to be lost to all goroutines but one.  Is there another M for them? */
+/* The host lock is held, and m is about to be lost to all goroutines but one.  Is there another M for them?  Locks may
+ * be held. */
 bool spare_m(M *m) {
   lock(&sched.lock);
   uint32_t n = sched.mcount - sched.nlenders;
   for (uint32_t i = 1; i <= sched.nextmid && !sched.midle; i++) n -= sched.allm[i] == m || taken(sched.allm[i]);
   bool spare = sched.midle || n > 0;
   unlock(&sched.lock);
-  return spare || newm(NULL, false, false);
+  return spare;
 }
+
+/* The same; one is started if need be. */
+bool spare_m_had(M *m) { return spare_m(m) || newm(NULL, false, false); }
 
 /* ---- all asleep ------------------------------------------------------------------------------------ */
 

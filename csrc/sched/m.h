@@ -72,6 +72,7 @@ int first_m(void);
 void stopm(M *m);
 void mreap_idle(int64_t now);
 bool spare_m(M *m);
+bool spare_m_had(M *m);
 M *lender_m(void);
 void lender_m_free(M *m);
 

@@ -239,10 +239,15 @@ static void park_commit(M *m, G *gp) {
  * thread, so the goroutine is wired to it until it runs on. */
 static inline bool pinned(G *gp) { return gp->kind == GK_HOST && !gp->lockedm && unlikely(host->pinned(gp)); }
 
-static wake_t refuse(G *gp, void (*unlockf)(void *), void *unlockarg, wake_t why) {
+/* The park is wired: WAKE_OK if m may be lost to the others.  A thread is not started below the lock of what gp waits
+ * for: that is dropped, and gp looks again, as after an interrupt.  Its wait is not open, so a waker that met its waiter
+ * meanwhile has passed over it. */
+static wake_t afford(M *m, G *gp, void (*unlockf)(void *), void *unlockarg) {
+  if (spare_m(m)) return WAKE_OK;
   if (unlockf) unlockf(unlockarg);
   gp->param = NULL;
-  return why;
+  if (!spare_m_had(m)) return WAKE_NOTHREAD;
+  return unlockf ? WAKE_INTERRUPTED : WAKE_OK;
 }
 
 /* Park the running goroutine; its waiters are linked with wait_next().  unlockf(unlockarg) runs when the
@@ -252,8 +257,10 @@ wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t 
   M *m = getm();
   G *gp = load_rlx(&m->curg);
   bool wired = pinned(gp);
-  if (unlikely(wired) && !gp->nocancel && !spare_m(m)) /* nocancel: C code that could not report it */
-    return refuse(gp, unlockf, unlockarg, WAKE_NOTHREAD);
+  if (unlikely(wired) && !gp->nocancel) { /* nocancel: C code that could not report it */
+    wake_t may = afford(m, gp, unlockf, unlockarg);
+    if (may != WAKE_OK) return may;
+  }
   if (deadline) {
     timers *ts = gp->kind == GK_HOST ? &sched.l.timers : &m->p->timers;
     timer_announce(ts, &gp->timer, wait_next(gp));
@@ -334,7 +341,7 @@ void gosched(void) {
   G *gp = load_rlx(&m->curg);
   bool wired = pinned(gp);
   if (unlikely(wired)) {
-    if (!spare_m(m)) return; /* nobody could run meanwhile */
+    if (!spare_m_had(m)) return; /* nobody could run meanwhile */
     wire(gp, m);
   }
   G *next = picknext(m, gp);

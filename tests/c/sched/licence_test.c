@@ -397,6 +397,38 @@ static void many_pinned(int n, bool beside_others) {
   host_drop();
 }
 
+/* The wait of the only M needs another one, which is not started below the channel's lock (debug builds look). */
+static void pinned_receiver(void *c) {
+  wake_t r;
+  uint64_t v = 0;
+  hosted_pin(true);
+  do r = chanrecv(c, &v, true, 0, true);
+  while (r == WAKE_INTERRUPTED);
+  hosted_pin(false);
+  CHECK(r == WAKE_OK && v == 42);
+}
+TEST(a_pinned_wait_for_a_native_channel_has_a_thread_started, .procs = "1") {
+  hchan c;
+  uint64_t v = 42;
+  CHECK(chan_init(&c, sizeof v, 0, false));
+  stub_start();
+  host_take();
+  job *j = hosted_go(pinned_receiver, &c);
+  host_drop();
+  bool waits = false;
+  while (!waits) {
+    os_usleep(100);
+    spin_lock(&c.lock);
+    waits = c.recvq.first != NULL;
+    spin_unlock(&c.lock);
+  }
+  CHECK(chansend(&c, &v, true, 0, false) == WAKE_OK);
+  host_take();
+  CHECK(hosted_join(j) == WAKE_OK);
+  host_drop();
+  chan_fini(&c);
+}
+
 TEST(a_pinned_goroutine_stays_on_its_thread, .procs = "124", .chaos = true) {
   many_pinned(rounds(300), false);
 }
