@@ -497,6 +497,7 @@ def goexit() -> Never:
 def sleep(seconds: float, /) -> None:
     """Block for that long; 0 is gosched().  ValueError for negative seconds and NaN."""
 
+def seconds(function: str, value: float, /) -> float: ...  # an argument of that name, checked
 def goroutines() -> list[Goroutine[Any]]:
     """All that are alive, by id."""
 

@@ -50,7 +50,7 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     if all goroutines wait for each other.
     """
     if not callable(main):
-        raise TypeError(f"{main!r} is not callable")
+        raise TypeError(f"run(): main must be callable, not {type(main).__name__}")
     if _core.current() is not None:
         return main(*args, **kwargs)
     _core.install_sigquit()

@@ -35,7 +35,7 @@ class Once:
         panics.  What cannot be called is a TypeError and counts as nothing.
         """
         if not callable(fn):
-            raise TypeError(f"{fn!r} is not callable")
+            raise TypeError(f"do(): fn must be callable, not {type(fn).__name__}")
         if self._done:
             return
         with self._mutex:
@@ -84,5 +84,5 @@ def once_value(fn: Callable[[], _T], /) -> Callable[[], _T]:
     caller only; the next one tries again.
     """
     if not callable(fn):  # else whoever asks first would be told
-        raise TypeError(f"{fn!r} is not callable")
+        raise TypeError(f"once_value(): fn must be callable, not {type(fn).__name__}")
     return _OnceValue(fn)

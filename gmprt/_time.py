@@ -11,7 +11,6 @@ All seconds are floats.  Zero and less fire at once, infinity never; NaN is a Va
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -24,27 +23,22 @@ _P = ParamSpec("_P")
 _FOREVER = 9223372036.0
 
 
-def _delay(seconds: float) -> float:
+def _delay(function: str, seconds: float) -> float:
     """Checked seconds from now."""
-    try:
-        no_time = math.isnan(seconds)
-    except TypeError:
-        raise TypeError(f"seconds must be a number, not {type(seconds).__name__}") from None
-    if no_time:
-        raise ValueError("seconds must not be NaN")
-    return min(max(seconds, 0.0), _FOREVER)
+    return min(max(_core.seconds(function, seconds), 0.0), _FOREVER)
 
 
-def _period(seconds: float) -> float:
+def _period(function: str, seconds: float) -> float:
     """Checked seconds between two ticks."""
-    if _delay(seconds) == 0.0:
-        raise ValueError("seconds must be positive: the interval of a ticker")
-    return max(_delay(seconds), 1e-9)  # the clock's unit: less would count as no period at all
+    period = _delay(function, seconds)
+    if period == 0.0:
+        raise ValueError(f"{function}(): seconds must be positive: the interval of a ticker")
+    return max(period, 1e-9)  # the clock's unit: less would count as no period at all
 
 
 def after(seconds: float, /) -> RecvChan[float]:
     """A channel on which one value arrives after `seconds`: Go's time.After."""
-    return _core.timer_chan(_delay(seconds)).receiver
+    return _core.timer_chan(_delay("after", seconds)).receiver
 
 
 def tick(seconds: float, /) -> RecvChan[float]:
@@ -52,7 +46,7 @@ def tick(seconds: float, /) -> RecvChan[float]:
 
     ValueError for zero and less.
     """
-    return Ticker(seconds).c
+    return Ticker(_period("tick", seconds)).c
 
 
 class Timer:
@@ -63,7 +57,7 @@ class Timer:
     c: RecvChan[float]
 
     def __init__(self, seconds: float) -> None:
-        self._chan = _core.timer_chan(_delay(seconds))
+        self._chan = _core.timer_chan(_delay("Timer", seconds))
         self.c = self._chan.receiver
 
     def stop(self) -> bool:
@@ -75,7 +69,7 @@ class Timer:
 
     def reset(self, seconds: float) -> bool:
         """Set it again to `seconds` from now.  Returns what stop() would have."""
-        return _core.timer_reset(self._chan, _delay(seconds))
+        return _core.timer_reset(self._chan, _delay("reset", seconds))
 
 
 class Ticker:
@@ -90,7 +84,7 @@ class Ticker:
     c: RecvChan[float]
 
     def __init__(self, seconds: float) -> None:
-        period = _period(seconds)
+        period = _period("Ticker", seconds)
         self._chan = _core.timer_chan(period, period)
         self.c = self._chan.receiver
 
@@ -100,7 +94,7 @@ class Ticker:
 
     def reset(self, seconds: float) -> None:
         """Tick every `seconds` from now on, also after stop()."""
-        period = _period(seconds)
+        period = _period("reset", seconds)
         _core.timer_reset(self._chan, period, period)
 
 
@@ -111,10 +105,10 @@ class AfterFunc:
 
     def __init__(self, seconds: float, call: Callable[[], object]) -> None:
         self._call = call
-        self._chan = self._arm(seconds)
+        self._chan = self._arm(_delay("after_func", seconds))
 
-    def _arm(self, seconds: float) -> _core.Chan[float]:
-        chan = _core.timer_chan(_delay(seconds))
+    def _arm(self, delay: float) -> _core.Chan[float]:
+        chan = _core.timer_chan(delay)
         # A goroutine that waits for the time and then is the one that runs the call.  It gets no
         # reference to this object, and nobody keeps its handle: a failure is reported at once.
         _core.go(_call_at, chan, self._call)
@@ -135,9 +129,9 @@ class AfterFunc:
 
         Returns what stop() would have.
         """
-        _delay(seconds)  # a wrong value must not stop the old call
+        delay = _delay("reset", seconds)  # a wrong value must not stop the old call
         stopped = self.stop()
-        self._chan = self._arm(seconds)
+        self._chan = self._arm(delay)
         return stopped
 
 
@@ -157,6 +151,5 @@ def after_func(
     gmprt.excepthook.  TypeError if fn cannot be called.
     """
     if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable")
-
+        raise TypeError(f"after_func(): fn must be callable, not {type(fn).__name__}")
     return AfterFunc(seconds, functools.partial(fn, *args, **kwargs))

@@ -39,11 +39,15 @@ def dump(file: TextIO | None = None) -> None:
     out = sys.stderr if file is None else file
     if out is None:
         return
+    if not callable(getattr(out, "write", None)):
+        raise TypeError(f"dump(): file must be a text file or None, not {type(out).__name__}")
     separator = ""
     for text in _blocks():
         out.write(separator + text)
         separator = "\n"
-    out.flush()
+    flush = getattr(out, "flush", None)  # print() does without, too
+    if flush is not None:
+        flush()
 
 
 def dump_string() -> str:

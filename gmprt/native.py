@@ -51,16 +51,17 @@ def go(cfunc: Any, arg: Any = None, /) -> None:
     """
     if not _is_cdata(cfunc) or ffi.typeof(cfunc) is not _ENTRY:
         raise TypeError(
-            f"a cffi function pointer 'void (*)(void *)' is wanted, not {_describe(cfunc)}; "
+            "go(): cfunc must be a cffi function pointer 'void (*)(void *)', not "
+            f"{_describe(cfunc)}; "
             "of a function in a cffi module, ffi.addressof(lib, 'name') gives it"
         )
     if not cfunc:
-        raise ValueError("the function is NULL")
+        raise ValueError("go(): cfunc must not be NULL")
     if arg is None:
         arg = ffi.NULL
     elif not _is_cdata(arg) or ffi.typeof(arg).kind not in ("pointer", "array"):
         # cffi would take bytes as well, and pass an address that dies with this call.
-        raise TypeError(f"the argument must be a cffi pointer or None, not {_describe(arg)}")
+        raise TypeError(f"go(): arg must be a cffi pointer or None, not {_describe(arg)}")
     _start()
     if lib.gm_go(cfunc, arg) != lib.GM_OK:
         raise MemoryError("no memory for a native goroutine")
@@ -107,13 +108,13 @@ class NativeChan:
     def __init__(self, ctype: Any, capacity: int = 0) -> None:
         self.ctype = _ctype(ctype)
         size = _element_size(self.ctype)
-        try:
-            capacity = operator.index(capacity)
-        except TypeError:
+        if not hasattr(type(capacity), "__index__"):
             kind = type(capacity).__name__
-            raise TypeError(f"capacity must be an integer, not {kind}") from None
-        if not 0 <= capacity <= (2**63 - 1) // size:
-            raise ValueError("the capacity of a channel must not be negative or exceed memory")
+            raise TypeError(f"chan(): capacity must be an integer, not {kind}")
+        capacity = operator.index(capacity)
+        most = (2**63 - 1) // size
+        if not 0 <= capacity <= most:
+            raise ValueError(f"chan(): capacity must be between 0 and {most}")
         _start()
         made = lib.gm_chan_make(size, capacity)
         if made == ffi.NULL:
@@ -249,11 +250,12 @@ def _ctype(ctype: Any) -> Any:
     if isinstance(ctype, ffi.CType):
         return ctype
     if not isinstance(ctype, str):
-        raise TypeError(f"a C type or its declaration is wanted, not {type(ctype).__name__}")
+        kind = type(ctype).__name__
+        raise TypeError(f"chan(): ctype must be a C type or its declaration, not {kind}")
     try:
         return ffi.typeof(ctype)
     except ffi.error as error:
-        raise TypeError(f"not a C type: {ctype!r}") from error
+        raise TypeError(f"chan(): ctype must be a C type, not {ctype!r}") from error
 
 
 def _element_size(ctype: Any) -> int:
@@ -263,5 +265,5 @@ def _element_size(ctype: Any) -> int:
         size = 0
     if not 0 < size <= _MAX_ELEMENT:
         name = ffi.getctype(ctype)
-        raise ValueError(f"elements must have 1 to {_MAX_ELEMENT} bytes; {name!r} has not")
+        raise ValueError(f"chan(): ctype must have 1 to {_MAX_ELEMENT} bytes; {name!r} has not")
     return size

@@ -1322,7 +1322,7 @@ def test_at_the_limit_work_goes_on_when_a_thread_returns() -> None:
 @pytest.mark.parametrize("n", [-1, 0, 10**9, 2**70])
 def test_limits_of_a_bad_value(n: int) -> None:
     for limit in (gmprt.set_max_threads, gmprt.set_max_stack):
-        with pytest.raises((ValueError, OverflowError)):
+        with pytest.raises(ValueError):
             limit(n if n != 10**9 or limit is gmprt.set_max_threads else 2**40)
 
 
@@ -1388,7 +1388,7 @@ def test_gomaxprocs() -> None:
     assert gmprt.gomaxprocs(n=2) == 3
     assert gmprt.stats().procs == 2
     for n in (0, -1, 10**6, 2**70):
-        with pytest.raises((ValueError, OverflowError)):
+        with pytest.raises(ValueError):
             gmprt.gomaxprocs(n)
     for garbage in ("2", 2.0, []):
         with pytest.raises(TypeError):

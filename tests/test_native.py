@@ -318,7 +318,7 @@ def test_bad_capacities() -> None:
     with pytest.raises(MemoryError):
         native.chan("char[65535]", 2**46)
     for garbage in ("1", 1.0, None, []):
-        with pytest.raises(TypeError, match=r"^capacity must"):
+        with pytest.raises(TypeError, match=r"^chan\(\): capacity must"):
             native.chan("int", garbage)
 
 

@@ -129,12 +129,8 @@ static PyObject *py_interposed(PyObject *module, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *py_set_max_threads(PyObject *module, PyObject *arg) {
   (void)module;
-  long n = PyLong_AsLong(arg);
-  if (n == -1 && PyErr_Occurred()) return NULL;
-  if (n < 2 || n > MAX_MS) {
-    PyErr_Format(PyExc_ValueError, "the limit of threads must be between 2 and %d", MAX_MS);
-    return NULL;
-  }
+  int64_t n;
+  if (!integer_arg("set_max_threads", "n", arg, 2, MAX_MS, &n)) return NULL;
   lock(&sched.lock);
   uint32_t old = sched.maxm;
   sched.maxm = (uint32_t)n;
@@ -144,12 +140,8 @@ static PyObject *py_set_max_threads(PyObject *module, PyObject *arg) {
 
 static PyObject *py_set_max_stack(PyObject *module, PyObject *arg) {
   (void)module;
-  Py_ssize_t n = PyLong_AsSsize_t(arg);
-  if (n == -1 && PyErr_Occurred()) return NULL;
-  if (n < (256 << 10) || n > (1 << 30)) {
-    PyErr_SetString(PyExc_ValueError, "the stack must be between 256 KiB and 1 GiB");
-    return NULL;
-  }
+  int64_t n;
+  if (!integer_arg("set_max_stack", "nbytes", arg, 256 << 10, 1 << 30, &n)) return NULL;
   if (!runtime_ensure()) return NULL;
   return PyLong_FromSize_t(stack_host_resize((size_t)n));
 }

@@ -122,7 +122,7 @@ static int parse_timeout(const char *name, PyObject *const *args, Py_ssize_t nar
                  PyTuple_GET_ITEM(kwnames, nkw - 1));
     return -1;
   }
-  return patience_parse(args[nargs], p);
+  return patience_parse(name, args[nargs], p);
 }
 
 static inline Chan *chan_of(PyObject *self) {
@@ -208,11 +208,6 @@ static PyObject *py_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 /* ---- the type --------------------------------------------------------------------------------------------- */
 
 static Chan *chan_make(PyTypeObject *type, size_t capacity, PyObject *name) {
-  if (capacity > PTRDIFF_MAX / sizeof(PyObject *)) {
-    PyErr_Format(PyExc_ValueError, "capacity must be at most %zd, not %zu", PTRDIFF_MAX / (Py_ssize_t)sizeof(PyObject *),
-                 capacity);
-    return NULL;
-  }
   Chan *ch = (Chan *)type->tp_alloc(type, 0);
   if (!ch) return NULL;
   if (!chan_init(&ch->c, sizeof(PyObject *), capacity, true)) {
@@ -229,18 +224,11 @@ static PyObject *chan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
   PyObject *cap = NULL, *name = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$O:Chan", names, &cap, &name)) return NULL;
   if (name != Py_None && !PyUnicode_Check(name)) {
-    PyErr_Format(PyExc_TypeError, "name must be a str or None, not %.100s", Py_TYPE(name)->tp_name);
+    PyErr_Format(PyExc_TypeError, "Chan(): name must be a str or None, not %.100s", Py_TYPE(name)->tp_name);
     return NULL;
   }
-  Py_ssize_t n = 0;
-  if (cap) {
-    n = PyNumber_AsSsize_t(cap, PyExc_ValueError);
-    if (n == -1 && PyErr_Occurred()) return NULL;
-  }
-  if (n < 0) {
-    PyErr_SetString(PyExc_ValueError, "capacity must not be negative");
-    return NULL;
-  }
+  int64_t n = 0;
+  if (cap && !integer_arg("Chan", "capacity", cap, 0, PTRDIFF_MAX / (int64_t)sizeof(PyObject *), &n)) return NULL;
   return (PyObject *)chan_make(type, (size_t)n, name == Py_None ? NULL : name);
 }
 

@@ -122,13 +122,10 @@ void goroutine_start(Goroutine *self, G *gp) {
 PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   (void)module;
   if (unlikely(nargs < 1)) {
-    PyErr_SetString(PyExc_TypeError, "go() needs a callable");
+    PyErr_SetString(PyExc_TypeError, "go() needs fn, a callable");
     return NULL;
   }
-  if (unlikely(!PyCallable_Check(args[0]))) {
-    PyErr_Format(PyExc_TypeError, "go() needs a callable, not %.100s", Py_TYPE(args[0])->tp_name);
-    return NULL;
-  }
+  if (unlikely(!callable_arg("go", "fn", args[0]))) return NULL;
   if (!runtime_ensure()) return NULL;
   Goroutine *self = goroutine_new(args, nargs, kwnames);
   if (!self) return NULL;
@@ -561,9 +558,9 @@ static void mark_collected(Goroutine *self) {
 }
 
 /* 1: it has ended. 0: its time is up. -1: exception set. */
-static int wait_for(Goroutine *self, PyObject *timeout) {
+static int wait_for(Goroutine *self, const char *fn, PyObject *timeout) {
   patience p;
-  if (patience_parse_strict(timeout, &p) < 0) return -1;
+  if (patience_parse_strict(fn, timeout, &p) < 0) return -1;
   bool own = current_handle() == self;
   if (own && self->outcome) return 1; /* its own reporter may ask before it is done */
   if (own && !self->done) {
@@ -595,7 +592,7 @@ static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs
 static PyObject *py_join(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   PyObject *timeout;
   if (timeout_arg("join", args, nargs, kwnames, &timeout) < 0) return NULL;
-  int r = wait_for((Goroutine *)op, timeout); /* tells nobody how it ended: a failure is still to be collected */
+  int r = wait_for((Goroutine *)op, "join", timeout); /* tells nobody how it ended: a failure is still to be collected */
   return r < 0 ? NULL : PyBool_FromLong(r);
 }
 
@@ -605,7 +602,7 @@ static int ask(PyObject *op, const char *name, PyObject *const *args, Py_ssize_t
   PyObject *timeout;
   if (timeout_arg(name, args, nargs, kwnames, &timeout) < 0) return -1;
   self->asking++;
-  int r = wait_for(self, timeout);
+  int r = wait_for(self, name, timeout);
   self->asking--;
   if (r == 1) mark_collected(self);
   if (r == 0) PyErr_SetString(errs.Timeout, "timed out");
@@ -673,10 +670,7 @@ static PyObject *py_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
   Goroutine *self = (Goroutine *)op;
-  if (!PyCallable_Check(fn)) {
-    PyErr_SetString(PyExc_TypeError, "a callable is wanted");
-    return NULL;
-  }
+  if (!callable_arg("add_done_callback", "fn", fn)) return NULL;
   extras *more = extras_of(self);
   if (!more) return NULL;
   if (!more->callbacks) { /* the collector may run here, and let the goroutine end: `done` is read after it */
@@ -910,12 +904,23 @@ static PyObject *py_goexit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return NULL;
 }
 
+/* (name of a function, its argument `seconds`): as a float; NaN is refused. */
+static PyObject *py_seconds(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module;
+  const char *fn = nargs == 2 ? PyUnicode_AsUTF8(args[0]) : NULL;
+  double s;
+  if (!fn || !seconds_arg(fn, "seconds", args[1], "", &s)) return NULL;
+  if (s == s) return PyFloat_FromDouble(s);
+  PyErr_Format(PyExc_ValueError, "%s(): seconds must not be NaN", fn);
+  return NULL;
+}
+
 static PyObject *py_sleep(PyObject *module, PyObject *arg) {
   (void)module;
   double s;
-  if (!seconds_arg("seconds", arg, "", &s)) return NULL;
+  if (!seconds_arg("sleep", "seconds", arg, "", &s)) return NULL;
   if (s != s || s < 0) {
-    PyErr_SetString(PyExc_ValueError, "seconds must not be negative or NaN");
+    PyErr_Format(PyExc_ValueError, "sleep(): seconds must not be %s", s < 0 ? "negative" : "NaN");
     return NULL;
   }
   if (s == 0) return py_gosched(NULL, NULL);
@@ -964,16 +969,9 @@ static PyObject *py_gomaxprocs(PyObject *module, PyObject *args, PyObject *kwarg
   (void)module;
   static char *names[] = {"n", NULL};
   PyObject *number = Py_None;
-  long n = 0;
+  int64_t n = 0;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:gomaxprocs", names, &number)) return NULL;
-  if (number != Py_None) {
-    n = PyLong_AsLong(number);
-    if (n == -1 && PyErr_Occurred()) return NULL;
-    if (n < 1 || n > MAX_PROCS) {
-      PyErr_Format(PyExc_ValueError, "gomaxprocs must be between 1 and %d", MAX_PROCS);
-      return NULL;
-    }
-  }
+  if (number != Py_None && !integer_arg("gomaxprocs", "n", number, 1, MAX_PROCS, &n)) return NULL;
   if (!runtime_ensure()) return NULL;
   int32_t old;
   Py_BEGIN_ALLOW_THREADS /* nobody waits for the world with the GIL in hand */
@@ -999,6 +997,7 @@ PyMethodDef goroutine_functions[] = {
      "goexit()\n--\n\nEnd the running goroutine, running its finally blocks. Go's Goexit."},
     {"sleep", py_sleep, METH_O,
      "sleep(seconds, /)\n--\n\nPark for that long; 0 yields. An ordinary thread blocks, without the GIL."},
+    {"seconds", FN(py_seconds), METH_FASTCALL, NULL},
     {"goroutines", py_goroutines, METH_NOARGS, "goroutines()\n--\n\nAll that live, by id."},
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},

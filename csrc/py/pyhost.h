@@ -92,10 +92,12 @@ typedef struct patience {
   bool block;
   int64_t deadline; /* 0: none */
 } patience;
-int patience_parse(PyObject *timeout, patience *out); /* NULL or None: for ever */
-int patience_parse_strict(PyObject *timeout, patience *out);
+int patience_parse(const char *fn, PyObject *timeout, patience *out); /* NULL or None: for ever */
+int patience_parse_strict(const char *fn, PyObject *timeout, patience *out);
 int64_t deadline_after(double s);
-bool seconds_arg(const char *name, PyObject *o, const char *or_else, double *s);
+bool seconds_arg(const char *fn, const char *name, PyObject *o, const char *or_else, double *s);
+bool integer_arg(const char *fn, const char *name, PyObject *o, int64_t lo, int64_t hi, int64_t *value);
+bool callable_arg(const char *fn, const char *name, PyObject *o);
 int wake_error(wake_t r);  /* 0: nothing wrong, try again; -1: exception set */
 int64_t seconds_to_ns(double s);
 

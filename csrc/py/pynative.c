@@ -19,7 +19,7 @@ static bool operation_open(operation *o, const char *name, PyObject *const *args
     return false;
   }
   o->c = PyLong_AsVoidPtr(args[0]);
-  if (PyErr_Occurred() || patience_parse(args[2], &o->p) < 0) return false;
+  if (PyErr_Occurred() || patience_parse(name + strlen("native_"), args[2], &o->p) < 0) return false;
   if (PyObject_GetBuffer(args[1], &o->elem, flags) < 0) return false;
   if (o->elem.len == o->c->elemsize) return true;
   PyErr_Format(PyExc_ValueError, "an element has %d bytes, the buffer %zd", o->c->elemsize, o->elem.len);

@@ -331,7 +331,7 @@ static int parse_options(PyObject *const *kwvalues, PyObject *kwnames, patience 
   for (Py_ssize_t i = 0; i < nkw; i++) {
     PyObject *name = PyTuple_GET_ITEM(kwnames, i);
     if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
-      if (patience_parse(kwvalues[i], p) < 0) return -1;
+      if (patience_parse("select", kwvalues[i], p) < 0) return -1;
     } else if (PyUnicode_CompareWithASCIIString(name, "default") == 0) {
       int t = PyObject_IsTrue(kwvalues[i]);
       if (t < 0) return -1;

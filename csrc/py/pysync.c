@@ -19,7 +19,7 @@ static int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs
     PyErr_Format(PyExc_TypeError, "%s() takes one argument: timeout", name);
     return -1;
   }
-  return patience_parse_strict(nargs + nkw ? args[0] : NULL, p);
+  return patience_parse_strict(name, nargs + nkw ? args[0] : NULL, p);
 }
 
 static void plain_dealloc(PyObject *self) {
@@ -116,12 +116,10 @@ typedef struct Semaphore {
 
 static PyObject *semaphore_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"value", NULL};
-  Py_ssize_t n = 1;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:Semaphore", names, &n)) return NULL;
-  if (n < 0 || n > UINT32_MAX) {
-    PyErr_SetString(PyExc_ValueError, "semaphore value must be between 0 and 2**32 - 1");
-    return NULL;
-  }
+  PyObject *value = NULL;
+  int64_t n = 1;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Semaphore", names, &value)) return NULL;
+  if (value && !integer_arg("Semaphore", "value", value, 0, UINT32_MAX, &n)) return NULL;
   Semaphore *self = (Semaphore *)type->tp_alloc(type, 0);
   if (!self) return NULL;
   self->s.hosted = true;
@@ -146,11 +144,13 @@ static PyObject *semaphore_try(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 static PyObject *semaphore_release(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"n", NULL};
-  Py_ssize_t n = 1;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:release", names, &n)) return NULL;
+  PyObject *number = NULL;
+  int64_t n = 1;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:release", names, &number)) return NULL;
+  if (number && !integer_arg("release", "n", number, 1, UINT32_MAX, &n)) return NULL;
   sema *s = &((Semaphore *)self)->s;
-  if (n < 1 || n > (Py_ssize_t)(UINT32_MAX - s->value)) {
-    PyErr_SetString(PyExc_ValueError, "n must be one or more, and the value stay below 2**32");
+  if (n > UINT32_MAX - s->value) {
+    PyErr_SetString(PyExc_ValueError, "release(): the semaphore's value must stay below 2**32");
     return NULL;
   }
   semrelease(s, (uint32_t)n);
@@ -208,7 +208,7 @@ static PyObject *waitgroup_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 
 static int waitgroup_change(WaitGroup *self, Py_ssize_t n) {
   if (self->count + n < 0) {
-    PyErr_SetString(PyExc_ValueError, "negative WaitGroup counter");
+    PyErr_SetString(PyExc_ValueError, "the counter of a WaitGroup would become negative");
     return -1;
   }
   self->count += n;
@@ -218,10 +218,12 @@ static int waitgroup_change(WaitGroup *self, Py_ssize_t n) {
 
 static PyObject *waitgroup_add(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"n", NULL};
-  Py_ssize_t n = 1;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:add", names, &n)) return NULL;
+  PyObject *number = NULL;
+  int64_t n = 1;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:add", names, &number)) return NULL;
+  if (number && !integer_arg("add", "n", number, -PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, &n)) return NULL;
   if (n > 0 && ((WaitGroup *)self)->count > PY_SSIZE_T_MAX - n) {
-    PyErr_SetString(PyExc_ValueError, "WaitGroup counter overflows");
+    PyErr_SetString(PyExc_ValueError, "add(): the counter would overflow");
     return NULL;
   }
   if (waitgroup_change((WaitGroup *)self, n) < 0) return NULL;
