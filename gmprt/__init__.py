@@ -25,7 +25,8 @@ load_core()
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gmprt import _threads, debug
+from gmprt import _threads as _threads
+from gmprt import debug
 from gmprt._chan import RecvChan, SendChan
 from gmprt._core import (
     Chan,
@@ -72,7 +73,6 @@ from gmprt._stats import stats
 from gmprt._sync import Once, once_value
 from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
 
-_threads.install()
 
 __version__ = "0.1.0"
 

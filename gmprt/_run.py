@@ -53,7 +53,6 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         raise TypeError(f"run(): main must be callable, not {type(main).__name__}")
     if _core.current() is not None:
         return main(*args, **kwargs)
-    _core.install_sigquit()
     try:
         return _core.lend(_call_main, main, args, kwargs)
     except GoroutineCancelled as cancelled:
@@ -193,4 +192,3 @@ def _others() -> list[_core.Goroutine[Any]]:
 
 
 atexit.register(_shutdown)
-os.register_at_fork(after_in_child=_core.after_fork_child, after_in_parent=_core.after_fork_parent)

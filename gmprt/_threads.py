@@ -2,8 +2,9 @@
 
 `threading.current_thread()` makes an object of the class `threading._DummyThread` for a thread
 that `threading` has not started itself.  Those are dear, and stay for ever (3.11, 3.12).  The one
-attribute of the standard library that gmprt replaces is that class: in a goroutine it makes a light
-object with the goroutine's name, which goes when the goroutine ends.
+attribute of the standard library that gmprt replaces is that class, when it becomes active
+(csrc/py/activate.c): in a goroutine it makes a light object with the goroutine's name, which goes
+when the goroutine ends.
 """
 
 from __future__ import annotations
@@ -144,6 +145,4 @@ def start_hooks() -> None:
         sys.setprofile(profile)
 
 
-def install() -> None:
-    _threading._DummyThread = GoroutineThread
-    _core.set_thread_hooks(_threading.__dict__, forget, start_hooks)
+_core.set_thread_hooks(_threading.__dict__, GoroutineThread, forget, start_hooks)

@@ -110,6 +110,7 @@ _AGAIN = """
     import gmprt
     from gmprt import native
 
+    gmprt.go(int).join()
     first, DummyThread = gmprt, threading._DummyThread
     ch = gmprt.Chan(1)
     reports = []

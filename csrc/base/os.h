@@ -27,6 +27,10 @@ char os_thread_state(pid_t tid);
 int64_t os_thread_cputime(pid_t tid);
 void os_usleep(uint32_t us);
 int os_ncpu(void);
+void os_leave_signals(void); /* before the start: no signal gets a handler of ours */
+bool os_signals_left(void);
+void os_note_mask(void); /* the calling thread's is the program's */
+uint64_t os_program_bits(void);
 int os_kick_signal(void);
 void os_kick(pid_t tid); /* makes its system call return EINTR */
 

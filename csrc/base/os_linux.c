@@ -4,7 +4,8 @@
  * wake by address only; after the xchg the waker touches nothing, since the sleeper may reuse the note.
  *
  * Ms block every signal but the synchronous ones, SIGURG and one reserved real-time signal, the kick: the program's
- * signal handlers belong on its own threads. */
+ * signal handlers belong on its own threads.  If no signal is to have a handler of ours (os_leave_signals) they block
+ * none but what the program does: then children inherit the program's mask, though nobody sees them being made. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -105,9 +106,30 @@ int os_ncpu(void) {
 /* The reserved signal: makes a system call of an M return EINTR. */
 enum { KICK_OFFSET = 3 };
 int os_kick_signal(void) { return SIGRTMAX - KICK_OFFSET; }
-void os_kick(pid_t tid) { syscall(SYS_tgkill, getpid(), tid, os_kick_signal()); }
+
+static bool left; /* no signal has a handler of ours */
+void os_leave_signals(void) { left = true; }
+bool os_signals_left(void) { return left; }
+
+/* Without a handler it would end the process. */
+void os_kick(pid_t tid) {
+  if (!left) syscall(SYS_tgkill, getpid(), tid, os_kick_signal());
+}
+
+/* The signal mask of the thread that started the runtime: what most goroutines inherit. */
+static sigset_t program_mask;
+void os_note_mask(void) { pthread_sigmask(SIG_SETMASK, NULL, &program_mask); }
+uint64_t os_program_bits(void) {
+  uint64_t b;
+  memcpy(&b, &program_mask, sizeof b);
+  return b;
+}
 
 static void runtime_mask(sigset_t *set) {
+  if (left) {
+    *set = program_mask;
+    return;
+  }
   static const int open[] = {SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
   sigfillset(set);
   for (size_t i = 0; i < nelem(open); i++) sigdelset(set, open[i]);

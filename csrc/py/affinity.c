@@ -35,6 +35,7 @@ typedef struct range {
 } range;
 
 static struct {
+  bool looks; /* there are some, or nobody hears of modules being loaded */
   uint32_t n;
   range all; /* from the first to the last */
   range at[RANGES];
@@ -82,6 +83,7 @@ static void visit(struct dl_phdr_info *info, void *arg) {
 void affinity_find(void) {
   static got_walk walk;
   got_visit(&walk, 1, visit, NULL);
+  bound.looks = bound.n > 0 || interpose_nothing();
 }
 
 static noinline bool is_bound(uintptr_t p) {
@@ -126,6 +128,8 @@ static noinline bool on_stack(G *gp) {
   const char *sp = __builtin_frame_address(0), *hi = gp->stk.hi;
   const char *loop = begins_in_python(gp->handle) ? ts_loop(ts_of(gp), sp, hi) : NULL;
   if (sp < gp->stk.lo || sp >= hi) return true; /* whose stack is this? */
+  if (interpose_nothing()) interpose_refresh();
+  if (bound.n == 0) return false;
   if (!mentioned((const uintptr_t *)sp, loop ? loop : hi)) return false;
   walk w = {false, 0};
   _Unwind_Backtrace(frame, &w);
@@ -133,4 +137,4 @@ static noinline bool on_stack(G *gp) {
 }
 
 /* gp runs here, and C code that must stay on this thread waits for Python code to return. */
-bool affinity_below(G *gp) { return unlikely(bound.n > 0) && on_stack(gp); }
+bool affinity_below(G *gp) { return unlikely(bound.looks) && on_stack(gp); }

@@ -8,16 +8,22 @@
  * If the forking thread ran a goroutine, that one goes on: it is the child's main goroutine, its ident the
  * main thread's, its signal mask the thread's.  The thread plays the part of the one that waits in run()
  * (pyrun.c).  If it was the main goroutine of a run(), that run() returns in the child, too.  Another
- * goroutine runs to its end, and the process ends with it, as a script does. */
+ * goroutine runs to its end, and the process ends with it, as a script does.
+ *
+ * All this is the first that the interpreter calls in the child, before what others have registered
+ * (os.register_at_fork): that is code of the program's, which may yield, wait and start goroutines, and would meet the
+ * parent's runtime.  The last of ours drops what the child has no use for: destructors run, and shall find locks that are
+ * made anew by handlers of others. */
 #include <unistd.h>
 
 #include "interpose.h"
 
-/* A goroutine of the parent: joining it must not hang. */
+/* A goroutine of the parent: joining it must not hang.  Its G keeps the handle until drop_parents. */
 static void bury(G *gp) {
   Goroutine *self = gp->handle;
-  gp->handle = NULL;
   store_rlx(&gp->status, Gidle);
+  store_rel(&gp->host, NULL); /* the interpreter has freed it */
+  if (!self) return;
   wait_void(gp); /* what waits in the child's copy of a queue is not to be served */
   self->left = true;
   self->cpu_ticks = 0;
@@ -28,7 +34,17 @@ static void bury(G *gp) {
     Py_XSETREF(self->outcome, PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child"));
   }
   self->joiners = (waitq){NULL, NULL};
-  Py_DECREF(self);
+}
+
+/* Again where they run code that forks. */
+static void drop_parents(void) {
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    Goroutine *self = gp->kind == GK_HOST && load_rlx(&gp->status) == Gidle ? gp->handle : NULL;
+    if (!self) continue;
+    gp->handle = NULL;
+    Py_DECREF(self);
+  }
 }
 
 static G *forked_g; /* the goroutine that is this process, if nothing follows it */
@@ -40,19 +56,16 @@ void fork_child_end(G *gp, PyObject *result) {
   Py_Exit(result ? 0 : 1);
 }
 
-/* Called by the interpreter in the child, on the thread that forked. */
+/* In the child, on the thread that forked, which the interpreter knows to be alone. */
 void after_fork_child(void) {
   fork_in_child(); /* perhaps inside the C library's fork: see hook_fork.c */
+  bool collects = PyGC_Disable(); /* finalizers are the program's, too */
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
   if (me || load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
     uint32_t cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
-      if (gp == me || gp->kind != GK_HOST) continue;
-      if (gp->handle)
-        bury(gp);
-      else
-        store_rlx(&gp->status, Gidle);
+      if (gp != me && gp->kind == GK_HOST && load_rlx(&gp->status) != Gidle) bury(gp);
     }
     if (me && me->handle && homes_of(me->handle)) homes_forget(me->handle);
     sched_afterfork(m);
@@ -68,4 +81,69 @@ void after_fork_child(void) {
     forked_g = returns ? NULL : me;
   }
   interpose_fork_over();
+  if (collects) PyGC_Enable();
+}
+
+/* ---- the interpreter's lists ------------------------------------------------------------------------------------- */
+
+static PyObject *py_child(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  (void)self;
+  after_fork_child();
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_child_last(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  (void)self;
+  drop_parents();
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_parent(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  (void)self;
+  interpose_fork_over();
+  Py_RETURN_NONE;
+}
+
+static bool unordered; /* where the interpreter keeps its list is not known */
+void fork_handlers_unordered(void) { unordered = true; }
+
+static bool register_at_fork(const char *when, PyObject *fn) {
+  PyObject *os = PyImport_ImportModule("posix"), *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+  PyObject *none = reg ? PyTuple_New(0) : NULL, *args = none ? PyDict_New() : NULL, *r = NULL;
+  if (args && PyDict_SetItemString(args, when, fn) == 0) r = PyObject_Call(reg, none, args);
+  Py_XDECREF(r);
+  Py_XDECREF(args);
+  Py_XDECREF(none);
+  Py_XDECREF(reg);
+  Py_XDECREF(os);
+  return r != NULL;
+}
+
+/* os.register_at_fork appends. */
+static bool register_first(const char *when, PyObject *fn) {
+  PyObject *list = unordered ? NULL : fork_child_list();
+  return list ? PyList_Insert(list, 0, fn) == 0 : register_at_fork(when, fn);
+}
+
+/* Each once. */
+bool fork_handlers_register(void) {
+  static PyMethodDef child = {"after_fork_child", py_child, METH_NOARGS, NULL},
+                     last = {"drop_parents", py_child_last, METH_NOARGS, NULL},
+                     parent = {"after_fork_parent", py_parent, METH_NOARGS, NULL};
+  static struct {
+    bool (*how)(const char *when, PyObject *fn);
+    const char *when;
+    PyMethodDef *def;
+    bool done;
+  } all[] = {{register_first, "after_in_child", &child, false},
+             {register_at_fork, "after_in_child", &last, false},
+             {register_at_fork, "after_in_parent", &parent, false}};
+  for (size_t i = 0; i < nelem(all); i++) {
+    if (all[i].done) continue;
+    PyObject *fn = PyCFunction_New(all[i].def, NULL);
+    all[i].done = fn && all[i].how(all[i].when, fn);
+    Py_XDECREF(fn);
+    if (!all[i].done) return false;
+  }
+  return true;
 }

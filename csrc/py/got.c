@@ -29,6 +29,7 @@
 #include "got.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,7 @@ typedef struct pass {
   bool restore;
   void (*each)(const char *path, const char *name, void *arg);
   void *arg;
+  int failed; /* errno */
 } pass;
 
 static uintptr_t page_down(uintptr_t p) { return p & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1); }
@@ -120,7 +122,7 @@ static const char *entry_name(const dynobj *o, const ElfW(Rela) * r) {
   return o->strings + o->syms[ELF64_R_SYM(r->r_info)].st_name;
 }
 
-static void patch_table(const pass *p, const dynobj *o, int t, const char *path, unsigned kind) {
+static void patch_table(pass *p, const dynobj *o, int t, const char *path, unsigned kind) {
   const ElfW(Rela) *r = o->rela[t], *end = (const void *)((const char *)r + o->bytes[t]);
   for (; r && r < end; r++) {
     const char *name = entry_name(o, r);
@@ -130,7 +132,9 @@ static void patch_table(const pass *p, const dynobj *o, int t, const char *path,
     bool ours = *entry == h->replacement;
     if (p->restore) {
       if (ours) set_entry(o, entry, *h->original);
-    } else if ((ours || set_entry(o, entry, h->replacement)) && p->each) {
+    } else if (!ours && !set_entry(o, entry, h->replacement)) {
+      p->failed = errno;
+    } else if (p->each) {
       p->each(path, h->name, p->arg);
     }
   }
@@ -199,10 +203,16 @@ void got_visit(got_walk *w, unsigned times, void (*visit)(struct dl_phdr_info *i
   free(none.at);
 }
 
-void got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
+void got_forget(got_walk *w) {
+  free(w->at);
+  *w = (got_walk){0};
+}
+
+int got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
                void (*each)(const char *path, const char *name, void *arg), void *arg) {
   pass p = {.hooks = hooks, .n = n, .kind = kind, .each = each, .arg = arg};
   got_visit(w, 2, patch_object, &p);
+  return p.failed;
 }
 
 void got_restore(const hook *hooks, size_t n, got_kind kind) {

@@ -20,8 +20,6 @@ typedef unsigned (*got_kind)(const char *path);
  * may be patched.  NULL: all is well. */
 const char *got_resolve(const hook *hooks, size_t n, got_kind kind);
 
-struct dl_phdr_info;
-
 /* Objects that a walk has seen, so that the next one passes over them.  Begins as zeros. */
 typedef struct got_walk {
   unsigned long long subs; /* objects that had been unloaded by then: their addresses may be used again */
@@ -29,13 +27,19 @@ typedef struct got_walk {
   size_t n, room;
 } got_walk;
 
+/* It begins anew. */
+void got_forget(got_walk *w);
+
+struct dl_phdr_info;
+
 /* Calls visit(info, arg) for every loaded object that this walk has not visited `times` times.  The linker's lock is held
  * meanwhile: no Python object may be made, which could run the collector and switch. */
 void got_visit(got_walk *w, unsigned times, void (*visit)(struct dl_phdr_info *info, void *arg), void *arg);
 
 /* Makes the entries of loaded objects what they should be; to be repeated, with the same walk, for objects that
- * were loaded meanwhile.  NULL: of all objects.  each (may be NULL) hears of every entry that is ours then. */
-void got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
+ * were loaded meanwhile.  NULL: of all objects.  each (may be NULL) hears of every entry that is ours then.  Returns 0, or
+ * the errno of an entry that could not be written; the others have been. */
+int got_patch(got_walk *w, const hook *hooks, size_t n, got_kind kind,
                void (*each)(const char *path, const char *name, void *arg), void *arg);
 
 /* Puts the originals back. */

@@ -10,6 +10,9 @@
  * in the child, our handler or the interpreter's word that it goes on, lets go, and hooks touch nothing meanwhile.
  * (Only what such a handler waits for before the fork must not come from a goroutine.)
  *
+ * Where nothing is replaced (GMPRT_INTERPOSE=none, or it is not possible) nobody says that a fork is meant to go on in
+ * Python, so each is taken for one.
+ *
  * In the child nothing of the runtime is touched, hooks included, until the interpreter
  * says that it goes on there (after_fork_child); most children exec instead.
  *
@@ -40,12 +43,19 @@ void interpose_fork_over(void) {
   store_rlx(&in_parent, false);
 }
 
+static bool asked(M *m) {
+  if (now.asked) return true;
+  if (interpose_sees_gil() || load_rlx(&sched.stopping)) return false;
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  return !gp || gp->kind != GK_NATIVE; /* the world would wait for that one */
+}
+
 /* A goroutine that goes on in a child of a fork may fork again before anything was started there: it is alone, there is
  * nothing to stop, but its child must begin anew, too. */
 static void before_fork(void) {
   M *m = getm();
   now.started = load_rlx(&sched.started); /* perhaps by a handler that ran just before */
-  if (!now.asked || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
+  if (!asked(m) || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
   if (now.started) sched_fork_prepare();
   lenders_forklock(true);
   now.held = true;

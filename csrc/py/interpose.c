@@ -12,7 +12,13 @@
  *   libpq, _psycopg     psycopg2 and psycopg wait in them, whatever their bundled copies are called.
  *
  * Modules that are loaded later are patched when a shim on the interpreter's loader sees that something was
- * loaded (interpose_refresh). */
+ * loaded (interpose_refresh).
+ *
+ * GMPRT_INTERPOSE, read when gmprt becomes active (activate.c): with 0 nothing parks, and what is replaced is what
+ * identity, masks, processes and the runtime's descriptors need (ALWAYS).  With none, nothing is replaced, here or in
+ * shim.c, and no signal has a handler of ours (os_leave_signals).  A goroutine then has the identity and the signal mask of
+ * the thread that runs it; the main goroutine stays on the thread that called run() (pyrun.c), so that signals and
+ * thread-locals of C are as ever there.  Forks are heard of by pthread_atfork alone (hook_fork.c). */
 #define _GNU_SOURCE
 #include "interpose.h"
 
@@ -140,7 +146,7 @@ static const char *const trusted[] = {"libssl.so", "libcrypto.so", "libpq.so", "
 static const char *const parking_extensions[] = {"_psycopg."};
 
 static char *dynload; /* where the standard library keeps its extension modules, with a slash */
-static bool parks;
+static enum { NOTHING, WITHOUT_PARKING, PARKING } wanted;
 
 static bool starts_with(const char *s, const char *prefix) {
   return strncmp(s, prefix, strlen(prefix)) == 0;
@@ -183,23 +189,31 @@ static got_walk walk;
 static unsigned entries;        /* of ours in the interpreter itself; some are counted more than once */
 static const char *unproven;    /* a function whose original is not to be found */
 
+static void read_environment(void) {
+  const char *env = getenv("GMPRT_INTERPOSE");
+  wanted = PARKING;
+  if (env && strcmp(env, "0") == 0) wanted = WITHOUT_PARKING;
+  if (env && strcmp(env, "none") == 0) wanted = NOTHING;
+}
+
 /* The folder of the interpreter's own extension modules.  Not asked of sysconfig, whose import takes longer than
- * gmprt's, and whose answer is wrong where an installation has been moved. */
-static char *find_dynload(void) {
+ * gmprt's, and whose answer is wrong where an installation has been moved.  false: exception set. */
+static bool find_dynload(void) {
   PyObject *prefix = PySys_GetObject("base_exec_prefix"), *lib = PySys_GetObject("platlibdir"); /* borrowed */
-  if (!prefix || !lib || !PyUnicode_Check(prefix) || !PyUnicode_Check(lib)) return NULL;
+  if (dynload || !prefix || !lib || !PyUnicode_Check(prefix) || !PyUnicode_Check(lib)) return true;
   PyObject *dir =
       PyUnicode_FromFormat("%U/%U/python%d.%d/lib-dynload", prefix, lib, PY_MAJOR_VERSION, PY_MINOR_VERSION);
   const char *text = dir ? PyUnicode_AsUTF8(dir) : NULL;
-  char *resolved = text ? realpath(text, NULL) : NULL, *out = NULL;
-  if (resolved && (out = malloc(strlen(resolved) + 2))) {
-    strcpy(out, resolved);
-    strcat(out, "/");
+  char *resolved = text ? realpath(text, NULL) : NULL;
+  bool memory = text && (resolved || errno != ENOMEM);
+  if (resolved && (memory = (dynload = malloc(strlen(resolved) + 2)) != NULL)) {
+    strcpy(dynload, resolved);
+    strcat(dynload, "/");
   }
   free(resolved);
-  PyErr_Clear();
+  if (text && !memory) PyErr_NoMemory();
   Py_XDECREF(dir);
-  return out;
+  return memory;
 }
 
 static void count_entry(const char *path, const char *name, void *arg) {
@@ -207,48 +221,69 @@ static void count_entry(const char *path, const char *name, void *arg) {
   if (kind_of(path) & IN_INTERPRETER) ++*(unsigned *)arg;
 }
 
-/* false: the interpreter has no table in which calls could be replaced. */
-bool interpose_install(void) {
-  const char *env = getenv("GMPRT_INTERPOSE");
-  parks = !(env && strcmp(env, "0") == 0);
-  for (size_t i = 0; i < nelem(hooks) && !parks; i++)
+/* 0, or an errno. */
+static int patch(void) {
+  seen = got_generation();
+  int e = wanted == NOTHING ? 0 : got_patch(&walk, hooks, nelem(hooks), kind_of, count_entry, &entries);
+  errqueue_find();
+  affinity_find();
+  return e;
+}
+
+/* What is to be replaced where. */
+static void choose_hooks(void) {
+  for (size_t i = 0; i < nelem(hooks) && wanted != PARKING; i++)
     if (!(hooks[i].where & ALWAYS)) hooks[i].where = 0;
-  if (!dynload) dynload = find_dynload();
   unproven = got_resolve(hooks, nelem(hooks), kind_of);
   for (size_t i = 0; i < nelem(hooks) && unproven; i++) hooks[i].where = 0; /* they stand or fall together */
-  interpose_refresh();
+}
+
+bool interpose_install(void) {
+  read_environment();
+  if (!find_dynload()) return false;
+  if (wanted == NOTHING)
+    os_leave_signals();
+  else
+    choose_hooks();
+  int e = patch();
+  if (e) {
+    interpose_remove();
+    errno = e;
+    e == ENOMEM ? PyErr_NoMemory() : PyErr_SetFromErrno(PyExc_OSError);
+    return false;
+  }
   if (entries > 0) signals_relay(true);
-  return entries > 0;
+  return true;
 }
 
 /* Cheap when nothing was loaded. */
 bool interpose_refresh(void) {
-  unsigned long long now = got_generation();
-  if (now == seen) return false;
-  seen = now;
-  got_patch(&walk, hooks, nelem(hooks), kind_of, count_entry, &entries);
-  errqueue_find();
-  affinity_find();
+  if (got_generation() == seen) return false;
+  patch();
   return true;
 }
 
 void interpose_remove(void) {
-  signals_relay(false);
-  got_restore(hooks, nelem(hooks), kind_of);
+  if (entries > 0) signals_relay(false);
+  if (wanted != NOTHING) got_restore(hooks, nelem(hooks), kind_of);
   entries = 0;
+  got_forget(&walk);
 }
 
-bool interpose_parks(void) { return parks && entries > 0; }
+bool interpose_parks(void) { return wanted == PARKING && entries > 0; }
 bool interpose_sees_gil(void) { return entries > 0; }
+bool interpose_nothing(void) { return wanted == NOTHING; }
+bool interpose_possible(void) { return wanted == NOTHING || entries > 0; }
 
 const char *interpose_mode(void) {
   static char text[96];
+  if (wanted == NOTHING) return "none (GMPRT_INTERPOSE=none)";
   if (unproven) {
     PyOS_snprintf(text, sizeof text, "not possible: the C library's %s is hidden by a wrapper", unproven);
     return text;
   }
   if (!entries) return "not possible: the interpreter calls the C library directly";
-  return parks ? "on" : "off (GMPRT_INTERPOSE=0)";
+  return wanted == PARKING ? "on" : "off (GMPRT_INTERPOSE=0)";
 }
 
 /* What a pass has found.  It is made into Python objects afterwards: see got_visit. */
@@ -296,7 +331,7 @@ static bool report_add(PyObject *d, PyObject **names, const struct found *f) {
 /* {path: [function, ...]} */
 PyObject *interpose_report(void) {
   report r = {0};
-  got_patch(NULL, hooks, nelem(hooks), kind_of, report_one, &r);
+  if (entries > 0) got_patch(NULL, hooks, nelem(hooks), kind_of, report_one, &r);
   PyObject *d = r.failed ? PyErr_NoMemory() : PyDict_New(), *names = NULL;
   for (size_t i = 0; i < r.n; i++) {
     if (d && !report_add(d, &names, &r.at[i])) Py_CLEAR(d);

@@ -324,7 +324,9 @@ int hook_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(vo
 FILE *hook_fopen64(const char *path, const char *mode);
 
 /* interpose.c */
-bool interpose_install(void);
+bool interpose_install(void); /* false: exception set, and nothing has happened */
+bool interpose_possible(void); /* or nobody has asked for it */
+bool interpose_nothing(void);  /* GMPRT_INTERPOSE=none */
 void interpose_remove(void);
 bool interpose_refresh(void); /* after objects may have been loaded; true: some were */
 bool interpose_knows(const char *path); /* an object that does not care on which thread it goes on */

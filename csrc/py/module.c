@@ -156,14 +156,16 @@ static void sigquit(int sig) {
   errno = e;
 }
 
-static PyObject *py_install_sigquit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  (void)module;
+bool sigquit_install(void) {
   struct sigaction old, sa = {.sa_handler = sigquit, .sa_flags = SA_RESTART | SA_ONSTACK};
   sigemptyset(&sa.sa_mask);
-  if (sigaction(SIGQUIT, NULL, &old) != 0 || old.sa_flags & SA_SIGINFO || old.sa_handler != SIG_DFL)
-    Py_RETURN_FALSE;
-  sigaction(SIGQUIT, &sa, NULL);
-  Py_RETURN_TRUE;
+  if (sigaction(SIGQUIT, NULL, &old) != 0 || old.sa_flags & SA_SIGINFO || old.sa_handler != SIG_DFL) return false;
+  return sigaction(SIGQUIT, &sa, NULL) == 0;
+}
+
+static PyObject *py_install_sigquit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return PyBool_FromLong(sigquit_install());
 }
 
 static PyObject *set_hook(PyObject **hook, PyObject *fn) {
@@ -202,7 +204,10 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
   bool started = load_rlx(&sched.started);
   /* A goroutine that goes on in a forked child may have started nothing there.  The hooks go all the same: they would
    * ask its thread state, which the interpreter frees before its last calls. */
-  if (!started && !m) Py_RETURN_NONE;
+  if (!started && !m) {
+    store_rel(&sched.stopping, true); /* nothing is to start any more, either: nobody would stop it */
+    Py_RETURN_NONE;
+  }
   if (started) schedstop();
   int64_t end = nanotime() + seconds_to_ns(s);
   while (started && any_in_interpreter(m) && nanotime() < end) {
@@ -212,18 +217,6 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
   }
   shims_remove();
   interpose_remove();
-  Py_RETURN_NONE;
-}
-
-static PyObject *py_after_fork_child(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  (void)module;
-  after_fork_child();
-  Py_RETURN_NONE;
-}
-
-static PyObject *py_after_fork_parent(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  (void)module;
-  interpose_fork_over();
   Py_RETURN_NONE;
 }
 
@@ -241,8 +234,6 @@ static PyMethodDef control_functions[] = {
     {"install_sigquit", py_install_sigquit, METH_NOARGS, NULL},
     {"running", py_running, METH_NOARGS, NULL},
     {"stop", py_stop, METH_O, NULL},
-    {"after_fork_child", py_after_fork_child, METH_NOARGS, NULL},
-    {"after_fork_parent", py_after_fork_parent, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 
 /* ---- the module --------------------------------------------------------------------------------------------- */
@@ -308,6 +299,7 @@ static PyObject *core_create(PyObject *spec, PyModuleDef *def) {
   return module;
 }
 
+/* Looks, and changes nothing of the process: that is for activate.c. */
 static int core_exec(PyObject *module) {
   if (module == the_module) return 0;
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -320,17 +312,6 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (load_errors() < 0 || !outcome_init() || !selfcheck() || !tstate_init()) return -1;
-  if (!fork_register()) {
-    PyErr_NoMemory();
-    return -1;
-  }
-  if (!interpose_install() &&
-      PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                       "interposition is %s: blocking calls will hold a thread each, and goroutines share their "
-                       "thread's identity",
-                       interpose_mode()) < 0)
-    return -1;
-  shims_install();
   gm_start_hook = py_gm_start;
   host = &python_host;
   struct {

@@ -38,13 +38,14 @@ extras *extras_of(Goroutine *self) {
   return self->more;
 }
 
-/* Starts the runtime if it does not run. */
-bool runtime_ensure(void) {
-  if (likely(load_rlx(&sched.started))) {
-    if (likely(!load_rlx(&sched.stopping))) return true;
-    PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
-    return false;
-  }
+static bool not_stopped(void) {
+  if (likely(!load_rlx(&sched.stopping))) return true;
+  PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
+  return false;
+}
+
+static noinline bool runtime_start(void) {
+  if (!not_stopped() || !activate()) return false;
   if (schedinit()) return true;
   if (errno == EAGAIN)
     PyErr_SetString(errs.TooManyThreads, "can't start a new thread for the runtime");
@@ -54,6 +55,9 @@ bool runtime_ensure(void) {
     PyErr_SetFromErrno(PyExc_OSError);
   return false;
 }
+
+/* Starts the runtime if it does not run. */
+bool runtime_ensure(void) { return likely(load_rlx(&sched.started)) ? not_stopped() : runtime_start(); }
 
 /* ---- creation ------------------------------------------------------------------------------------------ */
 

@@ -85,6 +85,7 @@ extern struct errors {
 } errs;
 
 /* module.c */
+bool sigquit_install(void); /* false: the program has its own use for it */
 PyObject *helper(const char *module, const char *name); /* new reference: gmprt.<module>.<name> */
 
 /* wait.c: time-outs and the ends of waits */
@@ -149,6 +150,7 @@ bool thread_keep(G *gp); /* the running goroutine stays on this one to its end; 
 pid_t lent_tid(G *gp); /* of the thread that lends gp its state; 0: none does */
 
 /* pythread.c */
+bool threads_install(void); /* false: exception set */
 void thread_start(void);
 void thread_context(void);
 void thread_forget(unsigned long ident);
@@ -162,12 +164,17 @@ void py_preempt_signal(M *m, G *gp);
 void py_preempt_disarm(pym *pm);
 void py_preempt_afterfork(M *m);
 
+/* activate.c */
+bool activate(void); /* once, at the first use; false: exception set, and nothing has happened */
+
 /* selfcheck.c */
 bool selfcheck(void); /* false: this interpreter has another layout, exception set */
 const char *selfcheck_built_for(void);
 extern PyMethodDef selfcheck_functions[];
 
 /* fork.c */
+bool fork_handlers_register(void); /* false: exception set */
+void fork_handlers_unordered(void);
 void after_fork_child(void);
 void fork_child_end(G *gp, PyObject *result);
 bool lender_afterfork(G *me, M *m); /* pyrun.c; true: run() returns in the child, too */

@@ -43,6 +43,9 @@ void py_preempt_refuse(const char *why) { refused = why; }
 
 const char *py_preempt_mode(void) {
   if (!preempt_enabled()) return "off (GMPRT_PREEMPT=0)";
+#ifndef HAVE_PENDING_ANYWHERE
+  if (os_signals_left()) return "off (GMPRT_INTERPOSE=none: it takes a handler for SIGURG)";
+#endif
   return refused ? refused : "on";
 }
 
@@ -124,8 +127,7 @@ static int preempt_trace(PyObject *obj, PyFrameObject *frame, int what, PyObject
 
 bool py_preempt(M *m) {
   if (refused) return false;
-  preempt_signalM(m);
-  return true;
+  return preempt_signalM(m);
 }
 
 /* In the handler of SIGURG, on m's thread. */

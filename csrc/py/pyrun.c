@@ -17,6 +17,10 @@
  * main goroutine ends it enters the context, so that run() returns in the child as well.  (Not if run() was
  * called on another thread than the process's first: the C library takes such stacks back in a child.)
  *
+ * Where goroutines have no identity of their own (GMPRT_INTERPOSE=none) the main goroutine is locked to T0, so that it is
+ * the main thread to Python and to C, and gets its signals there.  The runtime's threads do not block signals then: one
+ * that comes while T0 does is seen by others, and T0 looks once a second whether that has happened.
+ *
  * One eventfd carries all wake-ups; its readers look at the flags. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -161,6 +165,17 @@ static void tell_main(lender *l) {
     os_kick(m->tid);
 }
 
+static uint64_t mask_bits(const sigset_t *mask) {
+  uint64_t bits;
+  memcpy(&bits, mask, sizeof bits);
+  return bits;
+}
+
+static void publish_mask(lender *l, uint64_t bits) {
+  store_rel(&l->mask, bits);
+  if (l->returns) store_rel(&main_takes, ~bits);
+}
+
 static void mask_real(lender *l, bool open, sigset_t *mask) {
   uint64_t bits = open ? load_acq(&l->mask) : ~UINT64_C(0);
   sigemptyset(mask);
@@ -201,12 +216,21 @@ static void run_here(lender *l) {
   mask_real(l, true, &mask);
   pthread_sigmask(SIG_SETMASK, &mask, NULL);
   run_wired(l->m);
+  sigset_t kept;
   mask_real(l, false, &mask);
-  pthread_sigmask(SIG_SETMASK, &mask, NULL);
+  pthread_sigmask(SIG_SETMASK, &mask, &kept);
+  if (interpose_nothing()) publish_mask(l, mask_bits(&kept)); /* nobody has told us of changes */
+}
+
+/* In a forked child there is nobody yet who could run what is ready, a main goroutine that is locked to us too. */
+static void start_again(void) {
+  if (likely(load_acq(&sched.started)) || schedinit()) return;
+  fatal("the runtime cannot be started in a forked child: %s", strerror(errno));
 }
 
 static void lender_wait(lender *l) {
   while (!load_acq(&l->ended)) {
+    start_again();
     acknowledge(l);
     if (load_acq(&l->m->wiredg)) {
       run_here(l);
@@ -214,7 +238,8 @@ static void lender_wait(lender *l) {
     }
     struct timespec second = {1, 0};
     bool doubt = load_rlx(&asleep_epoch) != 0 && sched_asleep(load_rlx(&asleep_epoch));
-    window(l, doubt ? &second : NULL);
+    window(l, doubt || interpose_nothing() ? &second : NULL);
+    if (interpose_nothing() && l->returns && signals_tripped()) tell_main(l);
     if (!load_acq(&l->ended)) judge(l);
   }
 }
@@ -261,11 +286,6 @@ void lender_sync(G *gp) { ask(gp, false); }
 /* From a signal handler on any thread: does the main thread lend, and its goroutine not block sig? */
 bool lender_takes(int sig) { return load_acq(&main_takes) >> (sig - 1) & 1; }
 
-static void publish_mask(lender *l, uint64_t bits) {
-  store_rel(&l->mask, bits);
-  if (l->returns) store_rel(&main_takes, ~bits);
-}
-
 void lender_set_mask(G *gp, uint64_t bits) {
   lender *l = lender_of(gp);
   if (!l) return;
@@ -277,6 +297,12 @@ void lender_set_mask(G *gp, uint64_t bits) {
   sigset_t mask;
   mask_real(l, true, &mask);
   pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+/* gp is locked to the thread of m to its end. */
+static void stay(G *gp, M *m) {
+  if (!gp->lockedm) wire(gp, m);
+  gp->locked++;
 }
 
 /* ---- lending ---------------------------------------------------------------------------------------------------- */
@@ -376,10 +402,8 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   sigset_t all, mask;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &mask);
-  uint64_t bits;
-  memcpy(&bits, &mask, sizeof bits);
   l->returns = os_gettid() == getpid();
-  publish_mask(l, bits);
+  publish_mask(l, mask_bits(&mask));
   lender_link(l);
   setm(l->m);
   tstate_unbind(ts); /* whoever attaches it next binds it there */
@@ -412,6 +436,7 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return NULL;
   }
   if (!runtime_ensure()) return NULL;
+  if (!interpose_nothing()) sigquit_install();
   PyThreadState *ts = PyThreadState_Get();
   Goroutine *self = goroutine_new(args, nargs, kwnames);
   if (!self) return NULL;
@@ -426,6 +451,7 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   self->lent = true;
   self->collected = true;
   goroutine_start(self, l.g);
+  if (interpose_nothing()) stay(l.g, l.m);
   static uint32_t runs;
   self->run = ++runs;
   lend_and_wait(&l, ts);
@@ -448,8 +474,6 @@ void lenders_forklock(bool on) {
 void lender_lend(M *m) {
   lender *l = lenders.first;
   while (l->m != m) l = l->next;
-  if (!load_acq(&sched.started) && !schedinit()) 
-    fatal("the runtime cannot be started in a forked child: %s", strerror(errno));
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, NULL);
@@ -484,6 +508,12 @@ bool lender_afterfork(G *me, M *m) {
   l->m = m;
   l->next = NULL;
   m->lender = true;
+  if (interpose_nothing()) {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    publish_mask(l, mask_bits(&mask));
+    if (!self->lent) stay(me, m);
+  }
   self->lent = true;
   lenders.first = l;
   identity_stand_for(ts_of(me)->thread_id);
@@ -548,11 +578,13 @@ static PyObject *py_lock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored
   Py_RETURN_NONE;
 }
 
-/* What greenlets have locked stays so. */
+static bool stays(const Goroutine *self) { return self->greenlets || (self->lent && interpose_nothing()); }
+
+/* What greenlets have locked stays so, and the main goroutine where it has to be there. */
 static PyObject *py_unlock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   G *gp = current_g();
-  if (!gp || gp->locked == handle_of(gp)->greenlets) Py_RETURN_NONE;
+  if (!gp || gp->locked == stays(handle_of(gp))) Py_RETURN_NONE;
   if (--gp->locked == 0) unwire(gp);
   Py_RETURN_NONE;
 }

@@ -10,7 +10,7 @@
  * thread has one of its own, so a goroutine gets a copy. */
 #include "pyhost.h"
 
-static PyObject *module_dict, *forget, *start_hooks; /* NULL: not told yet */
+static PyObject *module_dict, *goroutine_thread, *forget, *start_hooks; /* NULL: not told yet */
 static bool hooked; /* threading has a trace or a profile hook */
 
 static bool has_hook(const char *name) {
@@ -100,15 +100,21 @@ void thread_context(void) {
   Py_XDECREF(inherited);
 }
 
-/* (threading's dict, forget(ident), start_hooks()) */
+/* When gmprt becomes active.  Without an identity of its own a goroutine has the object of its thread. */
+bool threads_install(void) {
+  if (watch() < 0) return false;
+  return !interpose_sees_gil() || PyDict_SetItemString(module_dict, "_DummyThread", goroutine_thread) == 0;
+}
+
+/* (threading's dict, the class of goroutines' objects, forget(ident), start_hooks()) */
 static PyObject *py_set_thread_hooks(PyObject *module, PyObject *args) {
   (void)module;
-  PyObject *d, *f, *s;
-  if (!PyArg_ParseTuple(args, "O!OO", &PyDict_Type, &d, &f, &s)) return NULL;
+  PyObject *d, *c, *f, *s;
+  if (!PyArg_ParseTuple(args, "O!OOO", &PyDict_Type, &d, &c, &f, &s)) return NULL;
   Py_XSETREF(module_dict, Py_NewRef(d));
+  Py_XSETREF(goroutine_thread, Py_NewRef(c));
   Py_XSETREF(forget, Py_NewRef(f));
   Py_XSETREF(start_hooks, Py_NewRef(s));
-  if (watch() < 0) return NULL;
   Py_RETURN_NONE;
 }
 

@@ -12,7 +12,8 @@
  * each listed field on, by a word to either side, and sees that it is noticed.  Who uses another field lists it here.
  *
  * A pointer is followed only after a look at it.  If something differs, the module is not loaded; what preemption
- * alone needs (ceval.pending, gc) switches that off instead.  It takes 24 us on
+ * alone needs (ceval.pending, gc) switches that off instead, and where the lists of os.register_at_fork are is known or
+ * not: then our handler is the last in a forked child, not the first (fork.c).  It takes 24 us on
  * 3.11, and 150 us on 3.13. */
 #include "pyhost.h"
 
@@ -407,9 +408,22 @@ static bool collector(check *c) {
   return so;
 }
 
+/* ---- what forks need ---------------------------------------------------------------------------------------------- */
+
+/* Behind the lists of os.register_at_fork lie those of atexit, which tells how many it has, and has room for some. */
+static bool fork_lists(check *c) {
+  listed(c, IS(after_forkers_child));
+  PyObject *mod = PyImport_ImportModule("atexit"), *n = mod ? PyObject_CallMethod(mod, "_ncallbacks", NULL) : NULL;
+  uint64_t want = n ? PyLong_AsUnsignedLong(n) : 0, room = value(c, PyInterpreterState_Get(), IS(atexit.callback_len));
+  Py_XDECREF(n);
+  Py_XDECREF(mod);
+  return n && holds(c, PyInterpreterState_Get(), IS(atexit.ncallbacks), want) &&
+         is(c, IS(atexit.callback_len), room > 0 && room >= want && room < 1 << 24);
+}
+
 /* ---- all of it -------------------------------------------------------------------------------------------------- */
 
-typedef enum { SOUND, NO_PREEMPTION, UNKNOWN_LAYOUT } verdict;
+typedef enum { SOUND, NO_FORK_LISTS, NO_PREEMPTION, UNKNOWN_LAYOUT } verdict;
 
 static verdict look(check *c) {
   c->now = PyThreadState_Get();
@@ -419,7 +433,8 @@ static verdict look(check *c) {
   PyThreadState_Clear(c->fresh);
   PyThreadState_Delete(c->fresh);
   if (!so) return UNKNOWN_LAYOUT;
-  return pending_calls(c) && collector(c) ? SOUND : NO_PREEMPTION;
+  if (!pending_calls(c) || !collector(c)) return NO_PREEMPTION;
+  return fork_lists(c) ? SOUND : NO_FORK_LISTS;
 }
 
 #define BUILT_FOR "CPython " PY_VERSION
@@ -437,11 +452,13 @@ static bool conclude(check *c, const char **why) {
   if (v == UNKNOWN_LAYOUT)
     PyErr_Format(PyExc_ImportError, "gmprt was built for " BUILT_FOR ", and in %s %s is not where it was: " REBUILD,
                  Py_GetVersion(), c->wrong);
-  if (v == NO_PREEMPTION) {
+  if (v == NO_PREEMPTION || v == NO_FORK_LISTS) {
     PyOS_snprintf(text, sizeof text, "off (gmprt was built for " BUILT_FOR ", and %s is not where it was: " REBUILD ")",
                   c->wrong);
-    py_preempt_refuse(*why = text);
+    *why = text;
+    fork_handlers_unordered();
   }
+  if (v == NO_PREEMPTION) py_preempt_refuse(text);
   return v != UNKNOWN_LAYOUT;
 }
 

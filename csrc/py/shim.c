@@ -236,7 +236,7 @@ static inline PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *re
 static PyObject *loaded(PyObject *result) {
   if (!result) return NULL;
   interpose_refresh();
-  shims_install();
+  if (!shims_install()) PyErr_Clear(); /* those that are missing come with the next module */
   return result;
 }
 
@@ -415,22 +415,27 @@ static void install_in(int i, PyObject *module, PyObject *owner) {
   if (def) replace(i, (function *)&def->ml_meth, trampoline(i, def->ml_flags));
 }
 
-static void install(int i) {
+/* false: no memory, and the exception. */
+static bool install(int i) {
   PyObject *module = module_if_loaded(table[i].module);
-  if (!module) return;
+  if (!module) return true;
   PyObject *owner = table[i].type ? type_in(module, table[i].type) : Py_NewRef(module);
   if (owner) install_in(i, module, owner);
+  if (!owner && PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
   PyErr_Clear();
   Py_XDECREF(owner);
+  return true;
 }
 
-void shims_install(void) {
+bool shims_install(void) {
   static bool found;
-  bool parks = interpose_parks();
+  bool parks = interpose_parks(), all = true;
+  if (interpose_nothing()) return true;
   if (parks && !found) cancel_find_files();
   found |= parks;
-  for (int i = 0; i < (int)SHIMS; i++)
-    if (!installed[i].at && (parks || table[i].family >= LOADS)) install(i);
+  for (int i = 0; i < (int)SHIMS && all; i++)
+    if (!installed[i].at && (parks || table[i].family >= LOADS)) all = install(i);
+  return all;
 }
 
 void shims_remove(void) {

@@ -32,8 +32,8 @@ bool cancel_learn(void);
 bool greenlet_wire(void); /* the running goroutine uses greenlets; false: exception set */
 void greenlet_found(PyObject *module, PyObject *type, newfunc from, newfunc to);
 
-/* Shims whatever is loaded and not yet shimmed; GIL held. */
-void shims_install(void);
+/* Shims whatever is loaded and not yet shimmed; GIL held.  false: no memory, and the exception. */
+bool shims_install(void);
 void shims_remove(void);
 
 #endif

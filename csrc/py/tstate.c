@@ -234,6 +234,9 @@ uint32_t tstate_foreign(void) {
   return n - ours - load_rlx(&bases);
 }
 
+/* What the interpreter calls in a forked child, in this order; borrowed, NULL: nothing yet. */
+PyObject *fork_child_list(void) { return interp->after_forkers_child; }
+
 /* In a forked child one state is left.  If it is a goroutine's, that goroutine is now the one in run(), and its state
  * counts with those that are lent. */
 void tstate_afterfork(void) {

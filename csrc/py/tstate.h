@@ -24,7 +24,8 @@ static inline PyThreadState *ts_of(G *gp) { return load_rlx(&gp->host); }
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
 bool tls_addresses_kept(const char *compiler, bool shared, int version); /* such a build is refused */
 PyThreadState *tstate_new(void);
-void tstate_afterfork(void); /* the interpreter has freed all others */
+void tstate_afterfork(void);
+PyObject *fork_child_list(void); /* the interpreter has freed all others */
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);

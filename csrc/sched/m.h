@@ -92,7 +92,6 @@ void exitsyscall(void);
 /* signal.c */
 void os_init_signals(void);
 void os_check_signals(void);
-uint64_t os_program_bits(void);
 struct sigaction;
 bool os_signal_chain(int sig, const struct sigaction *act, struct sigaction *old);
 

@@ -72,6 +72,8 @@ void netpollbreak(void) {
 }
 
 static int poll_wait(struct epoll_event *ev, int64_t ns) {
+  enum { SECOND = 1000000000 };
+  if (os_signals_left() && (ns < 0 || ns > SECOND)) ns = SECOND; /* nothing else would end it: netpollremake */
   if (!no_pwait2) {
     struct timespec ts = {ns / 1000000000, ns % 1000000000};
     long n = cpu_syscall(SYS_epoll_pwait2, epfd(), (long)ev, EVENTS, ns < 0 ? 0 : (long)&ts, 0, 8);

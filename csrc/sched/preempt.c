@@ -31,6 +31,7 @@
 #include "sched/park.h"
 
 static bool enabled;
+static bool signals; /* there is a handler: os_leave_signals */
 
 bool preempt_enabled(void) { return enabled; }
 
@@ -44,7 +45,10 @@ static void signalM(M *m) {
   if (m->tid && !m->lender) syscall(SYS_tgkill, getpid(), m->tid, SIGURG);
   unlock(&sched.lock);
 }
-void preempt_signalM(M *m) { signalM(m); }
+bool preempt_signalM(M *m) {
+  if (signals) signalM(m);
+  return signals;
+}
 
 /* sysmon: asks the goroutine that m runs to yield. false: it cannot be asked. */
 bool preemptone(M *m) {
@@ -56,8 +60,7 @@ bool preemptone(M *m) {
   store_rel(&m->preempt, true);
   xadd(&counts.preempt_requests, 1);
   if (gp->kind == GK_HOST) return host->preempt && host->preempt(m);
-  signalM(m);
-  return true;
+  return preempt_signalM(m);
 }
 
 /* ---- native goroutines ----------------------------------------------------------------------------------- */
@@ -148,7 +151,8 @@ void preempt_chain(const struct sigaction *act, struct sigaction *old) {
 void preempt_init(void) {
   const char *env = getenv("GMPRT_PREEMPT");
   enabled = !(env && strcmp(env, "0") == 0);
-  if (!enabled) return;
+  signals = enabled && !os_signals_left();
+  if (!signals) return;
 #ifndef GM_TSAN /* it delivers signals later, elsewhere */
   injects = arch_preempt_init(preempted);
 #endif

@@ -97,7 +97,7 @@ void preempt_init(void);
 bool preempt_enabled(void);
 bool preempt_wanted(M *m);
 bool preemptone(M *m);
-void preempt_signalM(M *m);
+bool preempt_signalM(M *m); /* false: there is no handler */
 bool preempt_register(const void *start, const void *end);
 void preempt_chain(const struct sigaction *act, struct sigaction *old);
 

@@ -70,16 +70,9 @@ static void take_fault(int sig, struct sigaction *old) {
 /* Now and then, by sysmon: somebody (faulthandler.enable) may have put his handler over ours, without
  * which an overflow is a mere segmentation fault. */
 void os_check_signals(void) {
+  if (os_signals_left()) return;
   take_fault(SIGSEGV, &old_segv);
   take_fault(SIGBUS, &old_bus);
-}
-
-/* The signal mask of the thread that started the runtime: what most goroutines inherit. */
-static sigset_t program_mask;
-uint64_t os_program_bits(void) {
-  uint64_t b;
-  memcpy(&b, &program_mask, sizeof b);
-  return b;
 }
 
 /* The program's own handler for a signal whose handler is ours: kept behind it. false: the signal is not ours. */
@@ -97,7 +90,8 @@ bool os_signal_chain(int sig, const struct sigaction *act, struct sigaction *old
 }
 
 void os_init_signals(void) {
-  pthread_sigmask(SIG_SETMASK, NULL, &program_mask);
+  os_note_mask();
+  if (os_signals_left()) return;
   struct sigaction kick = {.sa_handler = kicked}; /* no SA_RESTART */
   sigemptyset(&kick.sa_mask);
   sigaction(os_kick_signal(), &kick, NULL);

@@ -1,0 +1,52 @@
+/* activate.c - gmprt becomes active: at the first go(), run() or other call that needs the runtime.
+ *
+ * Importing changes nothing of the process.  What does is here, in this order:
+ *   handlers of pthread_atfork (hook_fork.c);
+ *   the interpreter's lists of what it calls after a fork (fork.c);
+ *   entries of offset tables, and handlers of signals behind the relay (interpose.c);
+ *   C functions behind names of Python (shim.c);
+ *   threading._DummyThread (pythread.c).
+ * Then the runtime starts (schedinit): signal handlers of its own, descriptors, threads.
+ *
+ * Once for a process; a forked child inherits all of it.  It happens with the GIL, and the collector rests meanwhile, so
+ * that no code of the program runs in between and no other thread comes: to those it is one step.  They may be anywhere
+ * in C, in functions that are replaced too; who has entered the original ends there, and meets the stand-in the next
+ * time, which lets ordinary threads through.
+ *
+ * What fails is undone, but for the handlers of forks, which cannot be: they do nothing while nothing runs, and stay
+ * for the next try. */
+#include "interpose.h"
+
+static bool forks_are_heard(void) {
+  if (fork_register()) return true;
+  PyErr_NoMemory();
+  return false;
+}
+
+static bool change(void) {
+  if (!forks_are_heard() || !fork_handlers_register() || !interpose_install()) return false;
+  if (shims_install() && threads_install()) return true;
+  shims_remove();
+  interpose_remove();
+  return false;
+}
+
+/* Blocking calls will not park, though nobody has asked for that: said once.  (It may be made an exception: then of this
+ * call, and the next one goes on.) */
+static bool say_what_is_missing(void) {
+  if (interpose_possible()) return true;
+  return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                          "interposition is %s: blocking calls will hold a thread each, and goroutines share their "
+                          "thread's identity",
+                          interpose_mode()) == 0;
+}
+
+/* false: exception set, and nothing has happened. */
+bool activate(void) {
+  static bool active;
+  if (active) return true;
+  bool collects = PyGC_Disable();
+  active = change();
+  if (collects) PyGC_Enable();
+  return active && say_what_is_missing();
+}
