@@ -64,7 +64,13 @@ def methods():
 
 def slots():
     # tp_iternext is word 28 of a type.
-    return [(ctypes.c_void_p * 29).from_address(id(t))[28] for t in (_io.BufferedReader, _io.TextIOWrapper)]
+    types = _io.BufferedReader, _io.TextIOWrapper
+    return [(ctypes.c_void_p * 29).from_address(id(t))[28] for t in types]
+
+def files():
+    numbers = os.listdir("/proc/self/fd")  # one of them is what it was read by
+    paths = [f"/proc/self/fd/{n}" for n in numbers]
+    return {path: os.readlink(path) for path in paths if os.path.lexists(path)}
 
 def look():
     # Python's handlers of forks are seen by what a fork calls.
@@ -81,15 +87,15 @@ def look():
         "os": dict(vars(os)),
         "hooks": (sys.excepthook, threading.excepthook, sys.gettrace(), sys.getprofile()),
         "threads": sorted(os.listdir("/proc/self/task")),
-        "files": [(n, os.readlink(f"/proc/self/fd/{n}"))
-                  for n in sorted(os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{n}")],
+        "files": files(),
     }
 
 def objects():
     # The memory of loaded objects and its protection, but for gmprt's own and what is no file.
     with open("/proc/self/maps") as f:
         rows = [line.split(None, 5) for line in f]
-    return [(r[0], r[1], r[5]) for r in rows if len(r) == 6 and "/" in r[5] and "/gmprt/" not in r[5]]
+    rows = [r for r in rows if len(r) == 6 and "/" in r[5] and "/gmprt/" not in r[5]]
+    return [(r[0], r[1], r[5]) for r in rows]
 
 def changed(before, after):
     # Of what there was: objects that have been loaded since have tables of their own.

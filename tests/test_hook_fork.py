@@ -198,3 +198,129 @@ def test_subprocesses_of_uvloop(interpose: str) -> None:
         print("done")
     """
     assert run_child(code, env={"GMPRT_INTERPOSE": interpose}).stdout == "done\n"
+
+
+# ---- handlers that were registered before ours ---------------------------------------------------
+
+EARLY = """
+import multiprocessing, os, subprocess, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+order, seen = sys.argv[1], []
+
+def in_child():
+    # What any code of the program may do: yield, wait, start goroutines.
+    seen.append(os.getpid())
+    gmprt.gosched()
+    gmprt.sleep(0.001)
+    lock = threading.Lock()
+    with lock:
+        assert not lock.acquire(timeout=0.001)
+    ch = gmprt.Chan()
+    gmprt.go(ch.send, 7)
+    assert ch.recv() == 7
+    assert not busy or busy[0].done(), "of the parent, and not ended"
+
+busy = []
+if order == "before import":
+    os.register_at_fork(after_in_child=in_child)
+import gmprt
+if order == "before the first go":
+    os.register_at_fork(after_in_child=in_child)
+
+def forked():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(5 if seen == [os.getpid()] else 6)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+def processes():
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(5))
+    process.start()
+    process.join()
+    assert process.exitcode == 5
+
+def preexec():
+    done = subprocess.run(["/bin/sh", "-c", "exit 5"], preexec_fn=lambda: seen[0])
+    assert done.returncode == 5
+
+def spin(stop):
+    while not stop.closed:
+        gmprt.sleep(0.0001)
+
+def all_of_them():
+    for fork in (forked, processes, preexec):
+        fork()
+        gmprt.go(fork).result()
+
+stop = gmprt.Chan()
+busy += [gmprt.go(spin, stop) for _ in range(3)]
+all_of_them()
+gmprt.run(all_of_them)
+gmprt.run(lambda: [g.result() for g in [gmprt.go(forked) for _ in range(5)]])
+stop.close()
+for g in busy:
+    g.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("interpose", ["1", "0", "none"])
+@pytest.mark.parametrize("order", ["before import", "before the first go"])
+def test_earlier_handlers_of_the_interpreter_may_wait(order: str, interpose: str) -> None:
+    done = run_child(EARLY, args=[order], env={"GMPRT_INTERPOSE": interpose})
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_an_earlier_handler_that_is_traced() -> None:
+    """The trace function yields at its first line."""
+    code = """
+        import os, sys, threading
+        def trace(frame, event, arg):
+            gmprt.gosched()
+            return trace
+        def in_child():
+            x = 1
+        os.register_at_fork(after_in_child=in_child)
+        import gmprt
+        def main():
+            sys.settrace(trace)
+            pid = os.fork()
+            if pid == 0:
+                os._exit(5)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(gmprt.go(main).result(), gmprt.run(main))
+    """
+    assert run_child(code, flags=["-W", "ignore"]).stdout == "5 5\n"
+
+
+def test_what_the_child_drops_finds_new_locks() -> None:
+    """The parent's goroutines go when all handlers have run: their destructors log, say."""
+    code = """
+        import os, threading, gmprt
+        lock = threading.Lock()
+        os.register_at_fork(after_in_child=lock._at_fork_reinit)
+        class Logs:
+            def __del__(self):
+                with lock:
+                    os.getpid() != parent and os.write(1, b"dropped ")
+        parent = os.getpid()
+        def main():
+            held, ending = gmprt.Chan(), gmprt.Chan()
+            def hold():
+                with lock:
+                    held.close()
+                    ending.recv()
+            holder = gmprt.go(hold)
+            held.recv_ok()
+            gmprt.go(id, Logs())  # it has not begun when we fork
+            pid = os.fork()
+            if pid == 0:
+                assert not lock.locked()
+                os._exit(5)
+            ending.send(0)
+            holder.result()
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(gmprt.run(main))
+    """
+    done = run_child(code, flags=["-W", "ignore"], env={"GMPRT_PREEMPT": "0"})
+    assert done.stdout == "dropped 5\n"

@@ -414,11 +414,15 @@ static bool collector(check *c) {
 static bool fork_lists(check *c) {
   listed(c, IS(after_forkers_child));
   PyObject *mod = PyImport_ImportModule("atexit"), *n = mod ? PyObject_CallMethod(mod, "_ncallbacks", NULL) : NULL;
-  uint64_t want = n ? PyLong_AsUnsignedLong(n) : 0, room = value(c, PyInterpreterState_Get(), IS(atexit.callback_len));
+  struct {
+    uint32_t number, room;
+  } seen;
+  _Static_assert(offsetof(struct atexit_state, callback_len) - offsetof(struct atexit_state, ncallbacks) == 4, "seen");
+  memcpy(&seen, (const char *)PyInterpreterState_Get() + offset(c, IS(atexit.ncallbacks)), sizeof seen);
+  bool so = n && seen.number == PyLong_AsUnsignedLong(n) && seen.room >= seen.number && seen.room > 0;
   Py_XDECREF(n);
   Py_XDECREF(mod);
-  return n && holds(c, PyInterpreterState_Get(), IS(atexit.ncallbacks), want) &&
-         is(c, IS(atexit.callback_len), room > 0 && room >= want && room < 1 << 24);
+  return is(c, IS(atexit.ncallbacks), so);
 }
 
 /* ---- all of it -------------------------------------------------------------------------------------------------- */
