@@ -22,12 +22,7 @@ from gmprt._load import keep_package, load_core
 
 load_core()
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from gmprt import _threads as _threads
 from gmprt import debug
-from gmprt._chan import RecvChan, SendChan
 from gmprt._core import (
     Chan,
     Goroutine,
@@ -66,18 +61,12 @@ from gmprt._errors import (
     TooManyThreads,
     WouldBlock,
 )
-from gmprt._excepthook import ExceptHookArgs
-from gmprt._excepthook import excepthook as _default_excepthook
 from gmprt._run import run
 from gmprt._stats import stats
 from gmprt._sync import Once, once_value
 from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
 
-
 __version__ = "0.1.0"
-
-excepthook: Callable[[ExceptHookArgs], object] = _default_excepthook
-"""Called with each failure that nobody can collect any more; assign a function to replace it."""
 
 __all__ = [
     "AfterFunc",
@@ -135,21 +124,39 @@ __all__ = [
     "unlock_os_thread",
 ]
 
+TYPE_CHECKING = False  # importing typing takes longer than importing gmprt
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from gmprt import native
+    from gmprt._chan import RecvChan, SendChan
+    from gmprt._excepthook import ExceptHookArgs
+    from gmprt._excepthook import excepthook as _default_excepthook
     from gmprt._records import ChanStatistics, CreatedBy, Stats
+
+    excepthook: Callable[[ExceptHookArgs], object] = _default_excepthook
+    """Called with each failure that nobody can collect any more; assign another to replace it."""
 else:
+    # What few programs ask for by name and takes long to import; excepthook may be assigned to.
+    _LATER = {
+        "native": "native",
+        "RecvChan": "_chan",
+        "SendChan": "_chan",
+        "ExceptHookArgs": "_excepthook",
+        "excepthook": "_excepthook",
+        "ChanStatistics": "_records",
+        "CreatedBy": "_records",
+        "Stats": "_records",
+    }
 
     def __getattr__(name: str) -> Any:
-        # What few programs ask for by name and takes long to import.
-        if name not in ("native", "ChanStatistics", "CreatedBy", "Stats"):
+        if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        if name == "native":
-            return importlib.import_module("gmprt.native")
-        value = globals()[name] = getattr(importlib.import_module("gmprt._records"), name)
-        return value
+        module = importlib.import_module(f"gmprt.{_LATER[name]}")
+        return module if name == "native" else globals().setdefault(name, getattr(module, name))
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -6,18 +6,18 @@ functions below.
 
 from __future__ import annotations
 
-import traceback
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from gmprt import _core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    import traceback
     from types import FrameType
+    from typing import Any, TypeVar
 
     from gmprt._records import CreatedBy
 
-_R = TypeVar("_R")
+    _R = TypeVar("_R")
 
 
 def given_name(g: _core.Goroutine[Any]) -> str:
@@ -59,6 +59,8 @@ def stack(g: _core.Goroutine[Any], /) -> traceback.StackSummary:
     Works for a goroutine in any state; one that has ended or has not begun has no frames.  A
     goroutine that runs meanwhile may have gone on by the time this returns.
     """
+    import traceback  # it has been, by the first go()
+
     return traceback.StackSummary.extract(iter(reversed(frames(g))))
 
 

@@ -5,11 +5,16 @@ must not, lives in the same file and is found by its PyInit function (PEP 489, "
 one library").
 """
 
-import importlib
+from __future__ import annotations
+
 import sys
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from types import ModuleType
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
+
+TYPE_CHECKING = False  # importing typing takes longer than importing gmprt
+if TYPE_CHECKING:
+    from types import ModuleType
+else:
+    ModuleType = type(sys)
 
 
 def load_core() -> None:
@@ -21,8 +26,7 @@ def load_core() -> None:
     name = "gmprt._core"
     if name not in sys.modules:
         _refuse_unsupported()
-        _load_from(_library(), name)  # refuses subinterpreters: first, the other must not get there
-        importlib.import_module("gmprt._native")
+        _load_from(_library(), name)
     package: ModuleType | None = vars(sys.modules[name]).get("_package")
     if package is not None:
         sys.modules["gmprt"] = package
@@ -47,7 +51,7 @@ def _refuse_unsupported() -> None:
 
 def _library() -> str:
     """The shared object, which has not been loaded yet."""
-    spec = find_spec("gmprt._native")
+    spec = PathFinder.find_spec("gmprt._native", sys.modules["gmprt"].__path__)
     if spec is None or spec.origin is None:
         raise ImportError("gmprt._native was not built for this Python, or not as a file")
     return spec.origin
@@ -55,10 +59,10 @@ def _library() -> str:
 
 def _load_from(path: str, name: str) -> None:
     loader = ExtensionFileLoader(name, path)
-    spec = spec_from_file_location(name, path, loader=loader)
-    if spec is None:
-        raise ImportError(f"no module spec for {name} in {path}")
-    module = module_from_spec(spec)
+    spec = ModuleSpec(name, loader, origin=path)
+    module = loader.create_module(spec)
+    module.__spec__, module.__loader__, module.__file__ = spec, loader, path
+    module.__package__ = "gmprt"
     sys.modules[name] = module
     try:
         loader.exec_module(module)

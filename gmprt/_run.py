@@ -13,16 +13,18 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from gmprt import _core, debug
 from gmprt._errors import Cancelled, GoroutineCancelled
-from gmprt._excepthook import report_uncollected
 from gmprt._goroutine import creation, place
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
 
 _WARN_AFTER = 5.0  # seconds until run() says who keeps it waiting
 _EXIT_DEADLINE = 3.0  # seconds that goroutines get at the end of the process
@@ -78,7 +80,13 @@ def _call_main(main: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str,
             _end_descendants(me.run_id, me.id)
         except KeyboardInterrupt:
             _give_up()
-        report_uncollected(me.run_id)
+        _report_uncollected(me.run_id)
+
+
+def _report_uncollected(run_id: int = 0) -> None:
+    from gmprt._excepthook import report_uncollected  # imported by the first go()
+
+    report_uncollected(run_id)
 
 
 def _end_descendants(run_id: int, main_id: int) -> None:
@@ -181,7 +189,7 @@ def _shutdown() -> None:
             _warn(
                 f"gmprt: abandoned at exit, {_EXIT_DEADLINE:g} s after cancel: {debug.block(g)}\n"
             )
-        report_uncollected()
+        _report_uncollected()
     finally:
         _core.stop(max(deadline - time.monotonic(), 0.0))
 

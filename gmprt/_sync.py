@@ -6,16 +6,17 @@ from inside is a deadlock.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from types import TracebackType
-from typing import Generic, TypeVar
-
 from gmprt._core import Mutex, Semaphore, WaitGroup
 
-__all__ = ["Mutex", "Once", "Semaphore", "WaitGroup", "once_value"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
+
+__all__ = ["Mutex", "Once", "Semaphore", "WaitGroup", "once_value"]
 
 
 class Once:
@@ -48,17 +49,19 @@ class Once:
                 self._done = True
 
 
-class _OnceValue(Generic[_T]):
+class _OnceValue:
     """The function that once_value() returns."""
 
-    def __init__(self, fn: Callable[[], _T]) -> None:
+    def __init__(self, fn: Callable[[], Any]) -> None:
+        import functools
+
         functools.update_wrapper(self, fn)
-        self._fn: Callable[[], _T] | None = fn
+        self._fn: Callable[[], Any] | None = fn
         self._mutex = Mutex()
-        self._value: _T
+        self._value: Any
         self._error: tuple[Exception, TracebackType | None] | None = None
 
-    def __call__(self) -> _T:
+    def __call__(self) -> Any:
         if self._fn is not None:
             with self._mutex:
                 if self._fn is not None:
@@ -68,7 +71,7 @@ class _OnceValue(Generic[_T]):
             raise error.with_traceback(tb)  # else each raise would add to the traceback of the last
         return self._value
 
-    def _call(self, fn: Callable[[], _T]) -> None:
+    def _call(self, fn: Callable[[], Any]) -> None:
         try:
             self._value = fn()
         except Exception as error:

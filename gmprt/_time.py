@@ -10,14 +10,16 @@ All seconds are floats.  Zero and less fire at once, infinity never; NaN is a Va
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec
-
 from gmprt import _core
-from gmprt._chan import RecvChan
 
-_P = ParamSpec("_P")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec
+
+    from gmprt._chan import RecvChan
+
+    _P = ParamSpec("_P")
 
 # Go's longest Duration, in seconds (292 years): what "never" is to a clock of int64 nanoseconds.
 _FOREVER = 9223372036.0
@@ -152,4 +154,5 @@ def after_func(
     """
     if not callable(fn):
         raise TypeError(f"after_func(): fn must be callable, not {type(fn).__name__}")
-    return AfterFunc(seconds, functools.partial(fn, *args, **kwargs))
+
+    return AfterFunc(seconds, lambda: fn(*args, **kwargs))

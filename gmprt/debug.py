@@ -13,12 +13,15 @@ caller's first, innermost frame first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from types import FrameType
-from typing import Any, TextIO
 
 from gmprt import _core
 from gmprt._goroutine import creation, frames, given_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any, TextIO
 
 __all__ = ["dump", "dump_string", "goroutines", "install_sigquit"]
 

@@ -1,6 +1,7 @@
 /* activate.c - gmprt becomes active: at the first go(), run() or other call that needs the runtime.
  *
- * Importing changes nothing of the process.  What does is here, in this order:
+ * Importing changes nothing of the process.  What does is here, in this order (after an import of what that takes,
+ * gmprt/_activate.py, during which other threads may come and do the same):
  *   handlers of pthread_atfork (hook_fork.c);
  *   the interpreter's lists of what it calls after a fork (fork.c);
  *   entries of offset tables, and handlers of signals behind the relay (interpose.c);
@@ -41,9 +42,17 @@ static bool say_what_is_missing(void) {
                           interpose_mode()) == 0;
 }
 
+static bool import(void) {
+  PyObject *mod = PyImport_ImportModule("gmprt._activate");
+  Py_XDECREF(mod);
+  return mod != NULL;
+}
+
 /* false: exception set, and nothing has happened. */
 bool activate(void) {
   static bool active;
+  if (active) return true;
+  if (!import()) return false;
   if (active) return true;
   bool collects = PyGC_Disable();
   active = change();
