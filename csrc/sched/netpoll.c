@@ -10,7 +10,7 @@
  *     stands in the queue and parks, and the lander drops the lock (park.c).
  * So an edge between the try and the park is never lost, however many wait, and whoever consumes what an
  * edge brought hides nothing from the others.  A set of descriptors (poll, select) is waited for like
- * channels are by a select: all records locked in address order, one waiter each, one claim.
+ * channels are by a select: as a wait set (waitset.c).
  *
  * Closing.  The kernel forgets a descriptor that is closed, so the record must, too, or the next file with that
  * number would never be added.  Whoever closes says so before (waiters wake, and the registration goes) and
@@ -45,6 +45,7 @@
 #include "sched/sched.h"
 #include "sched/park.h"
 #include "sched/netpoll.h"
+#include "sched/waitset.h"
 
 enum { PD_BLOCK = 1024, PD_BLOCKS = 1024 };
 
@@ -96,13 +97,7 @@ pollDesc *netpolldesc(int fd) {
 /* pd->lock held: an event in one direction.  Those who waited, claimed, are pushed to *list. */
 static void event(pollDesc *pd, int mode, G **list) {
   xadd(&pd->seq[mode], 1);
-  for (sudog *sg; (sg = dequeue(&pd->q[mode])) != NULL;) {
-    G *gp = sg->g;
-    gp->param = sg;
-    gp->wakeres = WAKE_OK;
-    gp->schedlink = *list;
-    *list = gp;
-  }
+  dequeue_all(&pd->q[mode], true, WAKE_OK, list);
 }
 
 /* In the order in which they came. */
@@ -200,66 +195,43 @@ static int by_address(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static void lockall(const pollwait *w, uint32_t n) {
-  for (uint32_t i = 0; i < n; i++)
-    if (i == 0 || w[i].pd != w[i - 1].pd) spin_lock(&w[i].pd->lock);
-}
-
-static void unlockall(const pollwait *w, uint32_t n) {
-  for (uint32_t i = n; i-- > 0;)
-    if (i == 0 || w[i].pd != w[i - 1].pd) spin_unlock(&w[i].pd->lock);
-}
-
 static uint32_t waiters_of(const pollwait *w, uint32_t n) {
   uint32_t total = 0;
   for (uint32_t i = 0; i < n; i++) total += (uint32_t)w[i].want[0] + (uint32_t)w[i].want[1];
   return total;
 }
 
-static void enqueueall(const pollwait *w, uint32_t n, G *gp, sudog *sg) {
+/* One waiter for each wanted direction, in the order of the locks. */
+static void linkall(const pollwait *w, uint32_t n, G *gp, sudog *sg) {
   for (uint32_t i = 0; i < n; i++) {
-    pollDesc *pd = w[i].pd;
     for (int mode = 0; mode < 2; mode++) {
       if (!w[i].want[mode]) continue;
-      sudog_link(sg, gp, NULL);
-      sg->pd = pd;
-      enqueue(&pd->q[mode], sg++);
-      store_rlx(&pd->nwait, load_rlx(&pd->nwait) + 1);
+      sudog_link(sg, gp);
+      sg->lock = &w[i].pd->lock;
+      sg++->kase = mode;
     }
+  }
+}
+
+static pollDesc *desc_of(const sudog *sg) { return containerof(sg->lock, pollDesc, lock); }
+
+static void enqueueall(sudog *sg, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    pollDesc *pd = desc_of(&sg[i]);
+    enqueue(&pd->q[sg[i].kase], &sg[i]);
+    store_rlx(&pd->nwait, load_rlx(&pd->nwait) + 1);
     pd->audited = false;
   }
   if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
 }
 
-/* In the order of the locks, one at a time: what is still locked the lander has not left. */
-static void dequeueall(const pollwait *w, uint32_t n, sudog *sg) {
-  for (uint32_t i = 0; i < n; i++) {
-    pollDesc *pd = w[i].pd;
-    spin_lock(&pd->lock);
-    for (int mode = 0; mode < 2; mode++) {
-      if (!w[i].want[mode]) continue;
-      dequeue_sudog(&pd->q[mode], sg++);
-      store_rlx(&pd->nwait, load_rlx(&pd->nwait) - 1);
-    }
-    spin_unlock(&pd->lock);
-  }
+static void left(sudog *sg) {
+  pollDesc *pd = desc_of(sg);
+  store_rlx(&pd->nwait, load_rlx(&pd->nwait) - 1);
 }
 
-/* The lander. One descriptor, one direction: the waiter is not looked at. */
-static void park_commit_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
-
-/* The waiters lie in the G in lock order; see select.c for why they may be read. */
-static void park_commit_all(void *arg) {
-  G *gp = arg;
-  sudog *sg = gp->sgs;
-  uint32_t n = gp->nwait;
-  pollDesc *pd = sg[0].pd;
-  for (uint32_t i = 1; i <= n; i++) {
-    pollDesc *next = i < n ? sg[i].pd : NULL;
-    if (next != pd) spin_unlock(&pd->lock);
-    pd = next;
-  }
-}
+/* The lander, one waiter: that is not looked at. */
+static void unlock_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
 
 /* Parks the running goroutine until something happens to one of n descriptors in a wanted direction (WAKE_OK;
  * also for no reason), one is closed (WAKE_CLOSED; also if it was before), deadline, cancel or interrupt.
@@ -273,18 +245,19 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   if (n > 1) qsort(w, n, sizeof *w, by_address);
   for (uint32_t i = 0; i < n; i++)
     if (!registered(&w[i])) return any_gone(w, n) ? WAKE_CLOSED : WAKE_BADFD;
-  lockall(w, n);
+  linkall(w, n, gp, sg);
+  waitset_lock(sg, total);
   wake_t r = news(w, n);
   if (unlikely(r != WAKE_WOULDBLOCK)) {
-    unlockall(w, n);
+    waitset_unlock(sg, total);
     return r;
   }
-  enqueueall(w, n, gp, sg);
+  enqueueall(sg, total);
   xadd(&waiters, 1);
-  r = gopark(one ? park_commit_one : park_commit_all, one ? (void *)w->pd : (void *)gp,
-             waitReasonIOWait, deadline);
+  r = one ? gopark(unlock_one, w->pd, waitReasonIOWait, deadline)
+          : gopark(waitset_commit, gp, waitReasonIOWait, deadline);
   xadd(&waiters, (uint32_t)-1);
-  dequeueall(w, n, sg);
+  waitset_leave(sg, total, left);
   return r == WAKE_OK && any_gone(w, n) ? WAKE_CLOSED : r;
 }
 

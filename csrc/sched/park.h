@@ -2,7 +2,7 @@
 #ifndef GMPRT_SCHED_PARK_H
 #define GMPRT_SCHED_PARK_H
 
-#include "sched/m.h"
+#include "sched/l.h"
 
 /* park.c */
 void stack_switch(G *from, G *to);
@@ -24,6 +24,23 @@ void goroutine_frame(G *gp);
 void goroutine_unframe(G *gp);
 wake_t timesleep(int64_t ns);
 void goroutine_timeout(timer *t, uint64_t seq);
+
+/* sg has been dequeued, its wait claimed: what its goroutine is told when it runs.  To be made ready unlocked. */
+static inline G *sudog_served(sudog *sg, bool success, uint8_t why) {
+  G *gp = sg->g;
+  sg->success = success;
+  gp->param = sg;
+  gp->wakeres = why;
+  return gp;
+}
+
+/* hosted: the caller holds the host lock. */
+static inline void ready_any(G *gp, bool hosted) {
+  if (hosted)
+    goready_hosted(gp);
+  else
+    goready(gp);
+}
 
 /* foreign.c */
 G *getg(bool hosted);

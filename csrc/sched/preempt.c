@@ -72,6 +72,11 @@ static struct {
 static _Atomic uint32_t nranges; /* released when the entry is whole: the handler reads without a lock */
 static mutex rangelock = {.rank = rank_stack};
 static bool injects; /* this CPU can */
+#ifdef GM_TSAN
+enum { SIGNALS_LATE = true }; /* the sanitizer delivers them later, elsewhere */
+#else
+enum { SIGNALS_LATE = false };
+#endif
 
 /* Goroutines may be preempted anywhere in [start, end).  false: too many ranges. */
 bool preempt_register(const void *start, const void *end) {
@@ -153,9 +158,7 @@ void preempt_init(void) {
   enabled = !(env && strcmp(env, "0") == 0);
   signals = enabled && !os_signals_left();
   if (!signals) return;
-#ifndef GM_TSAN /* it delivers signals later, elsewhere */
-  injects = arch_preempt_init(preempted);
-#endif
+  injects = !SIGNALS_LATE && arch_preempt_init(preempted);
   struct sigaction sa = {.sa_sigaction = sigurg, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, now;
   sigemptyset(&sa.sa_mask);
   if (sigaction(SIGURG, NULL, &now) == 0 && now.sa_sigaction != sigurg) old_urg = now;

@@ -176,7 +176,7 @@ int32_t gomaxprocs_set(int32_t n) {
 
 /* In a forked child nobody stops the world any more, and what a P was is forgotten with the goroutines on it. */
 void stw_afterfork(void) {
-  store_rlx(&worldsema.word, 0);
+  unlock(&worldsema); /* the thread that forked holds it */
   int32_t n = sched.gomaxprocs;
   sched.gomaxprocs = 0;
   sched.pidle = NULL;

@@ -2,28 +2,11 @@
  *
  * A queue is a FIFO of sudogs, under the lock of the object it is part of.  dequeue() returns a waiter whose
  * wait it has claimed; those that a deadline or a cancel has claimed before are dropped on the way. */
-#include <sched.h>
-#include <stdlib.h>
-
 #include "sched/park.h"
-#include "sync/chan.h"
 
-/* Room for n waiters, kept for the next time. NULL: no memory. */
-sudog *gsudogs(G *gp, uint32_t n) {
-  if (n > UINT16_MAX) return NULL;
-  if (gp->nsgs < n) {
-    sudog *more = realloc(gp->sgs, n * sizeof *more);
-    if (!more) return NULL;
-    gp->sgs = more;
-    gp->nsgs = (uint16_t)n;
-  }
-  gp->nwait = (uint16_t)n;
-  return gp->sgs;
-}
-
-void sudog_link(sudog *sg, G *gp, hchan *c) {
+/* For gp's next wait. */
+void sudog_link(sudog *sg, G *gp) {
   sg->g = gp;
-  sg->c = c;
   sg->seq = wait_next(gp);
   sg->success = false;
 }
@@ -36,7 +19,7 @@ void enqueue(waitq *q, sudog *sg) {
   else
     q->first = sg;
   q->last = sg;
-  sg->queued = true;
+  sg->q = q;
 }
 
 void enqueue_front(waitq *q, sudog *sg) {
@@ -47,13 +30,14 @@ void enqueue_front(waitq *q, sudog *sg) {
   else
     q->last = sg;
   q->first = sg;
-  sg->queued = true;
+  sg->q = q;
 }
 
 /* Takes sg out, wherever it stands; nothing if it does not. */
-void dequeue_sudog(waitq *q, sudog *sg) {
-  if (!sg->queued) return;
-  sg->queued = false;
+void dequeue_sudog(sudog *sg) {
+  waitq *q = sg->q;
+  if (!q) return;
+  sg->q = NULL;
   if (sg->prev)
     sg->prev->next = sg->next;
   else
@@ -64,11 +48,20 @@ void dequeue_sudog(waitq *q, sudog *sg) {
     q->last = sg->prev;
 }
 
-/* The first waiter whose wait could be claimed. The caller fills in the result and readies it. */
+/* The first waiter whose wait could be claimed.  The caller says how it ended (sudog_served) and readies it. */
 sudog *dequeue(waitq *q) {
   for (sudog *sg; (sg = q->first) != NULL;) {
-    dequeue_sudog(q, sg);
+    dequeue_sudog(sg);
     if (likely(wait_claim(sg->g, sg->seq))) return sg;
   }
   return NULL;
+}
+
+/* All of them, their waits claimed, pushed to *list: the last to come is first. */
+void dequeue_all(waitq *q, bool success, uint8_t why, G **list) {
+  for (sudog *sg; (sg = dequeue(q)) != NULL;) {
+    G *gp = sudog_served(sg, success, why);
+    gp->schedlink = *list;
+    *list = gp;
+  }
 }

@@ -5,13 +5,16 @@
 #include "base/base.h"
 
 typedef struct G G;
-typedef struct hchan hchan;
 typedef struct sudog sudog;
 
 /* One (goroutine, wait object) pair: the only thing that ever stands in a queue of waiters. */
 struct sudog {
   G *g;
   sudog *next, *prev;
+  union { /* where it stands; NULL: nowhere */
+    struct waitq *q;
+    struct semroot *root; /* semaroot.c */
+  };
   union {
     void *elem;     /* where the value goes to or comes from; hosted channels: &val */
     sudog *nextaddr; /* semaroot, the first waiter of an address: that of another one */
@@ -19,12 +22,10 @@ struct sudog {
   uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
   uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
   union {
-    hchan *c;     /* select: which channel */
-    struct pollDesc *pd; /* netpoll: which descriptor */
-    void *addr;   /* semaroot: which semaphore */
+    struct spinlock *lock; /* one of a wait set: what guards its queue, NULL: the host lock (waitset.c) */
+    void *addr;            /* semaroot: which semaphore */
   };
   int32_t kase;   /* select: index of the case */
-  bool queued;    /* still linked in a queue */
   bool success;   /* value moved (true) or woken by close (false) */
 };
 
@@ -33,11 +34,11 @@ typedef struct waitq {
   sudog *first, *last;
 } waitq;
 
-void sudog_link(sudog *sg, G *gp, hchan *c);
+void sudog_link(sudog *sg, G *gp);
 void enqueue(waitq *q, sudog *sg);
 void enqueue_front(waitq *q, sudog *sg);
 sudog *dequeue(waitq *q);
-void dequeue_sudog(waitq *q, sudog *sg);
-sudog *gsudogs(G *gp, uint32_t n);
+void dequeue_sudog(sudog *sg);
+void dequeue_all(waitq *q, bool success, uint8_t why, G **list);
 
 #endif

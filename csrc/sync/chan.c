@@ -33,21 +33,14 @@ static inline void chanunlock(hchan *c) {
 }
 static void chanunlock_commit(void *c) { spin_unlock(&((hchan *)c)->lock); }
 
-static inline void chanready(hchan *c, G *gp) {
-  if (c->hosted)
-    goready_hosted(gp);
-  else
-    goready(gp);
-}
-
-inline void copyelem(hchan *c, void *dst, const void *src) {
+static inline void copyelem(hchan *c, void *dst, const void *src) {
   if (likely(c->elemsize == 8))
     memcpy(dst, src, 8);
   else if (dst)
     memcpy(dst, src, c->elemsize);
 }
 
-inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
+static inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
 
 static inline size_t wrap(hchan *c, size_t i) { return i == c->dataqsiz ? 0 : i; }
 
@@ -66,14 +59,76 @@ bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted) {
 
 void chan_fini(hchan *c) { free(c->buf); }
 
-/* A waiter was dequeued, and its wait claimed, with the lock held: tell it, then ready it unlocked. */
-static void serve(hchan *c, sudog *sg) {
-  G *gp = sg->g;
-  sg->success = true;
-  gp->param = sg;
-  gp->wakeres = WAKE_OK;
+/* ---- what can be done at once: the channel locked -------------------------------------------------------
+ *
+ * true: it was done, with what *result says; *wake is to be made ready when the lock is dropped, NULL: nobody. */
+
+static inline bool try_send(hchan *c, const void *elem, G **wake, wake_t *result) {
+  *wake = NULL;
+  *result = WAKE_OK;
+  if (unlikely(load_rlx(&c->closed))) {
+    *result = WAKE_CLOSED;
+    return true;
+  }
+  sudog *sg = c->recvq.first ? dequeue(&c->recvq) : NULL;
+  if (sg) {
+    if (sg->elem) copyelem(c, sg->elem, elem);
+    *wake = sudog_served(sg, true, WAKE_OK);
+    return true;
+  }
+  size_t n = load_rlx(&c->qcount);
+  if (n == c->dataqsiz) return false;
+  copyelem(c, chanbuf(c, c->sendx), elem);
+  c->sendx = wrap(c, c->sendx + 1);
+  store_rlx(&c->qcount, n + 1);
+  return true;
+}
+
+/* Full buffer (or none) and a waiting sender. */
+static inline void take_from(hchan *c, const sudog *sg, void *elem) {
+  if (c->dataqsiz == 0) {
+    if (elem) copyelem(c, elem, sg->elem);
+    return;
+  }
+  void *slot = chanbuf(c, c->recvx);
+  if (elem) copyelem(c, elem, slot);
+  copyelem(c, slot, sg->elem);
+  c->recvx = wrap(c, c->recvx + 1);
+  c->sendx = c->recvx;
+}
+
+static inline bool try_recv(hchan *c, void *elem, G **wake, wake_t *result) {
+  *wake = NULL;
+  *result = WAKE_OK;
+  sudog *sg = c->sendq.first ? dequeue(&c->sendq) : NULL;
+  if (sg) {
+    take_from(c, sg, elem);
+    *wake = sudog_served(sg, true, WAKE_OK);
+    return true;
+  }
+  size_t n = load_rlx(&c->qcount);
+  if (n > 0) {
+    if (elem) copyelem(c, elem, chanbuf(c, c->recvx));
+    c->recvx = wrap(c, c->recvx + 1);
+    store_rlx(&c->qcount, n - 1);
+    return true;
+  }
+  *result = WAKE_CLOSED;
+  return load_rlx(&c->closed);
+}
+
+/* For select. */
+bool chan_try(hchan *c, bool send, void *elem, G **wake, wake_t *result) {
+  return send ? try_send(c, elem, wake, result) : try_recv(c, elem, wake, result);
+}
+
+/* ---- send, receive, close -------------------------------------------------------------------------------- */
+
+/* It was done. */
+static inline wake_t done(hchan *c, G *wake, wake_t result) {
   chanunlock(c);
-  chanready(c, gp);
+  if (wake) ready_any(wake, c->hosted);
+  return result;
 }
 
 /* Puts the caller's waiter into q and parks, the channel locked.  A wait that ends otherwise than by
@@ -84,7 +139,7 @@ static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadli
   wake_t r = park_any(gp, c->hosted ? NULL : chanunlock_commit, c, why, deadline, attached);
   if (likely(gp->param == sg)) return sg->success ? WAKE_OK : WAKE_CLOSED;
   chanlock(c);
-  dequeue_sudog(q, sg);
+  dequeue_sudog(sg);
   chanunlock(c);
   return r;
 }
@@ -92,31 +147,16 @@ static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadli
 /* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
  * caller's, as with every other result. */
 wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
+  G *wake;
+  wake_t r;
   chanlock(c);
-  if (unlikely(load_rlx(&c->closed))) {
-    chanunlock(c);
-    return WAKE_CLOSED;
-  }
-  sudog *sg = c->recvq.first ? dequeue(&c->recvq) : NULL;
-  if (sg) {
-    if (sg->elem) copyelem(c, sg->elem, elem);
-    serve(c, sg);
-    return WAKE_OK;
-  }
-  size_t n = load_rlx(&c->qcount);
-  if (n < c->dataqsiz) {
-    copyelem(c, chanbuf(c, c->sendx), elem);
-    c->sendx = wrap(c, c->sendx + 1);
-    store_rlx(&c->qcount, n + 1);
-    chanunlock(c);
-    return WAKE_OK;
-  }
+  if (likely(try_send(c, elem, &wake, &r))) return done(c, wake, r);
   G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
   }
-  sudog_link(&gp->sg, gp, c);
+  sudog_link(&gp->sg, gp);
   gp->sg.elem = (void *)elem;
   if (c->hosted) { /* the value lies in the G: a parked stack holds nothing that others read */
     memcpy(&gp->sg.val, elem, 8);
@@ -125,61 +165,22 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool a
   return chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline, attached);
 }
 
-/* Full buffer (or none) and a waiting sender. */
-static void recv_from_sender(hchan *c, sudog *sg, void *elem) {
-  if (c->dataqsiz == 0) {
-    if (elem) copyelem(c, elem, sg->elem);
-  } else {
-    void *slot = chanbuf(c, c->recvx);
-    if (elem) copyelem(c, elem, slot);
-    copyelem(c, slot, sg->elem);
-    c->recvx = wrap(c, c->recvx + 1);
-    c->sendx = c->recvx;
-  }
-  serve(c, sg);
-}
-
 /* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
 wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
+  G *wake;
+  wake_t r;
   chanlock(c);
-  size_t n = load_rlx(&c->qcount);
-  if (unlikely(load_rlx(&c->closed)) && n == 0) {
-    chanunlock(c);
-    return WAKE_CLOSED;
-  }
-  sudog *sg = c->sendq.first ? dequeue(&c->sendq) : NULL;
-  if (sg) {
-    recv_from_sender(c, sg, elem);
-    return WAKE_OK;
-  }
-  if (n > 0) {
-    if (elem) copyelem(c, elem, chanbuf(c, c->recvx));
-    c->recvx = wrap(c, c->recvx + 1);
-    store_rlx(&c->qcount, n - 1);
-    chanunlock(c);
-    return WAKE_OK;
-  }
+  if (likely(try_recv(c, elem, &wake, &r))) return done(c, wake, r);
   G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
   }
-  sudog_link(&gp->sg, gp, c);
+  sudog_link(&gp->sg, gp);
   gp->sg.elem = c->hosted ? &gp->sg.val : elem;
-  wake_t r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline, attached);
+  r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline, attached);
   if (c->hosted && r == WAKE_OK) memcpy(elem, &gp->sg.val, 8);
   return r;
-}
-
-static void close_waiters(waitq *q, G **list) {
-  for (sudog *sg; (sg = dequeue(q)) != NULL;) {
-    G *gp = sg->g;
-    sg->success = false;
-    gp->param = sg;
-    gp->wakeres = WAKE_CLOSED;
-    gp->schedlink = *list;
-    *list = gp;
-  }
 }
 
 /* Wakes every waiter: receivers get "closed", then senders do.  WAKE_CLOSED: it was closed already. */
@@ -191,14 +192,14 @@ wake_t chanclose(hchan *c) {
     return WAKE_CLOSED;
   }
   store_rlx(&c->closed, true);
-  close_waiters(&c->recvq, &list);
-  close_waiters(&c->sendq, &list);
+  dequeue_all(&c->recvq, false, WAKE_CLOSED, &list);
+  dequeue_all(&c->sendq, false, WAKE_CLOSED, &list);
   chanunlock(c);
   while (list) {
     G *gp = list;
     list = gp->schedlink;
     gp->schedlink = NULL;
-    chanready(c, gp);
+    ready_any(gp, c->hosted);
   }
   return WAKE_OK;
 }

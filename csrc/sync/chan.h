@@ -6,7 +6,7 @@
 
 /* A channel.  `lock` guards all of it; a hosted channel is guarded by the host lock instead, and its
  * elements are 8-byte references that the host owns.  Readying a goroutine comes after the unlock. */
-struct hchan {
+typedef struct hchan {
   spinlock lock;
   bool hosted;
   _Atomic bool closed;
@@ -16,7 +16,7 @@ struct hchan {
   size_t sendx, recvx;
   char *buf;
   waitq recvq, sendq;
-};
+} hchan;
 
 typedef struct scase {
   hchan *c;   /* NULL: never ready */
@@ -30,8 +30,7 @@ void chan_fini(hchan *c);
 wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached);
 wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached);
 wake_t chanclose(hchan *c);
-void *chanbuf(hchan *c, size_t i);
-void copyelem(hchan *c, void *dst, const void *src);
+bool chan_try(hchan *c, bool send, void *elem, G **wake, wake_t *result);
 
 /* select.c */
 int32_t selectgo(scase *cases, int32_t n, bool block, int64_t deadline, bool hosted, wake_t *result);

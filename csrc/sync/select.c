@@ -1,21 +1,16 @@
 /* select.c - Go's selectgo: exactly one of several channel operations takes effect.
  *
  * Pass 1, all channels locked: the first ready case of a random permutation is done.  Pass 2: one waiter
- * per case, park.  Pass 3, all locked again: the waiters that were not served are taken out.
+ * per case, park.  Pass 3: the waiters that were not served are taken out, one lock at a time.
  *
- * All waiters of one select carry the same wait seq, so the claim that serves one makes all others lose:
- * exactly one case fires, and the goroutine never meets itself.
- *
- * Locks: in address order, each channel once however often it stands in the cases.  Hosted channels have
- * none.  The lander unlocks by walking the waiters, which lie in the G in lock order.  It may still read
- * the waiter of a channel that it has not unlocked: the woken goroutine cannot have changed it, for it
- * must first pass that lock. */
+ * The waiters are a wait set (sched/waitset.c): exactly one case fires.  Locks are taken in address order, each
+ * channel's once however often it stands in the cases.  Hosted channels have none. */
 #include <sched.h>
 #include <stdlib.h>
 
 #include "arch/arch.h"
-#include "sched/l.h"
 #include "sched/park.h"
+#include "sched/waitset.h"
 #include "sync/chan.h"
 
 enum { FEW = 16 };
@@ -71,69 +66,6 @@ static void selunlock(scase *cases, const uint16_t *order, int32_t n) {
   }
 }
 
-/* The lander: see the head of the file. */
-static void selpark_commit(void *arg) {
-  G *gp = arg;
-  sudog *sg = gp->sgs;
-  uint32_t n = gp->nwait;
-  hchan *c = sg[0].c;
-  for (uint32_t i = 1; i <= n; i++) {
-    hchan *next = i < n ? sg[i].c : NULL;
-    if (next != c) spin_unlock(&c->lock);
-    c = next;
-  }
-}
-
-/* Does case i if it is ready; a peer to be woken is left in *wake. */
-static bool selcase(scase *k, G **wake, wake_t *result) {
-  hchan *c = k->c;
-  sudog *sg = NULL;
-  size_t n = load_rlx(&c->qcount);
-  *result = WAKE_OK;
-  if (k->send) {
-    if (load_rlx(&c->closed)) {
-      *result = WAKE_CLOSED;
-      return true;
-    }
-    if (c->recvq.first && (sg = dequeue(&c->recvq))) {
-      if (sg->elem) copyelem(c, sg->elem, k->elem);
-    } else if (n < c->dataqsiz) {
-      copyelem(c, chanbuf(c, c->sendx), k->elem);
-      c->sendx = c->sendx + 1 == c->dataqsiz ? 0 : c->sendx + 1;
-      store_rlx(&c->qcount, n + 1);
-    } else {
-      return false;
-    }
-  } else if (c->sendq.first && (sg = dequeue(&c->sendq))) {
-    void *from = sg->elem;
-    if (c->dataqsiz > 0) {
-      void *slot = chanbuf(c, c->recvx);
-      if (k->elem) copyelem(c, k->elem, slot);
-      copyelem(c, slot, from);
-      c->recvx = c->recvx + 1 == c->dataqsiz ? 0 : c->recvx + 1;
-      c->sendx = c->recvx;
-    } else if (k->elem) {
-      copyelem(c, k->elem, from);
-    }
-  } else if (n > 0) {
-    if (k->elem) copyelem(c, k->elem, chanbuf(c, c->recvx));
-    c->recvx = c->recvx + 1 == c->dataqsiz ? 0 : c->recvx + 1;
-    store_rlx(&c->qcount, n - 1);
-  } else if (load_rlx(&c->closed)) {
-    *result = WAKE_CLOSED;
-    return true;
-  } else {
-    return false;
-  }
-  if (sg) {
-    sg->success = true;
-    sg->g->param = sg;
-    sg->g->wakeres = WAKE_OK;
-    *wake = sg->g;
-  }
-  return true;
-}
-
 static uint64_t *selrand(void) {
   static _Thread_local uint64_t foreign;
   M *m = getm();
@@ -155,7 +87,8 @@ static int32_t selwait(scase *cases, const uint16_t *order, int32_t n, int64_t d
   for (int32_t i = 0; i < n; i++) {
     scase *k = &cases[order[i]];
     sudog *sg = &sgs[i];
-    sudog_link(sg, gp, k->c);
+    sudog_link(sg, gp);
+    sg->lock = hosted ? NULL : &k->c->lock;
     sg->kase = order[i];
     sg->elem = k->elem;
     if (hosted) {
@@ -164,14 +97,9 @@ static int32_t selwait(scase *cases, const uint16_t *order, int32_t n, int64_t d
     }
     enqueue(k->send ? &k->c->sendq : &k->c->recvq, sg);
   }
-  *result = park_any(gp, hosted ? NULL : selpark_commit, gp, waitReasonSelect, deadline, hosted);
+  *result = park_any(gp, hosted ? NULL : waitset_commit, gp, waitReasonSelect, deadline, hosted);
   sudog *won = gp->param;
-  if (!hosted) sellock(cases, order, n);
-  for (int32_t i = 0; i < n; i++) {
-    scase *k = &cases[order[i]];
-    dequeue_sudog(k->send ? &k->c->sendq : &k->c->recvq, &sgs[i]);
-  }
-  if (!hosted) selunlock(cases, order, n);
+  waitset_leave(sgs, (uint32_t)n, NULL);
   if (!won) return -1;
   *result = won->success ? WAKE_OK : WAKE_CLOSED;
   if (hosted && won->success && !cases[won->kase].send) memcpy(cases[won->kase].elem, &won->val, 8);
@@ -208,12 +136,11 @@ int32_t selectgo(scase *cases, int32_t ncases, bool block, int64_t deadline, boo
   int32_t index = -1;
   G *wake = NULL;
   for (int32_t i = 0; i < n && index < 0; i++)
-    if (selcase(&cases[order[i]], &wake, result)) index = order[i];
+    if (chan_try(cases[order[i]].c, cases[order[i]].send, cases[order[i]].elem, &wake, result)) index = order[i];
   if (index >= 0 || !block) {
     if (!hosted) selunlock(cases, lockorder, n);
     if (index < 0) *result = WAKE_WOULDBLOCK;
-    if (wake && hosted) goready_hosted(wake);
-    if (wake && !hosted) goready(wake);
+    if (wake) ready_any(wake, hosted);
   } else if (n == 0) { /* select{}: for ever, or until the deadline */
     G *gp = getg(hosted);
     *result = gp ? park_any(gp, NULL, NULL, waitReasonSelectNoCases, deadline, hosted) : WAKE_NOMEM;

@@ -17,32 +17,21 @@
 #include "sched/park.h"
 #include "sync/sema.h"
 
-static void serve(sudog *sg, bool success, bool hosted) {
-  G *gp = sg->g;
-  sg->success = success;
-  gp->param = sg;
-  gp->wakeres = WAKE_OK;
-  if (hosted)
-    goready_hosted(gp);
-  else
-    goready(gp);
-}
-
 /* ---- broadcast queues of the host (joiners, wait groups): host lock held ------------------------------ */
 
 wake_t waitq_wait(waitq *q, waitreason why, int64_t deadline) {
   G *gp = getg(true);
   if (!gp) return WAKE_NOMEM;
-  sudog_link(&gp->sg, gp, NULL);
+  sudog_link(&gp->sg, gp);
   enqueue(q, &gp->sg);
   wake_t r = park_any(gp, NULL, NULL, why, deadline, true);
   if (gp->param == &gp->sg) return WAKE_OK;
-  dequeue_sudog(q, &gp->sg);
+  dequeue_sudog(&gp->sg);
   return r;
 }
 
 void waitq_wakeall(waitq *q) {
-  for (sudog *sg; (sg = dequeue(q)) != NULL;) serve(sg, true, true);
+  for (sudog *sg; (sg = dequeue(q)) != NULL;) ready_any(sudog_served(sg, true, WAKE_OK), true);
 }
 
 /* ---- semaphores ------------------------------------------------------------------------------------- */
@@ -56,12 +45,12 @@ static inline void qunlock(spinlock *l, bool hosted) {
   if (!hosted) spin_unlock(l);
 }
 
-/* Queue locked, the caller's waiter linked into q: parks.  What was not served is taken out again. */
-static wake_t qwait(waitq *q, spinlock *l, bool hosted, G *gp, waitreason why, int64_t deadline) {
+/* Queue locked, the caller's waiter in it: parks.  What was not served is taken out again. */
+static wake_t qwait(spinlock *l, bool hosted, G *gp, waitreason why, int64_t deadline) {
   wake_t r = park_any(gp, hosted ? NULL : unlock_commit, l, why, deadline, hosted);
   if (gp->param == &gp->sg) return WAKE_OK;
   qlock(l, hosted);
-  dequeue_sudog(q, &gp->sg);
+  dequeue_sudog(&gp->sg);
   qunlock(l, hosted);
   return r;
 }
@@ -79,9 +68,9 @@ wake_t semacquire(sema *s, waitreason why, bool block, int64_t deadline) {
     qunlock(&s->lock, hosted);
     return block ? WAKE_NOMEM : WAKE_WOULDBLOCK;
   }
-  sudog_link(&gp->sg, gp, NULL);
+  sudog_link(&gp->sg, gp);
   enqueue(&s->q, &gp->sg);
-  return qwait(&s->q, &s->lock, hosted, gp, why, deadline);
+  return qwait(&s->lock, hosted, gp, why, deadline);
 }
 
 void semrelease(sema *s, uint32_t n) {
@@ -94,7 +83,7 @@ void semrelease(sema *s, uint32_t n) {
       n = 0;
     }
     qunlock(&s->lock, hosted);
-    if (sg) serve(sg, true, hosted);
+    if (sg) ready_any(sudog_served(sg, true, WAKE_OK), hosted);
   }
 }
 
@@ -148,13 +137,13 @@ static wake_t mutex_lock_slow(gomutex *m, int64_t deadline) {
       qunlock(&m->lock, hosted);
       return WAKE_OK;
     }
-    sudog_link(&gp->sg, gp, NULL);
+    sudog_link(&gp->sg, gp);
     if (since)
       enqueue_front(&m->q, &gp->sg);
     else
       enqueue(&m->q, &gp->sg);
     if (!since) since = nanotime();
-    wake_t r = qwait(&m->q, &m->lock, hosted, gp, waitReasonMutexLock, deadline);
+    wake_t r = qwait(&m->lock, hosted, gp, waitReasonMutexLock, deadline);
     if (r != WAKE_OK) {
       qlock(&m->lock, hosted);
       mutex_tidy(m);
@@ -208,6 +197,6 @@ bool gomutex_unlock(gomutex *m) {
   }
   mutex_pass(m, &next, &handoff);
   qunlock(&m->lock, hosted);
-  if (next) serve(next, handoff, hosted);
+  if (next) ready_any(sudog_served(next, handoff, WAKE_OK), hosted);
   return true;
 }

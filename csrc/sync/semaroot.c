@@ -53,7 +53,7 @@ static void join_queue(struct semroot *r, void *addr, sudog *sg) {
   sudog **at = first_of(r, addr), *first = *at;
   sg->addr = addr;
   sg->next = NULL;
-  sg->queued = true;
+  sg->root = r;
   if (first) {
     sg->prev = first->prev;
     first->prev = first->prev->next = sg;
@@ -66,7 +66,7 @@ static void join_queue(struct semroot *r, void *addr, sudog *sg) {
 
 static void take_out(struct semroot *r, sudog *sg) {
   sudog **at = first_of(r, sg->addr), *first = *at, *next = sg->next;
-  sg->queued = false;
+  sg->root = NULL;
   if (sg != first) {
     sg->prev->next = next;
     (next ? next : first)->prev = sg->prev;
@@ -85,7 +85,7 @@ static void root_unlock(void *arg) { spin_unlock(&((struct semroot *)arg)->lock)
 static void leave_queue(struct semroot *r, sudog *sg) {
   root_lock(r);
   store_rlx(&r->nwait, load_rlx(&r->nwait) - 1);
-  if (sg->queued) take_out(r, sg);
+  if (sg->root) take_out(r, sg);
   spin_unlock(&r->lock);
 }
 
@@ -96,7 +96,7 @@ wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline) {
   G *gp = getg(true);
   for (;;) {
     root_lock(r);
-    sudog_link(&gp->sg, gp, NULL);
+    sudog_link(&gp->sg, gp);
     join_queue(r, addr, &gp->sg);
     store_rlx(&r->nwait, load_rlx(&r->nwait) + 1);
     fence();
@@ -128,13 +128,7 @@ void semroot_wake(void *addr, bool hosted) {
     if (likely(wait_claim(sg->g, sg->seq))) break;
   }
   spin_unlock(&r->lock);
-  if (!sg) return;
-  sg->g->param = sg;
-  sg->g->wakeres = WAKE_OK;
-  if (hosted)
-    goready_hosted(sg->g);
-  else
-    goready(sg->g);
+  if (sg) ready_any(sudog_served(sg, true, WAKE_OK), hosted);
 }
 
 /* In a forked child nobody waits any more. */
