@@ -40,8 +40,6 @@ static inline void copyelem(hchan *c, void *dst, const void *src) {
     memcpy(dst, src, c->elemsize);
 }
 
-static inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
-
 static inline size_t wrap(hchan *c, size_t i) { return i == c->dataqsiz ? 0 : i; }
 
 /* false: no memory, or the size does not fit. */

@@ -18,6 +18,9 @@ typedef struct hchan {
   waitq recvq, sendq;
 } hchan;
 
+/* Slot i of the buffer. */
+static inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
+
 typedef struct scase {
   hchan *c;   /* NULL: never ready */
   void *elem; /* hosted: address of the 8-byte reference */
