@@ -362,12 +362,13 @@ static void let_go(G *gp) {
     report_if_last(self);
     bool more = hollow(gp);
     self = gp->handle;
-    if (likely(!more && !unsettled(gp, self))) break;
+    bool rest = unsettled(gp, self);
+    if (likely(!more && !rest)) break;
     if (turn == TURNS) {
       abandon(gp);
       break;
     }
-    if (unlikely(unsettled(gp, self))) settle(gp, self);
+    if (rest) settle(gp, self);
   }
 }
 

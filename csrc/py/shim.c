@@ -174,16 +174,18 @@ static bool holds(int i, PyObject *o) {
   return (text || buffered) && !file_untouched(buffered ? o : NULL, text ? o : NULL);
 }
 
+static noinline void of_a_file(shim *s, int i, PyObject *o, bool all) {
+  s->passes = passage_of(i, all);
+  s->touched = s->passes == PASS_UNTOUCHED && holds(i, o);
+}
+
 /* all: a file object is to read to the end. */
-static Goroutine *shim_enter(shim *s, int i, PyObject *o, bool all) {
+static inline Goroutine *shim_enter(shim *s, int i, PyObject *o, bool all) {
   Goroutine *self = current_handle();
   if (likely(!self) || unlikely(self->greenlets)) return NULL;
   *s = (shim){.family = (family)table[i].family, .object = o, .outer = self->shim,
               .frame = ts_position(ts_of(self->g)).frame};
-  if (s->family == FAM_NONE) {
-    s->passes = passage_of(i, all);
-    s->touched = s->passes == PASS_UNTOUCHED && holds(i, o);
-  }
+  if (table[i].family == FAM_NONE) of_a_file(s, i, o, all);
   self->shim = s;
   return self;
 }
@@ -228,7 +230,7 @@ static noinline PyObject *shim_leave_rare(int i, shim *s, Goroutine *self, PyObj
 
 static inline PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
   self->shim = s->outer;
-  bool rare = s->outer || s->substituted != WAKE_OK || self->more || self->greenlets;
+  bool rare = s->outer || s->substituted != WAKE_OK || homes_of(self) || self->greenlets;
   return likely(!rare) ? result : shim_leave_rare(i, s, self, result);
 }
 
@@ -241,8 +243,10 @@ static PyObject *loaded(PyObject *result) {
 }
 
 #define SHIM_CALL(i, o, all, original) \
-  if (unlikely(table[i].family == WIRES)) return greenlet_wire() ? (original) : NULL; \
-  if (unlikely(table[i].family == LOADS)) return loaded(original); \
+  if (unlikely(table[i].family >= LOADS)) { \
+    if (table[i].family == WIRES) return greenlet_wire() ? (original) : NULL; \
+    return loaded(original); \
+  } \
   shim s; \
   Goroutine *self_ = shim_enter(&s, i, o, all); \
   PyObject *r = (original); \

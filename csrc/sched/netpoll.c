@@ -68,30 +68,25 @@ static pollDesc *_Atomic blocks[PD_BLOCKS];
 uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
 
 /* The record of fd if there is one yet. */
-static pollDesc *known_desc(int fd) {
+static inline pollDesc *known_desc(int fd) {
   if ((unsigned)fd >= PD_BLOCK * PD_BLOCKS) return NULL;
   pollDesc *block = load_acq(&blocks[(unsigned)fd / PD_BLOCK]);
   return block ? &block[(unsigned)fd % PD_BLOCK] : NULL;
 }
 
+static noinline pollDesc *make_desc(int fd) {
+  if ((unsigned)fd >= PD_BLOCK * PD_BLOCKS) return NULL;
+  pollDesc *made = calloc(PD_BLOCK, sizeof *made), *expected = NULL;
+  if (!made) return NULL;
+  for (int i = 0; i < PD_BLOCK; i++) made[i].lock.rank = rank_poll;
+  if (!atomic_compare_exchange_strong(&blocks[fd / PD_BLOCK], &expected, made)) free(made);
+  return known_desc(fd);
+}
+
 /* NULL: fd is out of range, or no memory. */
 pollDesc *netpolldesc(int fd) {
-  if (fd < 0 || fd >= PD_BLOCK * PD_BLOCKS) return NULL;
-  pollDesc *_Atomic *slot = &blocks[fd / PD_BLOCK];
-  pollDesc *block = load_acq(slot);
-  if (!block) {
-    pollDesc *made = calloc(PD_BLOCK, sizeof *made);
-    if (!made) return NULL;
-    for (int i = 0; i < PD_BLOCK; i++) made[i].lock.rank = rank_poll;
-    pollDesc *expected = NULL;
-    if (atomic_compare_exchange_strong(slot, &expected, made))
-      block = made;
-    else {
-      free(made);
-      block = expected;
-    }
-  }
-  return &block[fd % PD_BLOCK];
+  pollDesc *pd = known_desc(fd);
+  return likely(pd != NULL) ? pd : make_desc(fd);
 }
 
 /* pd->lock held: an event in one direction.  Those who waited, claimed, are pushed to *list. */
@@ -147,8 +142,7 @@ static bool registered(pollwait *w) {
 
 /* At the beginning of a call that may wait for fd. false: there is no record (netpolldesc). */
 bool netpollwatch(pollwait *w, int fd, bool in, bool out) {
-  pollDesc *pd = known_desc(fd);
-  if (unlikely(!pd)) pd = netpolldesc(fd);
+  pollDesc *pd = netpolldesc(fd);
   w->pd = pd;
   w->fd = fd;
   w->want[POLL_READ] = in;
@@ -159,7 +153,8 @@ bool netpollwatch(pollwait *w, int fd, bool in, bool out) {
 }
 
 /* What was watched has been closed: the number may be another file's. */
-bool netpollgone(const pollwait *w) { return w->pd && atomic_load(&w->pd->closes) != w->closes; }
+static inline bool gone(const pollwait *w) { return unlikely(atomic_load(&w->pd->closes) != w->closes); }
+bool netpollgone(const pollwait *w) { return w->pd && gone(w); }
 
 /* Before the attempt whose failure is a reason to wait. */
 void netpollsample(pollwait *w) {
@@ -175,7 +170,7 @@ static bool moved(const pollwait *w) {
 
 static bool any_gone(const pollwait *w, uint32_t n) {
   for (uint32_t i = 0; i < n; i++)
-    if (netpollgone(&w[i])) return true;
+    if (gone(&w[i])) return true;
   return false;
 }
 
@@ -183,7 +178,7 @@ static bool any_gone(const pollwait *w, uint32_t n) {
 static wake_t news(const pollwait *w, uint32_t n) {
   wake_t r = WAKE_WOULDBLOCK;
   for (uint32_t i = 0; i < n; i++) {
-    if (unlikely(netpollgone(&w[i]))) return WAKE_CLOSED;
+    if (gone(&w[i])) return WAKE_CLOSED;
     if (unlikely(moved(&w[i]))) r = WAKE_OK;
   }
   return r;
@@ -237,10 +232,9 @@ static void unlock_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
  * also for no reason), one is closed (WAKE_CLOSED; also if it was before), deadline, cancel or interrupt.
  * WAKE_BADFD: one of them cannot be watched.  Sorts w. */
 wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
-  uint32_t total = waiters_of(w, n);
   G *gp = getg(hosted);
-  bool one = total == 1 && n == 1;
-  sudog *sg = one ? &gp->sg : gsudogs(gp, total);
+  bool one = n == 1 && w->want[POLL_READ] != w->want[POLL_WRITE];
+  sudog *sg = likely(one) ? &gp->sg : gsudogs(gp, waiters_of(w, n));
   if (!sg) return WAKE_NOMEM;
   if (n > 1) qsort(w, n, sizeof *w, by_address);
   for (uint32_t i = 0; i < n; i++)
