@@ -566,9 +566,10 @@ static void mark_collected(Goroutine *self) {
 static int wait_for(Goroutine *self, const char *fn, PyObject *timeout) {
   patience p;
   if (patience_parse_strict(fn, timeout, &p) < 0) return -1;
+  if (self->done) return 1;
   bool own = current_handle() == self;
   if (own && self->outcome) return 1; /* its own reporter may ask before it is done */
-  if (own && !self->done) {
+  if (own) {
     PyObject *exc = PyObject_CallFunction(errs.Deadlock, "ss", "", "a goroutine cannot join itself");
     if (exc) PyErr_SetObject(errs.Deadlock, exc);
     Py_XDECREF(exc);
