@@ -253,7 +253,17 @@ FAULT_AS(int, pthread_create, number, EAGAIN,
          (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg))
 FAULT(int, pthread_attr_init, number, (pthread_attr_t *a), (a))
 FAULT_AS(int, pthread_key_create, number, EAGAIN, (pthread_key_t *k, void (*end)(void *)), (k, end))
-FAULT(int, pthread_setspecific, number, (pthread_key_t k, const void *v), (k, v))
+/* Only where glibc may need memory: for the first value of a key in a thread. */
+int pthread_setspecific(pthread_key_t k, const void *v) {
+  static int (*real)(pthread_key_t, const void *);
+  static __thread unsigned char had[PTHREAD_KEYS_MAX];
+  if (!real) real = (int (*)(pthread_key_t, const void *))dlsym(RTLD_NEXT, "pthread_setspecific");
+  if (v && k < PTHREAD_KEYS_MAX && !had[k]) {
+    if (fails("pthread_setspecific", __builtin_return_address(0))) return number ? number : ENOMEM;
+    had[k] = 1;
+  }
+  return real(k, v);
+}
 FAULT(int, sigaltstack, -1, (const stack_t *ss, stack_t *old), (ss, old))
 FAULT_AS(pid_t, fork, -1, EAGAIN, (void), ())
 FAULT_AS(FILE *, fopen, NULL, EMFILE, (const char *path, const char *mode), (path, mode))

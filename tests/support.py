@@ -25,7 +25,10 @@ T = TypeVar("T")
 PATIENCE = 20.0
 """Seconds until something that must happen counts as missing: far above what any machine needs."""
 
-DEBUG_311 = hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12)
+DEBUG = hasattr(sys, "gettotalrefcount")
+"""A debug build of the interpreter."""
+
+DEBUG_311 = DEBUG and sys.version_info < (3, 12)
 """A debug build of Python 3.11: there is no preemption (csrc/py/pypreempt.c)."""
 
 preempts = pytest.mark.skipif(DEBUG_311, reason="no preemption in a debug build of Python 3.11")

@@ -294,6 +294,32 @@ print(sum(g.result(20) for g in blocked))
     assert out == "False\n0\n10\n"
 
 
+def test_threads_without_memory_for_their_state(library: str) -> None:
+    """The interpreter keeps it in thread-specific data, and aborts where that is refused."""
+    body = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+entered = []
+def blocks(fd):
+    entered.append(fd)
+    return libc.read(fd, ctypes.create_string_buffer(1), 1)
+go(int).result(20)
+on.value = 1
+r, w = os.pipe()
+blocked = [go(blocks, r) for _ in range(10)]
+while len(entered) < 1:
+    time.sleep(0.001)
+ready = go(int)
+ready.join(timeout=0.3)
+on.value = 0
+print(ready.result(20))
+os.write(w, bytes(10))
+print(sum(g.result(20) for g in blocked))
+"""
+    out = run(library, f"pthread_setspecific:1:{errno.ENOMEM}:0", body)
+    assert out == "0\n10\n"
+
+
 # ---- each call that can be refused ---------------------------------------------------------------
 
 PROGRAM_OF_SCENARIOS = str(HERE / "fault_scenarios.py")

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from support import (
+    DEBUG,
     PATIENCE,
     Child,
     Thread,
@@ -427,6 +428,7 @@ def test_async_exceptions_reach_a_goroutine_by_its_ident() -> None:
 
 def test_a_hundred_thousand_that_logged_leave_nothing() -> None:
     """Neither in threading's tables, nor in logging's, nor in memory."""
+    batches = 20 if DEBUG else 100  # a debug build takes ten times as long
     code = """
         import gc, gmprt, logging, sys, threading
 
@@ -458,7 +460,7 @@ def test_a_hundred_thousand_that_logged_leave_nothing() -> None:
                 return set(threading._active), len(threading._dangling), len(gc.get_objects())
             active, dangling, objects = tables()
             blocks = sys.getallocatedblocks()
-            for _ in range(99):
+            for _ in range(int(sys.argv[1]) - 1):
                 batch()
             gc.collect()
             after = tables()
@@ -469,7 +471,7 @@ def test_a_hundred_thousand_that_logged_leave_nothing() -> None:
             print(Nowhere.lines)
         gmprt.run(main)
     """
-    assert run_child(code, timeout=50).stdout == "200000\n"
+    assert run_child(code, args=[str(batches)], timeout=50).stdout == f"{2000 * batches}\n"
 
 
 def test_faulthandler_shows_goroutines() -> None:

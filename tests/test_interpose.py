@@ -435,6 +435,19 @@ def test_identity_stays_when_it_is_switched_off() -> None:
     run_child(code, env={"GMPRT_INTERPOSE": "0"})
 
 
+def test_nothing_is_put_back_by_who_looks() -> None:
+    """At the end of the process the stand-ins go, for good."""
+    code = """
+        import gmprt
+        from gmprt import _core
+        gmprt.go(int).join()
+        assert len(_core.interposed()) > 0
+        _core.stop(1.0)
+        print(_core.interposed(), _core.interposed())
+    """
+    assert run_child(code).stdout == "{} {}\n"
+
+
 def test_what_is_interposed_where(trusted: Path) -> None:
     code = """
         import ctypes, gmprt, socket, sys

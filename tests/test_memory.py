@@ -662,7 +662,8 @@ def test_stacks_are_used_again() -> None:
         ended(*[go(int) for _ in range(2000)])
     after = gmprt.stats()
     assert after.stack_slots <= before.stack_slots + 100
-    assert after.stack_reserved <= before.stack_reserved * 1.1
+    step = 2 << 30  # by which it grows, where it is large
+    assert after.stack_reserved <= before.stack_reserved * 1.1 + step
 
 
 def test_memory_of_the_process_does_not_grow() -> None:

@@ -70,7 +70,8 @@ bool notetsleep(note *n, int64_t ns) {
 pid_t os_gettid(void) { return (pid_t)syscall(SYS_gettid); }
 
 /* As /proc has it: 'R' runs or would if there were a CPU, 'S' sleeps, 'D' sleeps for a device or a page;
- * 0 if that is not to be had. */
+ * 0 if that is not to be had.  For these microseconds the file has the lowest free number: Linux opens nothing at another
+ * one, and tells the state of a thread nowhere else. */
 char os_thread_state(pid_t tid) {
   char path[48], text[128];
   snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);

@@ -55,7 +55,8 @@ void hook_closefrom(int first) {
   if (!ours() || ownfd_from(lo) == UINT_MAX || hook_close_range(lo, UINT_MAX, 0) != 0) real.closefrom(first);
 }
 
-int hook_dup2(int from, int to) {
+/* flags -1: dup2, for which it is no error if the two are the same. */
+static int dup_over(int from, int to, int flags) {
   bool told = from != to && ours();
   int e = told ? ownfd_move(to) : 0;
   if (unlikely(e)) {
@@ -63,26 +64,16 @@ int hook_dup2(int from, int to) {
     return -1;
   }
   if (told) netpollreplacing(to);
-  int r = real.dup2(from, to);
+  int r = flags < 0 ? real.dup2(from, to) : real.dup3(from, to, flags);
   e = errno_get();
   if (told) netpollclosed(to);
   errno_set(e);
   return r;
 }
 
+int hook_dup2(int from, int to) { return dup_over(from, to, -1); }
 int hook_dup3(int from, int to, int flags) {
-  bool told = from != to && ours();
-  int e = told ? ownfd_move(to) : 0;
-  if (unlikely(e)) {
-    errno_set(e);
-    return -1;
-  }
-  if (told) netpollreplacing(to);
-  int r = real.dup3(from, to, flags);
-  e = errno_get();
-  if (told) netpollclosed(to);
-  errno_set(e);
-  return r;
+  return unlikely(flags < 0) ? real.dup3(from, to, flags) : dup_over(from, to, flags);
 }
 
 static void given(int fd) {

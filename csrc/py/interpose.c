@@ -328,7 +328,7 @@ static bool report_add(PyObject *d, PyObject **names, const struct found *f) {
   return ok;
 }
 
-/* {path: [function, ...]} */
+/* {path: [function, ...]}: what a pass that puts them there finds, so there must be some already. */
 PyObject *interpose_report(void) {
   report r = {0};
   if (entries > 0) got_patch(NULL, hooks, nelem(hooks), kind_of, report_one, &r);

@@ -13,12 +13,14 @@
 static PyObject *module_dict, *goroutine_thread, *forget, *start_hooks; /* NULL: not told yet */
 static bool hooked; /* threading has a trace or a profile hook */
 
-static bool has_hook(const char *name) {
-  PyObject *f = PyDict_GetItemString(module_dict, name);
+static PyObject *trace_hook, *profile_hook; /* names in it; made once, for a look must not need memory */
+
+static bool has_hook(PyObject *name) {
+  PyObject *f = PyDict_GetItemWithError(module_dict, name);
   return f && f != Py_None;
 }
 
-static void look(void) { hooked = has_hook("_trace_hook") || has_hook("_profile_hook"); }
+static void look(void) { hooked = has_hook(trace_hook) || has_hook(profile_hook); }
 
 #ifdef HAVE_DICT_WATCHERS
 static bool changed;
@@ -111,6 +113,8 @@ static PyObject *py_set_thread_hooks(PyObject *module, PyObject *args) {
   (void)module;
   PyObject *d, *c, *f, *s;
   if (!PyArg_ParseTuple(args, "O!OOO", &PyDict_Type, &d, &c, &f, &s)) return NULL;
+  if (!trace_hook && !(trace_hook = PyUnicode_InternFromString("_trace_hook"))) return NULL;
+  if (!profile_hook && !(profile_hook = PyUnicode_InternFromString("_profile_hook"))) return NULL;
   Py_XSETREF(module_dict, Py_NewRef(d));
   Py_XSETREF(goroutine_thread, Py_NewRef(c));
   Py_XSETREF(forget, Py_NewRef(f));

@@ -127,6 +127,14 @@ bool tls_addresses_kept(const char *compiler, bool shared, int version) {
 
 /* ---- the TSS entry --------------------------------------------------------------------------------- */
 
+/* The first value of a key that is no low one needs memory in each thread (glibc: 16 bytes for each of 32 keys), the next
+ * ones do not.  The interpreter aborts where it is refused; so it is had here, where that can be told. */
+static bool tss_reserve(void) {
+  static PyThreadState none;
+  if (pthread_getspecific(AUTO_TSS_KEY)) return true;
+  return pthread_setspecific(AUTO_TSS_KEY, &none) == 0 && pthread_setspecific(AUTO_TSS_KEY, NULL) == 0;
+}
+
 /* Where this thread's value of the key lies, NULL if not where glibc has it: among the first words of what
  * pthread_self() points to.  (The descriptor is longer than that on every glibc.) */
 static void **tss_of_this_thread(void) {
@@ -153,7 +161,7 @@ static inline void tss_set(pym *m, PyThreadState *ts) {
   if (likely(m->tss != NULL))
     *m->tss = ts;
   else
-    pthread_setspecific(AUTO_TSS_KEY, ts);
+    pthread_setspecific(AUTO_TSS_KEY, ts); /* cannot fail: tss_reserve */
 }
 
 /* false: exception set. */
@@ -304,7 +312,7 @@ void tstate_abandon(PyThreadState *ts) {
 /* ---- the swap ------------------------------------------------------------------------------------------ */
 
 void tstate_bind(PyThreadState *ts) {
-  pthread_setspecific(AUTO_TSS_KEY, ts);
+  pthread_setspecific(AUTO_TSS_KEY, ts); /* cannot fail: pym_new was here */
 #ifdef HAVE_BOUND_GILSTATE
   if (ts) ts->_status.bound_gilstate = 1;
 #endif
@@ -466,7 +474,7 @@ void main_tstate_set(PyThreadState *ts) {
 
 /* On the thread that it is for.  NULL: no memory. */
 pym *pym_new(void) {
-  pym *m = PyMem_RawCalloc(1, sizeof *m);
+  pym *m = tss_reserve() ? PyMem_RawCalloc(1, sizeof *m) : NULL;
   if (!m) return NULL;
   m->base = state_make(); /* binds itself if this thread has no state yet */
   if (!m->base) {
