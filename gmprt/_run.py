@@ -15,7 +15,7 @@ import sys
 import time
 
 from gmprt import _core, debug
-from gmprt._errors import Cancelled, GoroutineCancelled
+from gmprt._errors import Cancelled, GoroutineCancelled, RuntimeNotRunning
 from gmprt._goroutine import creation, place
 
 TYPE_CHECKING = False
@@ -192,6 +192,15 @@ def _shutdown() -> None:
         _report_uncollected()
     finally:
         _core.stop(max(deadline - time.monotonic(), 0.0))
+
+
+def stopped() -> BaseException:
+    """What go() raises from then on."""
+    import threading
+
+    if _core.current() is None and threading.current_thread().daemon:
+        return SystemExit()  # it would print the other while nobody waits for it
+    return RuntimeNotRunning("the runtime has been stopped: the interpreter is exiting")
 
 
 def _others() -> list[_core.Goroutine[Any]]:

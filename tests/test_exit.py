@@ -332,6 +332,38 @@ def test_daemon_threads_in_our_waits() -> None:
     assert done.stdout == "exits\n"
 
 
+def test_daemon_threads_that_start_goroutines() -> None:
+    """Until the end and after it: they end without a word, as daemon threads do; others are told."""
+    code = """
+        import atexit, threading
+        ended = threading.Event()
+        def late():  # registered first, so it is called when the runtime has been stopped
+            ended.set()
+            for thread in threads:
+                thread.join()
+            try:
+                gmprt.go(int)
+            except gmprt.RuntimeNotRunning as error:
+                print(error)
+        atexit.register(late)
+        import gmprt
+        def starts(fn):
+            gmprt.go(int).join()
+            ended.wait()
+            fn()
+            print("not reached")
+        calls = [lambda: gmprt.go(int), lambda: gmprt.run(int), lambda: gmprt.gomaxprocs(1)]
+        calls.append(lambda: gmprt.after_func(0, int))
+        threads = [threading.Thread(target=starts, args=(c,), daemon=True) for c in calls]
+        for thread in threads:
+            thread.start()
+        gmprt.go(int).join()
+    """
+    done = run_child(code)
+    assert done.stderr == ""
+    assert done.stdout == "the runtime has been stopped: the interpreter is exiting\n"
+
+
 def test_imported_and_never_used() -> None:
     done = run_child("import gmprt; print(gmprt.stats().threads, gmprt.num_goroutine())")
     assert (done.stdout, done.stderr) == ("0 0\n", "")

@@ -38,9 +38,17 @@ extras *extras_of(Goroutine *self) {
   return self->more;
 }
 
+/* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */
+static void raise_stopped(void) {
+  PyObject *fn = helper("_run", "stopped"), *exc = fn ? PyObject_CallNoArgs(fn) : NULL;
+  if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  Py_XDECREF(exc);
+  Py_XDECREF(fn);
+}
+
 static bool not_stopped(void) {
   if (likely(!load_rlx(&sched.stopping))) return true;
-  PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
+  raise_stopped();
   return false;
 }
 
