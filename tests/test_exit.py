@@ -333,7 +333,7 @@ def test_daemon_threads_in_our_waits() -> None:
 
 
 def test_daemon_threads_that_start_goroutines() -> None:
-    """Until the end and after it: they end without a word, as daemon threads do; others are told."""
+    """At the end: they end without a word, as daemon threads do; others are told."""
     code = """
         import atexit, threading
         ended = threading.Event()

@@ -614,6 +614,69 @@ def test_pthread_kill() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_pthread_kill_of_who_blocks_it() -> None:
+    """It is pending for the goroutine, wherever that runs, and for nobody else."""
+    code = """
+        import signal, threading, time
+        import gmprt
+        from gmprt import Chan, go
+        ONE, TWO = signal.SIGUSR1, signal.SIGUSR2
+        handled = []
+
+        def block(*signals):
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+        def itself(wait):
+            block(ONE, TWO)
+            signal.pthread_kill(threading.get_ident(), ONE)
+            signal.pthread_kill(threading.get_ident(), TWO)
+            for _ in range(10):
+                gmprt.sleep(0.0001)
+            assert signal.sigpending() == {ONE, TWO}, signal.sigpending()
+            assert wait([TWO]) == TWO
+            assert signal.sigpending() == {ONE}
+            assert wait([ONE, TWO]) == ONE
+            assert not signal.sigpending()
+            assert signal.sigtimedwait([ONE, TWO], 0) is None
+
+        def waits(signals, idents):
+            block(ONE, TWO)
+            idents.send(threading.get_ident())
+            return signal.sigwait(signals)
+
+        def others():
+            idents = Chan(8)
+            gs = [go(waits, [sig], idents) for sig in (ONE, TWO, ONE, TWO)]
+            assert len([idents.recv() for _ in gs]) == 4
+            for g, sig in reversed(list(zip(gs, (ONE, TWO, ONE, TWO)))):
+                signal.pthread_kill(g.ident, TWO if sig == ONE else ONE)  # not what it waits for
+                signal.pthread_kill(g.ident, sig)
+                assert g.result(20) == sig
+
+        def unblocks():
+            block(ONE)
+            signal.pthread_kill(threading.get_ident(), ONE)
+            assert not handled
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [ONE])
+
+        def main():
+            infos = lambda s: signal.sigwaitinfo(s).si_signo
+            timed = lambda s: signal.sigtimedwait(s, 20).si_signo
+            for wait in (signal.sigwait, infos, timed):
+                for g in [go(itself, wait) for _ in range(10)]:
+                    g.result(20)
+            go(others).result(60)
+            signal.signal(ONE, lambda number, frame: handled.append(number))
+            go(unblocks).result(20)
+            while handled != [ONE]:
+                time.sleep(0.001)
+            print("ok")
+        gmprt.run(main)
+    """
+    for procs in ("1", "4"):
+        assert run_child(code, env={"GOMAXPROCS": procs}).stdout == "ok\n"
+
+
 def test_py_spy_sees_goroutines() -> None:
     """An outside profiler reads thread states; goroutines have them."""
     spy = shutil.which("py-spy", path=sysconfig.get_path("scripts")) or shutil.which("py-spy")

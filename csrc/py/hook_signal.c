@@ -13,6 +13,9 @@
  * lends blocks all for as long as it is awake, so that another thread of the program may get it instead: the relay
  * in front of the program's handlers passes it on to the thread that should have got it.
  *
+ * A signal for one goroutine (pthread_kill with its ident) is one for the process, unless that goroutine blocks it: then it
+ * is pending for it alone, wherever it runs, until it waits for it or unblocks it.
+ *
  * The runtime's own handlers (stack growth, preemption) stay in front whatever the program installs: what it
  * wishes is kept behind them, and called for what is not ours. */
 #define _GNU_SOURCE
@@ -87,6 +90,33 @@ bool mask_inherit(Goroutine *self, Goroutine *parent) {
   return true;
 }
 
+/* ---- pending for one goroutine --------------------------------------------------------------------------------- */
+
+static uint64_t bit_of(int sig) { return sig > 0 && sig <= 64 ? UINT64_C(1) << (sig - 1) : 0; }
+
+/* One of these that is pending for x, which is not so any more; 0: none. */
+static int pending_take(extras *x, uint64_t set) {
+  uint64_t these;
+  while ((these = atomic_load(&x->sigpending) & set) != 0) {
+    uint64_t one = these & -these;
+    if (atomic_fetch_and(&x->sigpending, ~one) & one) return __builtin_ctzll(one) + 1;
+  }
+  return 0;
+}
+
+/* gp blocks it.  Who waits says so before it looks for the last time, so one of the two sees the other. */
+static void pending_add(G *gp, int sig) {
+  extras *x = handle_of(gp)->more;
+  atomic_fetch_or(&x->sigpending, bit_of(sig));
+  if (atomic_load(&x->sigwaits) & bit_of(sig) && pending_take(x, bit_of(sig)))
+    real.syscall(SYS_tgkill, getpid(), x->sigtid, sig);
+}
+
+/* What it does not block any more is for the process. */
+static void pending_send(extras *x, uint64_t unblocked) {
+  for (int sig; (sig = pending_take(x, unblocked)) != 0;) real.kill(getpid(), sig);
+}
+
 static int mask_change(G *gp, int how, const sigset_t *set, sigset_t *old) {
   uint64_t now = mask_of(gp), bits = set ? to_bits(set) : 0;
   if (old) from_bits(old, now);
@@ -98,7 +128,10 @@ static int mask_change(G *gp, int how, const sigset_t *set, sigset_t *old) {
     default: return EINVAL;
   }
   bits &= ~(UINT64_C(1) << (SIGKILL - 1) | UINT64_C(1) << (SIGSTOP - 1));
-  return mask_set(gp, bits) ? 0 : ENOMEM;
+  if (!mask_set(gp, bits)) return ENOMEM;
+  if (unlikely(handle_of(gp)->more && load_rlx(&handle_of(gp)->more->sigpending)))
+    pending_send(handle_of(gp)->more, ~bits);
+  return 0;
 }
 
 int hook_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
@@ -123,7 +156,8 @@ int hook_sigpending(sigset_t *set) {
   G *gp = running();
   if (r == 0 && gp) {
     sigset_t pending;
-    from_bits(&pending, to_bits(set) & mask_of(gp));
+    extras *x = handle_of(gp)->more;
+    from_bits(&pending, (to_bits(set) & mask_of(gp)) | (x ? load_rlx(&x->sigpending) : 0));
     *set = pending;
   }
   return r;
@@ -148,18 +182,58 @@ void mask_leave(maskscope *s) {
 
 /* ---- waiting for signals --------------------------------------------------------------------------------------- */
 
-/* They are blocked everywhere, so the thread that waits gets them. */
-int hook_sigwait(const sigset_t *set, int *sig) {
+static extras *extras_here(void) {
+  G *gp = running();
+  return gp ? handle_of(gp)->more : NULL;
+}
+
+/* They are blocked everywhere, so the thread that waits gets them.  A signal that has been pending for the goroutine, or 0:
+ * the thread is to wait, and then to call sigwait_over. */
+static int sigwait_begin(const sigset_t *set) {
+  extras *x = extras_here();
+  if (x) {
+    x->sigtid = os_gettid();
+    atomic_store(&x->sigwaits, to_bits(set));
+    int sig = pending_take(x, to_bits(set));
+    if (sig) {
+      atomic_store(&x->sigwaits, 0);
+      return sig;
+    }
+  }
   call_handoff();
-  return real.sigwait(set, sig);
+  return 0;
+}
+static void sigwait_over(void) {
+  extras *x = extras_here();
+  if (x) atomic_store(&x->sigwaits, 0);
+}
+
+static int told(siginfo_t *info, int sig) {
+  if (info) *info = (siginfo_t){.si_signo = sig, .si_code = SI_TKILL};
+  if (info) info->si_pid = getpid(), info->si_uid = getuid();
+  return sig;
+}
+
+int hook_sigwait(const sigset_t *set, int *sig) {
+  int pending = sigwait_begin(set);
+  if (pending) return *sig = pending, 0;
+  int r = real.sigwait(set, sig);
+  sigwait_over();
+  return r;
 }
 int hook_sigwaitinfo(const sigset_t *set, siginfo_t *info) {
-  call_handoff();
-  return real.sigwaitinfo(set, info);
+  int pending = sigwait_begin(set);
+  if (pending) return told(info, pending);
+  int r = real.sigwaitinfo(set, info);
+  sigwait_over();
+  return r;
 }
 int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
-  call_handoff();
-  return real.sigtimedwait(set, info, t);
+  int pending = sigwait_begin(set);
+  if (pending) return told(info, pending);
+  int r = real.sigtimedwait(set, info, t);
+  sigwait_over();
+  return r;
 }
 
 /* ---- sending ------------------------------------------------------------------------------------------------------ */
@@ -217,9 +291,11 @@ int hook_pthread_kill(pthread_t t, int sig) {
     sent(gp);
     return r;
   }
-  if (!goroutine_alive(t)) return ESRCH;
+  G *to = goroutine_of(t);
+  if (!to) return ESRCH;
   if (sig == 0) return 0;
   if (synchronous(sig) && running() && t == hook_pthread_self()) return real.raise(sig);
+  if (handle_of(to)->masked && handle_of(to)->more->sigmask & bit_of(sig)) return pending_add(to, sig), 0;
   return real.kill(getpid(), sig) == 0 ? 0 : errno_get();
 }
 

@@ -101,7 +101,8 @@ int hook_pthread_getattr_np(pthread_t t, pthread_attr_t *attr) {
   return real.pthread_getattr_np(t, attr);
 }
 
-bool goroutine_alive(pthread_t t) { return g_of(t) != NULL; }
+/* NULL: it has ended. */
+G *goroutine_of(pthread_t t) { return g_of(t); }
 
 /* gettid: the main goroutine's is that of the thread which lends its state, so that it equals the pid. */
 long hook_syscall(long number, long a, long b, long c, long d, long e, long f) {

@@ -338,7 +338,7 @@ bool fork_holds(void); /* this thread has the locks that a fork takes */
 bool interpose_in_fork(void); /* in the middle of a fork, or in a forked child that has not been told yet */
 void interpose_fork_over(void);
 bool is_goroutine(pthread_t t);
-bool goroutine_alive(pthread_t t);
+G *goroutine_of(pthread_t t);
 void identity_stand_for(unsigned long ident);
 bool interpose_parks(void); /* GMPRT_INTERPOSE is not 0, and the interpreter has a table */
 

@@ -24,6 +24,9 @@ typedef struct extras {
   PyObject *callbacks; /* list */
   PyObject *kwnames;   /* until the function has returned */
   uint64_t sigmask;    /* `masked`: its signal mask */
+  _Atomic uint64_t sigpending; /* sent to it alone while it blocks them (hook_signal.c) */
+  _Atomic uint64_t sigwaits;   /* it waits for these, on the thread sigtid */
+  pid_t sigtid;
   struct homes *homes; /* C code that came back from an interposed call on another thread: homes.c */
   struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
 } extras;
