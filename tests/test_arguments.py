@@ -80,7 +80,7 @@ def test_integers(where: Callable[[Callable[[], Any]], Any], fn: str, argument: 
     call, right, out_of_range = INTEGERS[fn, argument]
 
     def body() -> None:
-        for wrong in ("1", 1.5, math.nan, [], 1j, object(), Float(1.0)):
+        for wrong in ("1", 1.5, math.nan, {1}, 1j, object(), Float(1.0)):
             named = type(wrong).__name__
             with pytest.raises(
                 TypeError, match=message(fn, argument, f"be an integer, not {named}$")
@@ -151,7 +151,7 @@ def test_timeouts(where: Callable[[Callable[[], Any]], Any]) -> None:
     def body() -> None:
         for name, call in timeouts().items():
             fn = name.strip()
-            for wrong in ("1", [], 1j, object()):
+            for wrong in ("1", {1}, 1j, object()):
                 named = type(wrong).__name__
                 expected = f"be a number of seconds or None, not {named}$"
                 with pytest.raises(TypeError, match=message(fn, "timeout", expected)):
@@ -201,7 +201,7 @@ def test_seconds(where: Callable[[Callable[[], Any]], Any]) -> None:
     def body() -> None:
         for name, call in functions.items():
             fn = name.strip()
-            for wrong in ("1", None, [], 1j, object()):
+            for wrong in ("1", None, {1}, 1j, object()):
                 named = type(wrong).__name__
                 expected = f"be a number of seconds, not {named}$"
                 with pytest.raises(TypeError, match=message(fn, "seconds", expected)):
@@ -251,7 +251,7 @@ def test_callables() -> None:
     before = gmprt.num_goroutine()
     for (fn, argument), call in calls.items():
         wrong: Any
-        for wrong in (1, None, "print", [], Unprintable()):
+        for wrong in (1, None, "print", {1}, Unprintable()):
             named = type(wrong).__name__
             with pytest.raises(
                 TypeError, match=message(fn, argument, f"be callable, not {named}$")
