@@ -34,6 +34,8 @@ if sys.argv[2] == "before":
     lib.install()
 import gmprt
 if sys.argv[2] == "after":
+    gmprt.go(int).join()
+if sys.argv[2] != "before":
     lib = ctypes.PyDLL(sys.argv[1])
     lib.install()
 
@@ -91,7 +93,7 @@ time.sleep(0.001)
 
 
 @pytest.mark.parametrize("interpose", ["1", "0"])
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("order", ["before", "between", "after"])
 def test_a_handler_that_tells_the_interpreter(library: str, order: str, interpose: str) -> None:
     """PyOS_AfterFork_Child() inside the C library's fork, as uvloop has it."""
     body = """
@@ -135,7 +137,8 @@ print("done")
     assert done.stdout == "done\n", done.stderr
 
 
-def test_handlers_of_before_that_run_python(library: str) -> None:
+@pytest.mark.parametrize("order", ["before", "between"])
+def test_handlers_of_before_that_run_python(library: str, order: str) -> None:
     """They run while the runtime stands still: blocking calls block, free locks are taken."""
     # In the child, before the interpreter knows of the fork, Python code must not be asked to drop
     # the GIL: it would wait until somebody else has taken it. On a slow machine others ask.
@@ -147,12 +150,27 @@ everywhere(lambda: forked(works, 5))
 print("done")
 """
     done = run_child(
-        PRELUDE + f"PARENTS, LIGHT = {PARENTS}, {LIGHT!r}\n" + body, args=[library, "before"]
+        PRELUDE + f"PARENTS, LIGHT = {PARENTS}, {LIGHT!r}\n" + body, args=[library, order]
     )
     assert done.stdout == "done\n", done.stderr
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.skipif(not PARENTS, reason="Python code there may hang from 3.13 on")
+def test_a_handler_that_makes_the_first_go(library: str) -> None:
+    """The runtime starts in the middle of a fork, in the parent; the child has a copy of it."""
+    body = """
+lib.set(b"import gmprt; gmprt.go(int).join()", None, None, 1)
+forked(works, 5)
+lib.set(None, None, None, 1)
+forked(works, 5)
+works()
+print("done")
+"""
+    done = run_child(PRELUDE + body, args=[library, "between"])
+    assert done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.parametrize("order", ["before", "between", "after"])
 def test_a_handler_that_takes_a_lock(library: str, order: str) -> None:
     """Which a goroutine holds that blocks, and comes back to the runtime."""
     body = """

@@ -62,7 +62,8 @@ void after_fork_child(void) {
   bool collects = PyGC_Disable(); /* finalizers are the program's, too */
   M *m = getm();
   G *me = m ? load_rlx(&m->curg) : NULL;
-  if (me || load_rlx(&sched.gcwaiting)) { /* the runtime ran when it was forked */
+  /* The runtime ran when it was forked.  (Not prepared: a handler of pthread_atfork has started it, in the middle.) */
+  if (me || load_rlx(&sched.gcwaiting) || sched_copied()) {
     uint32_t cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
       if (gp != me && gp->kind == GK_HOST && load_rlx(&gp->status) != Gidle) bury(gp);

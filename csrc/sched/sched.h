@@ -108,3 +108,4 @@ void sched_fork_child(void);
 void sched_afterfork(M *keep);
 
 #endif
+bool sched_copied(void);

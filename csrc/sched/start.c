@@ -14,6 +14,7 @@ counters counts;
 const host_t *host;
 
 static bool base, monitored; /* schedinit has set up what is never made again; sysmon runs */
+static pid_t starter;        /* the process that has started it */
 
 static const host_t host_none = {.name = "none", .stack_size = 256 << 10};
 static bool none_false(void) { return false; }
@@ -54,6 +55,7 @@ bool schedinit(void) {
   }
   if (!base) base_init();
   if (netpollinit() != 0) return false;
+#include <unistd.h>
   if (sched.gomaxprocs == 0 && !procresize(gomaxprocs_default())) {
     errno = ENOMEM;
     return false;
@@ -67,9 +69,13 @@ bool schedinit(void) {
     errno = err;
     return false;
   }
+  starter = getpid();
   store_rel(&sched.started, true);
   return true;
 }
+
+/* Is this a forked child's copy of a runtime that runs elsewhere?  (One that was prepared for the fork says so itself.) */
+bool sched_copied(void) { return load_acq(&sched.started) && starter != getpid(); }
 
 /* No M touches the host any more.  Those asleep end now, those in host code when they next look for work:
  * a thread that stayed would keep the process alive when the main thread ends without exit(), as it does if
