@@ -199,3 +199,268 @@ print(core.interposed(), core.features()["interposition"])
         "set()",
         "{} none (GMPRT_INTERPOSE=none)",
     ]
+
+
+def test_none_leaves_children_their_signals() -> None:
+    """Nobody sees them being made, so the runtime's threads block nothing."""
+    code = """
+        import gmprt, multiprocessing, os, subprocess, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        show = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+        def children():
+            out = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+            assert out.stdout == "set()\\n", out
+            assert os.popen(f"{sys.executable} -c '{show}'").read() == "set()\\n"
+            sleeper = subprocess.Popen(["sleep", "1000"])
+            sleeper.terminate()
+            assert sleeper.wait() == -15
+            process = multiprocessing.get_context("fork").Process(target=gmprt.run, args=(int,))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+            pid = os.fork()
+            if pid == 0:
+                ch = gmprt.Chan()
+                gmprt.go(ch.send, 5)
+                gmprt.gosched()
+                os._exit(ch.recv())
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+        children()
+        gmprt.go(children).result()
+        gmprt.run(children)
+        gmprt.run(lambda: gmprt.go(children).result())
+        print("done")
+    """
+    assert run_child(code, env={"GMPRT_INTERPOSE": "none"}, timeout=60).stdout == "done\n"
+
+
+def test_none_the_main_goroutine_is_the_main_thread() -> None:
+    """Signals reach it wherever it stands, and what it sets stays."""
+    code = """
+        import ctypes, gmprt, os, signal, threading, time
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(threading.current_thread()))
+
+        def later(seconds, sig):
+            time.sleep(seconds)
+            os.kill(os.getpid(), sig)
+
+        def main():
+            assert threading.get_native_id() == os.getpid()
+            signal.signal(signal.SIGUSR2, lambda *_: seen.append(2))  # main thread only
+            for wait in (time.sleep, gmprt.sleep):
+                gmprt.go(later, 0.05, signal.SIGUSR1)
+                wait(0.5)
+            gmprt.go(os.kill, os.getpid(), signal.SIGUSR2)
+            while len(seen) < 3:
+                gmprt.sleep(0.001)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+            gmprt.sleep(0.001)
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR1}
+            gmprt.unlock_os_thread()  # which it had not locked itself
+            gmprt.sleep(0.001)
+            assert threading.get_native_id() == os.getpid()
+            gmprt.go(later, 0.05, signal.SIGINT)
+            try:
+                gmprt.Chan().recv()
+            except KeyboardInterrupt:
+                print(seen == [threading.main_thread()] * 2 + [2])
+
+        gmprt.run(main)
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR1})
+    """
+    assert run_child(code, env={"GMPRT_INTERPOSE": "none"}).stdout == "True\nTrue\n"
+
+
+# ---- when and where ----------------------------------------------------------------------------
+
+
+def test_by_two_threads_at_once() -> None:
+    """Many more than two, which all come to the first go."""
+    code = """
+        import sys, threading
+        import gmprt
+        sys.setswitchinterval(1e-6)
+        barrier = threading.Barrier(8)
+        results = []
+        def first():
+            barrier.wait()
+            results.append(gmprt.go(int, "7").result())
+        threads = [threading.Thread(target=first) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        print(results == [7] * 8, threading._DummyThread.__mro__[1].__name__)
+    """
+    assert run_child(code).stdout == "True _DummyThread\n"
+
+
+def test_in_a_forked_child_alone() -> None:
+    code = """
+        import gmprt, os
+        from gmprt import _core
+        for how in (gmprt.go, gmprt.run):
+            pid = os.fork()
+            if pid == 0:
+                how(int)
+                assert gmprt.run(gmprt.go(int, "7").result) == 7
+                child = os.fork()
+                if child == 0:
+                    os._exit(gmprt.go(int, "7").result())
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), _core.interposed())
+        print(gmprt.go(int, "7").result())
+    """
+    assert run_child(code, flags=["-W", "ignore"]).stdout == "7 {}\n7 {}\n7\n"
+
+
+def test_at_exit() -> None:
+    """A handler that was registered after the import runs before ours: it may begin.  What was
+    registered earlier comes too late, whether anything had run or not."""
+    code = """
+        import atexit
+        def late():
+            try:
+                gmprt.go(int)
+            except gmprt.RuntimeNotRunning:
+                print("too late")
+        atexit.register(late)
+        import gmprt
+        if {begins}:
+            def begin():
+                print(gmprt.run(gmprt.go(int, "7").result))
+                gmprt.go(gmprt.Chan().recv)
+            atexit.register(begin)
+    """
+    assert run_child(code.format(begins=True)).stdout == "7\ntoo late\n"
+    assert run_child(code.format(begins=False)).stdout == "too late\n"
+
+
+def test_while_others_block_and_after_they_have_been_seen() -> None:
+    """Threads that were there before are in functions that get a stand-in, or have objects."""
+    code = """
+        import _thread, gmprt, os, queue, signal, threading
+        r, w = os.pipe()
+        items, lock, seen = queue.SimpleQueue(), threading.Lock(), []
+        lock.acquire()
+        waits = [lambda: os.read(r, 1), items.get, lock.acquire, threading.Event().wait]
+        def wait(fn):
+            # A thread that threading has not made, and knows.
+            before = threading.current_thread()
+            ready.release()
+            fn()
+            seen.append(threading.current_thread() is before and before.ident)
+            ready.release()
+        ready = threading.Semaphore(0)
+        for fn in waits:
+            _thread.start_new_thread(wait, (fn,))
+        for _ in waits:
+            ready.acquire()
+        assert gmprt.run(gmprt.go(int, "7").result) == 7
+        def release():
+            os.write(w, b"x")
+            items.put(1)
+            lock.release()
+        gmprt.go(release).result()
+        for _ in waits[:3]:
+            ready.acquire()
+        print(all(seen), len(set(seen)))
+    """
+    assert run_child(code).stdout == "True 3\n"
+
+
+def test_a_library_loaded_between(tmp_path: Path) -> None:
+    """By the first go it is there: its table is patched with the others."""
+    code = """
+        import gmprt, sys
+        from gmprt import _core
+        assert "_multiprocessing" not in sys.modules
+        import _multiprocessing
+        gmprt.go(int).join()
+        print([path for path in _core.interposed() if "_multiprocessing" in path] != [] or
+              "_multiprocessing" in sys.builtin_module_names)
+    """
+    assert run_child(code).stdout == "True\n"
+
+
+def test_reload() -> None:
+    code = """
+        import importlib, gmprt
+        from gmprt import _core
+        importlib.reload(gmprt)
+        assert _core.interposed() == {}
+        gmprt.go(int).join()
+        importlib.reload(gmprt)
+        print(gmprt.run(gmprt.go(int, "7").result))
+    """
+    assert run_child(code).stdout == "7\n"
+
+
+# ---- faults ------------------------------------------------------------------------------------
+
+FAULTS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stddef.h>
+int refuse_protection, refuse_atfork;
+int mprotect(void *p, size_t n, int prot) {
+  static int (*real)(void *, size_t, int);
+  if (!real) real = (int (*)(void *, size_t, int))dlsym(RTLD_NEXT, "mprotect");
+  if (refuse_protection && (prot & 2)) return errno = ENOMEM, -1;
+  return real(p, n, prot);
+}
+typedef void handler(void);
+int __register_atfork(handler *a, handler *b, handler *c, void *dso) {
+  static int (*real)(handler *, handler *, handler *, void *);
+  if (!real) real = (int (*)(handler *, handler *, handler *, void *))dlsym(RTLD_NEXT, __func__);
+  return refuse_atfork ? ENOMEM : real(a, b, c, dso);
+}
+"""
+
+
+@pytest.mark.parametrize("what", ["refuse_protection", "refuse_atfork"])
+def test_what_fails_is_undone(probe: str, tmp_path: Path, what: str) -> None:
+    """The caller of the first go hears of it; the next one works."""
+    library = tmp_path / "faults.so"
+    command = [*CC, "-w", "-xc", "-", "-o", str(library), "-ldl"]
+    subprocess.run(command, input=FAULTS, text=True, check=True)
+    code = (
+        LOOK.replace('os.environ["LD_PRELOAD"]', "sys.argv[1]")
+        + f"""
+refuse = ctypes.c_int.in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), {what!r})
+for how in (gmprt.go, gmprt.run, gmprt.go):
+    refuse.value = 1
+    try:
+        how(int)
+    except MemoryError:
+        print(*changed(before, look()))
+    refuse.value = 0
+assert gmprt.run(gmprt.go(int, "7").result) == 7
+print("works", *changed(before, look()))
+"""
+    )
+    done = run_child(code, args=[probe], env={"LD_PRELOAD": str(library), "LD_BIND_NOW": "1"})
+    lines = done.stdout.splitlines()
+    assert lines[:-1] == [""] * 3, done
+    assert lines[-1] == "works " + EVERYTHING.replace("atfork ", "")
+
+
+def test_a_warning_that_is_an_error(tmp_path: Path) -> None:
+    """That interposition is not possible is said once, to the first caller."""
+    from test_interpose import NO_TABLE, preloaded
+
+    code = """
+        import warnings
+        warnings.simplefilter("error")
+        import gmprt
+        try:
+            gmprt.go(int)
+        except RuntimeWarning:
+            print("said")
+        print(gmprt.run(gmprt.go(int, "7").result))
+    """
+    assert run_child(code, env=preloaded(tmp_path, NO_TABLE)).stdout == "said\n7\n"
