@@ -453,6 +453,7 @@ def test_what_is_interposed_where(trusted: Path) -> None:
         import ctypes, gmprt, socket, sys
         from gmprt import _core
         ctypes.CDLL(sys.argv[1])
+        gmprt.go(int).join()
         for path, names in _core.interposed().items():
             print(path, *names)
     """
