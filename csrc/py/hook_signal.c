@@ -53,7 +53,7 @@ static void from_bits(sigset_t *s, uint64_t b) {
 }
 
 static uint64_t mask_of_thread(void) {
-  if (!thread_mask.known || !interpose_sees_gil()) {
+  if (!thread_mask.known) {
     sigset_t s;
     pthread_sigmask(SIG_SETMASK, NULL, &s);
     thread_mask.bits = to_bits(&s);
@@ -81,9 +81,9 @@ static bool mask_set(G *gp, uint64_t bits) {
 
 /* At go(), by the spawner: self has its mask.  false: exception set. */
 bool mask_inherit(Goroutine *self, Goroutine *parent) {
-  if (likely(parent && !parent->masked) || interpose_nothing()) return true;
+  if (likely(parent && !parent->masked)) return true;
   uint64_t bits = parent ? parent->more->sigmask : mask_of_thread();
-  if (likely(bits == os_program_bits())) return true;
+  if (likely(bits == os_program_bits()) || interpose_nothing()) return true;
   if (!extras_of(self)) return false;
   self->more->sigmask = bits;
   self->masked = true;
