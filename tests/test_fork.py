@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from support import run_child
 
@@ -112,6 +117,49 @@ gmprt.run(main)
 print("parent")
 """
     check("0\nparent\n", body)
+
+
+CC = os.environ.get("CC", "gcc").split()[0]
+
+LATE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <unistd.h>
+
+typedef int create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+/* A new thread has long begun when its maker goes on. */
+int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
+  create *real = (create *)dlsym(RTLD_NEXT, "pthread_create");
+  int error = real(id, attr, fn, arg);
+  usleep(20000);
+  return error;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
+@pytest.mark.parametrize("where", ["gmprt.run(main)", "gmprt.go(main).result()"])
+def test_the_runtime_is_started_once_in_the_child(where: str, tmp_path: Path) -> None:
+    """By a thread that is not done with that when the goroutine already runs on another one."""
+    library = tmp_path / "late.so"
+    command = [CC, "-w", "-shared", "-fPIC", "-xc", "-", "-o", str(library), "-ldl"]
+    subprocess.run(command, input=LATE, text=True, check=True)
+    body = f"""
+def main():
+    def child():
+        gmprt.sleep(0.001)
+        assert pipeline(100) == 4950
+        end = time.monotonic() + 20
+        # This thread, sysmon, and the Ms: one that starts is counted before it is there.
+        while len(os.listdir("/proc/self/task")) != 2 + gmprt.stats().threads:
+            assert time.monotonic() < end, (os.listdir("/proc/self/task"), gmprt.stats())
+            gmprt.sleep(0.001)
+    print([fork(child) for _ in range(3)])
+{where}
+"""
+    check("[0, 0, 0]\n", body, env={"LD_PRELOAD": str(library)})
 
 
 def test_from_a_goroutine() -> None:

@@ -222,15 +222,21 @@ static void run_here(lender *l) {
   if (interpose_nothing()) publish_mask(l, mask_bits(&kept)); /* nobody has told us of changes */
 }
 
-/* In a forked child there is nobody yet who could run what is ready, a main goroutine that is locked to us too. */
-static void start_again(void) {
-  if (likely(load_acq(&sched.started)) || schedinit()) return;
-  fatal("the runtime cannot be started in a forked child: %s", strerror(errno));
+/* In a forked child there is nobody yet who could run what is ready, a main goroutine that is locked to us too.  With the
+ * GIL, as whoever starts the runtime: sysmon and the first M run the goroutine as soon as they are there, and it would
+ * start the runtime, too. */
+static void start_again(lender *l) {
+  if (likely(load_acq(&sched.started))) return;
+  pym *pm = l->m->host;
+  PyEval_RestoreThread(pm->base);
+  int error = schedinit() ? 0 : errno;
+  PyEval_SaveThread();
+  if (error) fatal("the runtime cannot be started in a forked child: %s", strerror(error));
 }
 
 static void lender_wait(lender *l) {
   while (!load_acq(&l->ended)) {
-    start_again();
+    start_again(l);
     acknowledge(l);
     if (load_acq(&l->m->wiredg)) {
       run_here(l);
