@@ -105,13 +105,12 @@ class Crew:
         self._closed.append(close)
 
     def _failure(self) -> BaseException | None:
-        for g in self._goroutines:
-            if g.done() and (error := g.exception(PATIENCE)) is not None:
-                return error
-        for thread in self._threads:
-            if thread.error is not None:
-                return thread.error
-        return None
+        """The first, but not that of a peer who has closed the connection, if there is another."""
+        errors = [g.exception(PATIENCE) for g in self._goroutines if g.done()]
+        errors += [thread.error for thread in self._threads]
+        failures = [error for error in errors if error is not None]
+        peers = ConnectionError | gmprt.GoroutineCancelled
+        return next((e for e in failures if not isinstance(e, peers)), next(iter(failures), None))
 
     def _alive(self) -> int:
         alive = sum(not g.done() for g in self._goroutines)
@@ -126,6 +125,8 @@ class Crew:
             if time.monotonic() > deadline:
                 raise Lost(f"{self._alive()} do not end\n{gmprt.debug.dump_string()}")
             time.sleep(0.001)
+        if isinstance(self._failure(), ConnectionError):
+            self.send_home()  # so whoever has closed the connection has ended, too
         if failure := self._failure():
             raise failure
         return [g.result(0) for g in self._goroutines] + [t.value for t in self._threads]
@@ -382,8 +383,13 @@ def sockets(crew: Crew) -> None:
                 connection.sendall(data)
 
     def accept() -> None:
+        global lost
         for _ in range(4):
-            fd, _ = server._accept()  # type: ignore[attr-defined]
+            try:
+                fd, _ = server._accept()  # type: ignore[attr-defined]
+            except MemoryError:
+                lost += 1
+                raise
             try:
                 connection = socket.socket(fileno=fd)
             except MemoryError:  # socket.accept() would lose it
@@ -492,6 +498,9 @@ def natives(crew: Crew) -> None:
         while gmprt.num_goroutine() and time.monotonic() < deadline:
             time.sleep(0.001)
 
+
+lost = 0
+"""Descriptors that the interpreter may have lost: of accept(), without memory for the address."""
 
 kept: list[object] = []
 unheard: list[BaseException] = []
@@ -723,7 +732,7 @@ def child(name: str, n: int, count: int, wanted: dict[str, int] | None) -> dict[
         now = settled(wanted)
         if wanted:
             # A refused guard makes the runtime take the other kind, which splits mappings.
-            slack = {"mappings": 1 << 20 if "madvise" in where else 100}
+            slack = {"mappings": 1 << 20 if "madvise" in where else 100, "descriptors": lost}
             more = {k: (v, wanted[k]) for k, v in now.items() if v > wanted[k] + slack.get(k, 0)}
             if more:
                 problems.append(f"left behind (is, should be): {more}")
