@@ -3,10 +3,16 @@ status."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import Child, run_child
+
+CC = os.environ.get("CC", "gcc").split()[0]
 
 # ---- parked -------------------------------------------------------------------------------------
 
@@ -578,3 +584,54 @@ def test_a_daemon_thread_in_run_ends_without_a_word() -> None:
         gmprt.run(main)
         """)
     assert done.stderr == ""
+
+
+LATE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+typedef int poller(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
+
+/* A thread that waits in run() wakes late, but not the main thread. */
+int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *time, const sigset_t *mask) {
+  poller *real = (poller *)dlsym(RTLD_NEXT, "ppoll");
+  int ready = real(fds, n, time, mask);
+  if (ready > 0 && gettid() != getpid()) usleep(1000000);
+  return ready;
+}
+"""
+
+
+def preloaded(folder: Path, source: str) -> dict[str, str]:
+    """An environment with that library behind those that are preloaded anyway (a sanitizer's)."""
+    library = folder / "late.so"
+    command = [CC, "-w", "-shared", "-fPIC", "-xc", "-", "-o", str(library), "-ldl"]
+    subprocess.run(command, input=source, text=True, check=True)
+    return {"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()}
+
+
+@pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
+def test_a_daemon_thread_that_is_late(tmp_path: Path) -> None:
+    """Its thread state is gone when it comes back from run(). (asan.sh sees who touches it.)"""
+    code = """
+        import ctypes, gmprt, sys, threading
+
+        class Last:
+            def __del__(self, usleep=ctypes.CDLL(None).usleep):
+                usleep(1_500_000)
+
+        def main():
+            while thread.ident is None or gmprt.num_goroutine() < 2:
+                gmprt.sleep(0.001)
+
+        thread = threading.Thread(target=gmprt.run, args=(gmprt.Chan().recv,), daemon=True)
+        thread.start()
+        gmprt.run(main)
+        sys.last = Last()
+        print("exits", flush=True)
+        """
+    done = run_child(code, env=preloaded(tmp_path, LATE))
+    assert (done.stdout, done.stderr) == ("exits\n", "")

@@ -420,10 +420,9 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   if (l->returns) store_rel(&main_takes, 0);
   lender_unlink(l);
   setm(NULL);
-  tstate_unbind(ts);
-  tstate_unbind(pm->base);
   tstate_bind(NULL);
-  PyEval_RestoreThread(ts);
+  PyEval_RestoreThread(ts); /* does not return if the interpreter has ended, which has freed both states */
+  tstate_unbind(pm->base);
   tstate_bind(ts);
   ts->native_thread_id = (unsigned long)os_gettid();
   mask_real(l, true, &mask);
