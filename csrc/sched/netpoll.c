@@ -234,7 +234,8 @@ static void unlock_one(void *pd) { spin_unlock(&((pollDesc *)pd)->lock); }
 wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   G *gp = getg(hosted);
   bool one = n == 1 && w->want[POLL_READ] != w->want[POLL_WRITE];
-  sudog *sg = likely(one) ? &gp->sg : gsudogs(gp, waiters_of(w, n));
+  uint32_t total = likely(one) ? 1 : waiters_of(w, n);
+  sudog *sg = likely(one) ? &gp->sg : gsudogs(gp, total);
   if (!sg) return WAKE_NOMEM;
   if (n > 1) qsort(w, n, sizeof *w, by_address);
   for (uint32_t i = 0; i < n; i++)
