@@ -1,7 +1,7 @@
 """Builds gmprt/_native: one shared object with two modules, the cffi one and gmprt._core.
 
-The C sources are listed by folder: csrc/{base,mem,sched,sync,api} is the runtime, csrc/arch/<cpu> the
-switch code of this machine, csrc/py/ the CPython host.
+The C sources are listed by folder: csrc/{base,mem,sched,sync,api} is the runtime, csrc/arch/<cpu>
+the switch code of this machine, csrc/py/ the CPython host.
 """
 
 import platform

@@ -117,7 +117,15 @@ def probe(folder: Path, *libraries: str) -> str:
         f"-Wl,-rpath,{folder}",
         *(f"-l{name}" for name in libraries),
     ]
-    command = [*CC, "-O1", f"-I{sources}", f"-I{sources.parent}", str(PROBE), str(sources / "got.c"), *links]
+    command = [
+        *CC,
+        "-O1",
+        f"-I{sources}",
+        f"-I{sources.parent}",
+        str(PROBE),
+        str(sources / "got.c"),
+        *links,
+    ]
     subprocess.run([*command, "-ldl", "-o", str(folder / "probe")], check=True)
     return subprocess.run([folder / "probe"], text=True, capture_output=True, timeout=30).stdout
 
