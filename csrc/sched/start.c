@@ -56,7 +56,6 @@ bool schedinit(void) {
   }
   if (!base) base_init();
   if (netpollinit() != 0) return false;
-#include <unistd.h>
   if (sched.gomaxprocs == 0 && !procresize(gomaxprocs_default())) {
     errno = ENOMEM;
     return false;
