@@ -41,7 +41,10 @@ extras *extras_of(Goroutine *self) {
 /* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */
 static void raise_stopped(void) {
   PyObject *fn = helper("_run", "stopped"), *exc = fn ? PyObject_CallNoArgs(fn) : NULL;
-  if (exc) PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  if (exc)
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  else /* of a destructor at the very end, when nothing can be imported */
+    PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
   Py_XDECREF(exc);
   Py_XDECREF(fn);
 }
