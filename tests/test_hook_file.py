@@ -508,3 +508,19 @@ def test_files_of_many(procs: int, tmp_path: Path) -> None:
         return path.read_bytes() == content
 
     assert all(g.result(PATIENCE) for g in [go(work, i) for i in range(50)])
+
+
+@pytest.mark.parametrize("n", [1 << 70, -1 << 70])
+def test_numbers_beyond_any_file(n: int, tmp_path: Path) -> None:
+    """Positions in a text are not offsets: a decoder's state is in them."""
+    path = tmp_path / "text"
+    path.write_text("abc")
+
+    def seek() -> object:
+        with open(path) as file:
+            try:
+                return file.seek(n)
+            except ValueError as error:
+                return str(error)
+
+    assert go(seek).result(PATIENCE) == seek()

@@ -253,7 +253,13 @@ static PyObject *loaded(PyObject *result) {
   return likely(self_ != NULL) ? shim_leave(i, &s, self_, r) : r
 
 /* The argument of read(): a number of bytes, or all. */
-static bool to_the_end(PyObject *n) { return n == Py_None || (PyLong_CheckExact(n) && PyLong_AsLong(n) < 0); }
+static bool to_the_end(PyObject *n) {
+  if (n == Py_None) return true;
+  if (!PyLong_CheckExact(n)) return false;
+  int beyond; /* as the positions in a text of a decoder that has a state are */
+  long value = PyLong_AsLongAndOverflow(n, &beyond);
+  return beyond ? beyond < 0 : value < 0;
+}
 
 typedef PyObject *(*fn_plain)(PyObject *, PyObject *);
 typedef PyObject *(*fn_keywords)(PyObject *, PyObject *, PyObject *);
