@@ -1,4 +1,4 @@
-"""csrc/ownfd.c, csrc/py/hook_fd.c: the runtime's descriptors among those of the program."""
+"""csrc/base/ownfd.c, csrc/py/hook_fd.c: the runtime's descriptors among those of the program."""
 
 from __future__ import annotations
 
@@ -111,6 +111,37 @@ works()
 print("done")
 """
     check(CLOSE + body, interpose)
+
+
+def test_a_wait_for_a_descriptor_finds_the_eventfd_closed() -> None:
+    """Its deadline is the next, and he who sleeps in the poller is to hear of that.
+
+    The lander has the descriptor's lock then, and a new poller wakes who waits for descriptors.
+    """
+    body = """
+def main():
+    a, b = socket.socketpair()
+    c, d = socket.socketpair()
+    reader = gmprt.go(a.recv, 5)
+    c.settimeout(0.05)
+    slept = 0
+    while slept < 2 or reader.state != "waiting":
+        before = gmprt.stats().netpoll_waits
+        gmprt.sleep(0.001)  # whoever sleeps in the poller goes on with this goroutine
+        libc.usleep(1000)  # another M takes over, finds nothing to do, and sleeps there
+        slept = gmprt.stats().netpoll_waits - before
+    [libc.close(n) for n in own() if "eventfd" in os.readlink(f"/proc/self/fd/{n}")]
+    try:
+        c.recv(1)
+    except TimeoutError:
+        b.send(b"hello")
+        assert reader.result() == b"hello"
+        works()
+        print("done")
+
+gmprt.run(main)
+"""
+    check(body)
 
 
 def test_as_if_they_were_not_open() -> None:

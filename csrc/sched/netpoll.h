@@ -39,6 +39,8 @@ void netpollreopened(void);
 int netpollinit(void);
 const char *netpoll_mode(void);
 void netpollbreak(void);
+bool netpoll_broken(void);
+void netpollrepair(void);
 void netpoll(int64_t delay_ns);
 bool netpolladd(int fd);
 void netpolldel(int fd);

@@ -53,6 +53,7 @@ int netpollinit(void) { return load_rlx(&breaker) ? 0 : netpollopen(); }
 const char *netpoll_mode(void) { return no_pwait2 ? "epoll_wait (milliseconds)" : "epoll_pwait2"; }
 
 static mutex remaking;
+static _Atomic bool broken; /* sysmon is to look */
 static void netpollremake(ownfd *seen, bool gone);
 
 /* false: errno says why the poller cannot watch fd (EPERM: a regular file). */
@@ -63,12 +64,26 @@ bool netpolladd(int fd) {
 
 void netpolldel(int fd) { epoll_ctl(epfd(), EPOLL_CTL_DEL, fd, NULL); }
 
-/* Ends the sleep of the M in netpoll, if there is one. */
+/* Ends the sleep of the M in netpoll, if there is one.  A lander that arms a deadline comes here with the lock of what its
+ * goroutine waits for, and that may be a descriptor's, which a new poller would take to wake who waits: so that is left to
+ * sysmon. */
 void netpollbreak(void) {
-  ownfd *seen = load_acq(&poller), *br = load_acq(&breaker);
+  ownfd *br = load_acq(&breaker);
   if (unlikely(!br)) return; /* nobody sleeps there */
   bool under_way = xchg(&breaksig, 1); /* unless what it was told by has been closed before it could be heard */
-  if (unlikely(!(under_way ? ownfd_intact(br) : ownfd_post(br)))) netpollremake(seen, false);
+  if (likely(under_way ? ownfd_intact(br) : ownfd_post(br))) return;
+  store_rlx(&broken, true);
+  fence(); /* sysmon says that it sleeps, then looks */
+  sysmon_wake();
+}
+
+bool netpoll_broken(void) { return load_rlx(&broken); }
+
+/* No lock is held. */
+void netpollrepair(void) {
+  if (likely(!load_rlx(&broken)) || !xchg(&broken, false)) return;
+  ownfd *seen = load_acq(&poller);
+  if (!ownfd_intact(load_acq(&breaker))) netpollremake(seen, false);
 }
 
 static int poll_wait(struct epoll_event *ev, int64_t ns) {
@@ -130,6 +145,7 @@ void netpoll_epoll_afterfork(void) {
   memset(&remaking, 0, sizeof remaking);
   store_rlx(&poller, (ownfd *)NULL); /* ownfd_afterfork has closed them */
   store_rlx(&breaker, (ownfd *)NULL);
+  store_rlx(&broken, false);
   netpollopen();
   store_rlx(&breaksig, 0);
 }

@@ -92,6 +92,7 @@ void schedstop(void) {
   unlock(&sched.lock);
   sysmon_wake();
   netpollbreak();
+  netpollrepair(); /* sysmon ends, too */
 }
 
 /* In a forked child the tables are set up, and no thread runs: the next schedinit starts them. */

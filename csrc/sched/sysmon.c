@@ -200,6 +200,7 @@ static void errands(int64_t now, int64_t *reaped) {
     pthread_t t;
     os_newthread(&t, 1 << 20, dump_thread, NULL);
   }
+  netpollrepair();
   startm_late();
   if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
   if (load_rlx(&sched.l.cold)) gtrim_some();
@@ -228,7 +229,7 @@ static void deep_sleep(void) {
   store_rlx(&sched.sysmonwait, true);
   fence();
   if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.needm) &&
-      !load_rlx(&sched.l.cold))
+      !load_rlx(&sched.l.cold) && !netpoll_broken())
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
