@@ -132,6 +132,33 @@ print(bool(core.interposed()))
     assert out.splitlines() == ["[] set()", EVERYTHING, "True"]
 
 
+def test_no_code_of_the_program_runs_in_between() -> None:
+    """It is one step to everybody else: no tracer, no __import__ and thus no other thread sees half of it."""
+    run_child(
+        """
+import builtins, sys
+import gmprt
+import gmprt._core as core
+
+seen = []
+original = builtins.__import__
+
+def imports(*args, **kwargs):
+    return original(*args, **kwargs)
+
+def tracer(frame, event, arg):
+    seen.append((frame.f_code.co_name, bool(core.interposed())))
+
+builtins.__import__ = imports
+sys.settrace(tracer)
+g = gmprt.go(int)
+sys.settrace(None)
+assert g.result() == 0 and core.interposed()
+assert seen and not any(half for _, half in seen), [name for name, half in seen if half]
+"""
+    )
+
+
 # Calls that need no runtime, and those that do.
 @pytest.mark.parametrize(
     ("call", "active"),

@@ -1,7 +1,7 @@
 /* activate.c - gmprt becomes active: at the first go(), run() or other call that needs the runtime.
  *
  * Importing changes nothing of the process.  What does is here, in this order (after an import of what that takes,
- * gmprt/_activate.py, during which other threads may come and do the same):
+ * gmprt/_activate.py, and a look at file objects, cancel.c, during which other threads may come and do the same):
  *   handlers of pthread_atfork (hook_fork.c);
  *   the interpreter's lists of what it calls after a fork (fork.c);
  *   entries of offset tables, and handlers of signals behind the relay (interpose.c);
@@ -53,7 +53,8 @@ bool activate(void) {
   static bool active;
   if (active) return true;
   if (!import()) return false;
-  if (active) return true;
+  cancel_find_files();
+  if (active) return true; /* Python code has run, so others may have been here */
   bool collects = PyGC_Disable();
   active = change();
   if (collects) PyGC_Enable();

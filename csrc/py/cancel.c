@@ -134,7 +134,7 @@ static void find_text(PyObject *o, PyObject *decoded) {
   at.decoded = found;
 }
 
-/* Of objects that hold something known; shims are not installed yet. */
+/* Of objects that hold something known. */
 static const char files_code[] =
     "import gc, io\n"
     "b = io.BufferedReader(io.BytesIO(b'abcdef'))\n"
@@ -148,7 +148,8 @@ static PyObject *run_code(const char *code, PyObject *names) {
   return PyRun_String(code, Py_file_input, names, names);
 }
 
-/* Where nothing is found, nothing is let through that may hold something. */
+/* Before anything is replaced: other threads may come here meanwhile.  Where nothing is found, nothing is let through that
+ * may hold something. */
 void cancel_find_files(void) {
   PyObject *names = PyDict_New(), *done = names ? run_code(files_code, names) : NULL;
   if (done) {

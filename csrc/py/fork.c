@@ -108,8 +108,9 @@ static PyObject *py_parent(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static bool unordered; /* where the interpreter keeps its list is not known */
 void fork_handlers_unordered(void) { unordered = true; }
 
+/* Not through builtins.__import__, which may be anybody's. */
 static bool register_at_fork(const char *when, PyObject *fn) {
-  PyObject *os = PyImport_ImportModule("posix"), *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+  PyObject *os = PyImport_ImportModuleLevel("posix", NULL, NULL, NULL, 0), *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
   PyObject *none = reg ? PyTuple_New(0) : NULL, *args = none ? PyDict_New() : NULL, *r = NULL;
   if (args && PyDict_SetItemString(args, when, fn) == 0) r = PyObject_Call(reg, none, args);
   Py_XDECREF(r);

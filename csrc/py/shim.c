@@ -438,11 +438,8 @@ static bool install(int i) {
 }
 
 bool shims_install(void) {
-  static bool found;
   bool parks = interpose_parks(), all = true;
   if (interpose_nothing()) return true;
-  if (parks && !found) cancel_find_files();
-  found |= parks;
   for (int i = 0; i < (int)SHIMS && all; i++)
     if (!installed[i].at && (parks || table[i].family >= LOADS)) all = install(i);
   return all;

@@ -163,7 +163,7 @@ bool procresize(int32_t n) {
   return true;
 }
 
-/* Returns the old number, 0: no memory; n <= 0 asks only.  Host lock not held. */
+/* Returns the old number, -1: no memory; n <= 0 asks only.  Host lock not held. */
 int32_t gomaxprocs_set(int32_t n) {
   int32_t old = sched.gomaxprocs;
   if (n <= 0 || n == old) return old;
