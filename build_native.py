@@ -47,9 +47,9 @@ def sources() -> list[str]:
     """All C files, relative to the project: what setuptools wants."""
     found = [
         *(p for folder in RUNTIME for p in sorted((HERE / "csrc" / folder).glob("*.c"))),
-        *sorted((HERE / "csrc" / "py").glob("*.c")),
+        *sorted((HERE / "csrc" / "py").rglob("*.c")),
         *sorted((HERE / "csrc" / "arch" / str(ARCH)).glob("*.[cS]")),
-        *sorted((HERE / "csrc" / "py" / "arch" / str(ARCH)).glob("*.S")),
+        *sorted((HERE / "csrc" / "py" / "interpose" / "hooks" / "arch" / str(ARCH)).glob("*.S")),
     ]
     return [str(p.relative_to(HERE)) for p in found]
 

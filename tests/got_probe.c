@@ -13,7 +13,7 @@ int wait_once(int n) { return n + 20; }
 #include <stdio.h>
 #include <string.h>
 
-#include "got.h"
+#include "py/interpose/got.h"
 
 int wait_once(int n);
 static int (*original)(int n);

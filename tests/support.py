@@ -29,7 +29,7 @@ DEBUG = hasattr(sys, "gettotalrefcount")
 """A debug build of the interpreter."""
 
 DEBUG_311 = DEBUG and sys.version_info < (3, 12)
-"""A debug build of Python 3.11: there is no preemption (csrc/py/pypreempt.c)."""
+"""A debug build of Python 3.11: there is no preemption (csrc/py/cpython/preempt.c)."""
 
 preempts = pytest.mark.skipif(DEBUG_311, reason="no preemption in a debug build of Python 3.11")
 

@@ -1,4 +1,4 @@
-"""csrc/py/affinity.c: C code that keeps something per thread stays on its thread."""
+"""csrc/py/interpose/affinity.c: C code that keeps something per thread stays on its thread."""
 
 from __future__ import annotations
 

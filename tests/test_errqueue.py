@@ -1,4 +1,4 @@
-"""csrc/py/errqueue.c: OpenSSL's errors stay with the goroutine that has them."""
+"""csrc/py/interpose/errqueue.c: OpenSSL's errors stay with the goroutine that has them."""
 
 from __future__ import annotations
 

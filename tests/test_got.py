@@ -1,4 +1,4 @@
-"""csrc/py/got.c: what a stand-in calls is never its own entry of an offset table."""
+"""csrc/py/interpose/got.c: what a stand-in calls is never its own entry of an offset table."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_info_of_such_an_executable(tmp_path: Path) -> None:
 
 def probe(folder: Path, *libraries: str) -> str:
     """What a program prints that is linked with these, in this order."""
-    sources = SOURCE.parents[1] / "csrc" / "py"
+    sources = SOURCE.parents[1] / "csrc"
     cc = [*CC, "-O0", "-fsemantic-interposition", "-fPIC", "-shared"]
     for name in libraries:
         library = folder / f"lib{name}.so"
@@ -121,9 +121,8 @@ def probe(folder: Path, *libraries: str) -> str:
         *CC,
         "-O1",
         f"-I{sources}",
-        f"-I{sources.parent}",
         str(PROBE),
-        str(sources / "got.c"),
+        str(sources / "py" / "interpose" / "got.c"),
         *links,
     ]
     subprocess.run([*command, "-ldl", "-o", str(folder / "probe")], check=True)

@@ -1,4 +1,4 @@
-"""csrc/py/hook_child.c: waiting for child processes."""
+"""csrc/py/interpose/hooks/child.c: waiting for child processes."""
 
 from __future__ import annotations
 

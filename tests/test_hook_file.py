@@ -1,4 +1,4 @@
-"""csrc/py/hook_file.c: read and write on anything, copying between descriptors, locks of files."""
+"""csrc/py/interpose/hooks/file.c: read and write on anything, copying between descriptors, locks of files."""
 
 from __future__ import annotations
 

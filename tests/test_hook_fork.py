@@ -1,4 +1,4 @@
-"""csrc/py/hook_fork.c: forks in libraries, and what their handlers of pthread_atfork do."""
+"""csrc/py/interpose/hooks/fork.c: forks in libraries, and what their handlers of pthread_atfork do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""csrc/py/hook_name.c: names and addresses: the C library waits, the others go on."""
+"""csrc/py/interpose/hooks/name.c: names and addresses: the C library waits, the others go on."""
 
 from __future__ import annotations
 

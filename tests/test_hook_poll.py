@@ -1,4 +1,4 @@
-"""csrc/py/hook_poll.c: select, poll, epoll, and what is built on them."""
+"""csrc/py/interpose/hooks/poll.c: select, poll, epoll, and what is built on them."""
 
 from __future__ import annotations
 

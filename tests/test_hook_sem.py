@@ -1,4 +1,4 @@
-"""csrc/py/hook_sem.c: locks of the interpreter, and all that is built on them."""
+"""csrc/py/interpose/hooks/sem.c: locks of the interpreter, and all that is built on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""csrc/py/hook_time.c: time.sleep and signal.pause."""
+"""csrc/py/interpose/hooks/time.c: time.sleep and signal.pause."""
 
 from __future__ import annotations
 

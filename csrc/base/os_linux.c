@@ -24,7 +24,7 @@
 
 #include "arch/arch.h"
 #include "base/clock.h"
-#include "sched/m.h"
+#include "base/os.h"
 
 /* ns < 0: for ever.  Returns on wake, timeout, signal or a different value: callers loop.
  * errno is left alone, here, in what looks at other threads, and in netpoll: C code on another thread may be about to

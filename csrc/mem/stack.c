@@ -39,7 +39,9 @@
 #include <unistd.h>
 
 #include "arch/arch.h"
-#include "sched/sched.h"
+#include "base/lockrank.h"
+#include "base/tunables.h"
+#include "mem/stack.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102

@@ -2,11 +2,11 @@
  *
  * Importing changes nothing of the process.  What does is here, in this order (after an import of what that takes,
  * gmprt/_activate.py, and a look at file objects, cancel.c, during which other threads may come and do the same):
- *   handlers of pthread_atfork (hook_fork.c);
- *   the interpreter's lists of what it calls after a fork (fork.c);
- *   entries of offset tables, and handlers of signals behind the relay (interpose.c);
- *   C functions behind names of Python (shim.c);
- *   threading._DummyThread (pythread.c).
+ *   handlers of pthread_atfork (host/atfork.c);
+ *   the interpreter's lists of what it calls after a fork (host/fork.c);
+ *   entries of offset tables, and handlers of signals behind the relay (interpose/objects.c);
+ *   C functions behind names of Python (interpose/shim.c);
+ *   threading._DummyThread (host/thread.c).
  * Then the runtime starts (schedinit): signal handlers of its own, descriptors, threads.
  *
  * Once for a process; a forked child inherits all of it.  It happens with the GIL, and the collector rests meanwhile, so
@@ -16,7 +16,11 @@
  *
  * What fails is undone, but for the handlers of forks, which cannot be: they do nothing while nothing runs, and stay
  * for the next try. */
-#include "interpose.h"
+#include "py/host/above.h"
+#include "py/host/fork.h"
+#include "py/host/thread.h"
+#include "py/interpose/hooks/hooks.h"
+#include "py/module.h"
 
 static bool forks_are_heard(void) {
   if (fork_register()) return true;
@@ -24,11 +28,17 @@ static bool forks_are_heard(void) {
   return false;
 }
 
-static bool change(void) {
-  if (!forks_are_heard() || !fork_handlers_register() || !interpose_install()) return false;
-  if (shims_install() && threads_install()) return true;
+void deactivate(void) {
   shims_remove();
+  if (interposed.gil) signals_relay(false);
   interpose_remove();
+}
+
+static bool change(void) {
+  if (!forks_are_heard() || !fork_handlers_register() || !interpose_install(hooks, nhooks)) return false;
+  if (interposed.gil) signals_relay(true);
+  if (shims_install() && threads_install()) return true;
+  deactivate();
   return false;
 }
 

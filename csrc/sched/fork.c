@@ -16,7 +16,6 @@
 #include "sched/sched.h"
 #include "sched/park.h"
 #include "sched/netpoll.h"
-#include "sync/sema.h"
 
 void sched_fork_prepare(void) {
   stoptheworld();

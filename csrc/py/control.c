@@ -1,0 +1,208 @@
+/* control.c - what the package asks of the runtime as a whole: counters, features, limits, the stop. */
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "sched/chaos.h"
+#include "sched/netpoll.h"
+#include "py/cpython/preempt.h"
+#include "py/cpython/selfcheck.h"
+#include "py/host/host.h"
+#include "py/host/life.h"
+#include "py/types/args.h"
+#include "py/interpose/objects.h"
+#include "py/module.h"
+
+/* ---- statistics ----------------------------------------------------------------------------------------- */
+
+static int put(PyObject *d, const char *key, uint64_t value) {
+  PyObject *v = PyLong_FromUnsignedLongLong(value);
+  int r = v ? PyDict_SetItemString(d, key, v) : -1;
+  Py_XDECREF(v);
+  return r;
+}
+
+static void count_states(uint64_t by[8]) {
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    uint32_t s = load_acq(&gp->status);
+    if (gp->kind == GK_HOST && s == Grunning && ts_of(gp) && !tstate_attached(ts_of(gp))) s = Gsyscall;
+    if (s < 8 && gp->kind != GK_FOREIGN) by[s]++;
+  }
+}
+
+static uint64_t count_timers(void) {
+  uint64_t n = (uint64_t)sched.l.timers.len;
+  for (int32_t i = 0; i < sched.gomaxprocs; i++) n += (uint64_t)sched.allp[i]->timers.len;
+  return n;
+}
+
+static void count_ms(uint64_t *parks, uint64_t *ended) {
+  *parks = *ended = 0;
+  for (uint32_t i = 1; i <= sched.nextmid; i++) {
+    *parks += load_rlx(&sched.allm[i]->parks);
+    *ended += load_rlx(&sched.allm[i]->ended);
+  }
+}
+
+static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  PyObject *d = PyDict_New();
+  if (!d) return NULL;
+  uint64_t by[8] = {0}, parks, ended;
+  count_ms(&parks, &ended);
+  count_states(by);
+  const struct {
+    const char *key;
+    uint64_t value;
+  } rows[] = {
+      {"goroutines", by[Grunnable] + by[Grunning] + by[Gsyscall] + by[Gwaiting]},
+      {"runnable", by[Grunnable]},
+      {"running", by[Grunning]},
+      {"syscall", by[Gsyscall]},
+      {"waiting", by[Gwaiting]},
+      {"started", load_rlx(&counts.started)},
+      {"ended", ended},
+      {"parks", parks},
+      {"steals", load_rlx(&counts.steals)},
+      {"stolen", load_rlx(&counts.stolen)},
+      {"handoffs", load_rlx(&counts.handoffs)},
+      {"preemptions", load_rlx(&counts.preemptions)},
+      {"wakes", load_rlx(&counts.wakes)},
+      {"threads", sched.mcount - sched.nlenders},
+      {"threads_idle", sched.nmidle},
+      {"threads_started", load_rlx(&counts.mspawned)},
+      {"threads_ended", load_rlx(&counts.mreaped)},
+      {"procs", (uint64_t)sched.gomaxprocs},
+      {"procs_idle", load_rlx(&sched.npidle)},
+      {"timers", count_timers()},
+      {"timers_fired", load_rlx(&counts.timers_fired)},
+      {"netpoll_waits", load_rlx(&counts.netpolls)},
+      {"netpoll_ready", load_rlx(&counts.netready)},
+      {"stack_reserved", load_rlx(&stack_reserved)},
+      {"stack_slots", load_rlx(&stack_slots)},
+      {"stop_the_worlds", load_rlx(&counts.stw)},
+  };
+  for (size_t i = 0; d && i < nelem(rows); i++)
+    if (put(d, rows[i].key, rows[i].value) < 0) Py_CLEAR(d);
+  return d;
+}
+
+static int put_text(PyObject *d, const char *key, PyObject *v) {
+  int r = v ? PyDict_SetItemString(d, key, v) : -1;
+  Py_XDECREF(v);
+  return r;
+}
+
+static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  if (!runtime_ensure()) return NULL;
+  PyObject *d = PyDict_New();
+  if (!d) return NULL;
+  if (put_text(d, "built for", PyUnicode_FromString(selfcheck_built_for())) < 0 ||
+      put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
+      put_text(d, "interposition", PyUnicode_FromString(interpose_mode())) < 0 ||
+      put_text(d, "preemption", PyUnicode_FromString(py_preempt_mode())) < 0 ||
+      put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
+      put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
+      put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||
+      put_text(d, "chaos", PyUnicode_FromString(chaos_on ? "on" : "off")) < 0)
+    Py_CLEAR(d);
+  return d;
+}
+
+static PyObject *py_interposed(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return interpose_report();
+}
+
+/* ---- limits --------------------------------------------------------------------------------------------- */
+
+static PyObject *py_set_max_threads(PyObject *module, PyObject *arg) {
+  (void)module;
+  int64_t n;
+  if (!integer_arg("set_max_threads", "n", arg, 2, MAX_MS, &n)) return NULL;
+  lock(&sched.lock);
+  uint32_t old = sched.maxm;
+  sched.maxm = (uint32_t)n;
+  unlock(&sched.lock);
+  return PyLong_FromUnsignedLong(old);
+}
+
+static PyObject *py_set_max_stack(PyObject *module, PyObject *arg) {
+  (void)module;
+  int64_t n;
+  if (!integer_arg("set_max_stack", "nbytes", arg, 256 << 10, 1 << 30, &n)) return NULL;
+  if (!runtime_ensure()) return NULL;
+  return PyLong_FromSize_t(stack_host_resize((size_t)n));
+}
+
+/* ---- SIGQUIT, dumps --------------------------------------------------------------------------------------- */
+
+static PyObject *set_hook(PyObject **hook, PyObject *fn) {
+  Py_XSETREF(*hook, Py_NewRef(fn));
+  Py_RETURN_NONE;
+}
+static PyObject *py_set_dumper(PyObject *module, PyObject *fn) {
+  (void)module;
+  return set_hook(&dump_hook, fn);
+}
+static PyObject *py_set_deadlock_dump(PyObject *module, PyObject *fn) {
+  (void)module;
+  return set_hook(&deadlock_hook, fn);
+}
+
+/* ---- start and end ---------------------------------------------------------------------------------------- */
+
+static PyObject *py_running(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return PyBool_FromLong(load_rlx(&sched.started) && !load_rlx(&sched.stopping));
+}
+
+/* Of another M than m: it runs Python, or is about to make a thread state. */
+static bool any_in_interpreter(M *m) {
+  M *driver = load_rlx(&sched.l.holder);
+  return (driver && driver != m) || load_acq(&sched.nstarting);
+}
+
+/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, and those that start
+ * have their thread state: one that is made later, the interpreter would free with its thread alive. */
+static PyObject *py_stop(PyObject *module, PyObject *arg) {
+  (void)module;
+  double s = PyFloat_AsDouble(arg);
+  if (s == -1.0 && PyErr_Occurred()) return NULL;
+  M *m = getm(); /* not NULL if a goroutine ends the process: then it is not to be waited for */
+  bool started = load_rlx(&sched.started);
+  /* A goroutine that goes on in a forked child may have started nothing there.  The hooks go all the same: they would
+   * ask its thread state, which the interpreter frees before its last calls. */
+  if (!started && !m) {
+    store_rel(&sched.stopping, true); /* nothing is to start any more, either: nobody would stop it */
+    Py_RETURN_NONE;
+  }
+  if (started) schedstop();
+  int64_t end = nanotime() + seconds_to_ns(s);
+  while (started && any_in_interpreter(m) && nanotime() < end) {
+    Py_BEGIN_ALLOW_THREADS
+    os_usleep(200);
+    Py_END_ALLOW_THREADS
+  }
+  deactivate();
+  Py_RETURN_NONE;
+}
+
+PyMethodDef control_functions[] = {
+    {"stats", py_stats, METH_NOARGS, "stats()\n--\n\nCounters, as a dict."},
+    {"features", py_features, METH_NOARGS, "features()\n--\n\nWhat was found on this machine."},
+    {"interposed", py_interposed, METH_NOARGS,
+     "interposed()\n--\n\n{path: [name, ...]}: C library functions that have a stand-in, and in which objects."},
+    {"set_max_threads", py_set_max_threads, METH_O,
+     "set_max_threads(n, /)\n--\n\nLimit the OS threads of the runtime; returns the old limit (10000 at first)."},
+    {"set_max_stack", py_set_max_stack, METH_O,
+     "set_max_stack(nbytes, /)\n--\n\nAddress space of the stacks made from now on; returns the old size."},
+    {"set_dumper", py_set_dumper, METH_O, NULL},
+    {"set_deadlock_dump", py_set_deadlock_dump, METH_O, NULL},
+    {"install_sigquit", py_install_sigquit, METH_NOARGS, NULL},
+    {"running", py_running, METH_NOARGS, NULL},
+    {"stop", py_stop, METH_O, NULL},
+    {NULL, NULL, 0, NULL}};

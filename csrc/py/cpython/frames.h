@@ -1,0 +1,66 @@
+/* frames.h - the frames of the interpreter, seen from C code below them. */
+#ifndef GMPRT_PY_CPYTHON_FRAMES_H
+#define GMPRT_PY_CPYTHON_FRAMES_H
+
+#include "py/cpython/version.h"
+
+/* The instruction that the interpreter executes for ts: equal as long as it is the same one. */
+typedef struct position {
+  void *frame;
+  const void *instr;
+} position;
+static inline position ts_position(PyThreadState *ts) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+#ifdef HAVE_PREV_INSTR
+  return (position){f, f ? f->prev_instr : NULL};
+#else
+  return (position){f, f ? f->instr_ptr : NULL};
+#endif
+}
+
+/* The interpreter has not gone on from there: the call that it made there has not returned. */
+static inline bool ts_stands_at(PyThreadState *ts, position at) {
+  _PyInterpreterFrame *f = TS_FRAME(ts);
+  while (f && f != at.frame) f = f->previous;
+#ifdef HAVE_PREV_INSTR
+  return f && (const void *)f->prev_instr == at.instr;
+#else
+  return f && (const void *)f->instr_ptr == at.instr;
+#endif
+}
+
+/* The code of a frame; only to be compared, for there are frames that have none. */
+static inline const void *frame_code(const _PyInterpreterFrame *f) {
+#ifdef HAVE_PREV_INSTR
+  return f ? f->f_code : NULL;
+#else
+  return f ? f->f_executable : NULL;
+#endif
+}
+
+/* An address in the C frame of the innermost evaluation loop, and of the one around it; may be of another stack. */
+#ifdef HAVE_CFRAME
+static inline const char *ts_inner_loop(PyThreadState *ts) { return (const char *)ts->cframe; }
+static inline const char *outer_loop(const char *loop) { return (const char *)((const _PyCFrame *)loop)->previous; }
+#else
+static inline const char *loop_from(const _PyInterpreterFrame *f) {
+  while (f && f->owner != FRAME_OWNED_BY_CSTACK) f = f->previous;
+  return (const char *)f;
+}
+static inline const char *ts_inner_loop(PyThreadState *ts) { return loop_from(ts->current_frame); }
+static inline const char *outer_loop(const char *loop) {
+  return loop_from(((const _PyInterpreterFrame *)loop)->previous);
+}
+#endif
+
+/* From the innermost one up. */
+typedef const _PyInterpreterFrame *pyframe;
+static inline pyframe frame_first(PyThreadState *ts) { return TS_FRAME(ts); }
+static inline pyframe frame_above(pyframe f) { return f->previous; }
+static inline bool frame_incomplete(pyframe f) { return _PyFrame_IsIncomplete((_PyInterpreterFrame *)f); }
+
+/* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
+PyCodeObject *caller_position(PyThreadState *ts, int *instr);
+const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi);
+
+#endif

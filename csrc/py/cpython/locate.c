@@ -1,0 +1,122 @@
+/* locate.c - where the interpreter keeps the current thread state of a thread: its private slot, and the TSS entry. */
+#define _GNU_SOURCE
+#include <link.h>
+#include <unistd.h>
+
+#include "py/cpython/tstate.h"
+
+#ifdef HAVE_TLS_CURRENT
+typedef struct {
+  unsigned long module, offset;
+} tls_index;
+void *__tls_get_addr(tls_index *);
+
+static tls_index slot_index;
+
+static PyThreadState **slot_at(tls_index at) { return __tls_get_addr(&at); }
+
+/* Does the interpreter take for the current state what is written there? */
+static bool believed(tls_index at) {
+  static PyThreadState probe;
+  PyThreadState *ts = PyThreadState_Get(), **slot = slot_at(at);
+  *slot = &probe;
+  bool so = CURRENT_UNCHECKED() == &probe;
+  *slot = ts;
+  return so && CURRENT_UNCHECKED() == ts;
+}
+
+/* The object that holds the interpreter. */
+typedef struct home {
+  bool shared; /* not the executable */
+  uint32_t found;
+  tls_index at;
+} home;
+
+static bool holds(const struct dl_phdr_info *info, const void *address) {
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+    if (ph->p_type == PT_LOAD && (uintptr_t)address - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz) return true;
+  }
+  return false;
+}
+
+/* Its TLS block of this thread is searched for the current state.  Others' are not: a library may well keep the state
+ * of its thread in a thread-local of its own. */
+static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
+  (void)size;
+  home *h = arg;
+  if (!holds(info, &_PyRuntime)) return 0;
+  h->shared = info->dlpi_name[0] != 0;
+  for (int i = 0; i < info->dlpi_phnum && info->dlpi_tls_data; i++) {
+    if (info->dlpi_phdr[i].p_type != PT_TLS) continue;
+    void **words = info->dlpi_tls_data;
+    for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *words; w++) {
+      tls_index at = {info->dlpi_tls_modid, w * sizeof *words};
+      if (words[w] != PyThreadState_Get() || !believed(at)) continue;
+      h->found++;
+      h->at = at;
+    }
+  }
+  return 1;
+}
+
+PyThreadState **slot_of_this_thread(void) { return slot_at(slot_index); }
+
+/* Exactly one word is believed. */
+bool find_slot(void) {
+  home h = {.found = 0};
+  dl_iterate_phdr(scan_object, &h);
+  if (tls_addresses_kept(Py_GetCompiler(), h.shared, PY_VERSION_HEX)) {
+    PyErr_Format(PyExc_ImportError,
+                 "gmprt cannot run on a shared libpython that was built by Clang (%s): such code keeps the addresses "
+                 "of thread-locals while its thread changes; use a Python built by GCC, or one whose executable "
+                 "contains the interpreter",
+                 Py_GetCompiler());
+    return false;
+  }
+  slot_index = h.at;
+  if (h.found != 1)
+    PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
+  return h.found == 1;
+}
+#endif
+
+/* Clang computes the address of a thread-local of a shared object once in a function, and keeps it over calls: in
+ * functools.reduce, gen_close, subtype_dealloc and some 70 others, whose callees may park and come back on another
+ * thread.  Then the state that is current on the old thread is taken for one's own.  GCC's functions that do so
+ * (11 in 3.12, 14 in 3.13) run no Python meanwhile.  In an executable the address is relative to the thread's own
+ * register; in 3.11 it is no thread-local.  To keep each goroutine on the thread where it began would be possible
+ * only at the price of a thread for each: so the interpreter is refused. */
+bool tls_addresses_kept(const char *compiler, bool shared, int version) {
+  return shared && version >= 0x030c0000 && strstr(compiler, "Clang") != NULL;
+}
+
+/* The first value of a key that is no low one needs memory in each thread (glibc: 16 bytes for each of 32 keys), the next
+ * ones do not.  The interpreter aborts where it is refused; so it is had here, where that can be told. */
+bool tss_reserve(void) {
+  static PyThreadState none;
+  if (pthread_getspecific(AUTO_TSS_KEY)) return true;
+  return pthread_setspecific(AUTO_TSS_KEY, &none) == 0 && pthread_setspecific(AUTO_TSS_KEY, NULL) == 0;
+}
+
+/* Where this thread's value of the key lies, NULL if not where glibc has it: among the first words of what
+ * pthread_self() points to.  (The descriptor is longer than that on every glibc.) */
+void **tss_of_this_thread(void) {
+  enum { WORDS = 1536 / sizeof(void *) };
+  static PyThreadState probe[2]; /* never looked into: a state to whoever comes across it */
+  void *own = pthread_getspecific(AUTO_TSS_KEY), **self = (void **)pthread_self(), **at = NULL;
+  if (pthread_setspecific(AUTO_TSS_KEY, &probe[0]) != 0) return NULL;
+  int hits = 0;
+  for (int i = 0; i < WORDS; i++) {
+    if (self[i] != &probe[0]) continue;
+    at = &self[i];
+    hits++;
+  }
+  bool sure = hits == 1;
+  if (sure) {
+    *at = &probe[1];
+    sure = pthread_getspecific(AUTO_TSS_KEY) == &probe[1];
+  }
+  pthread_setspecific(AUTO_TSS_KEY, own);
+  return sure && *at == own ? at : NULL;
+}

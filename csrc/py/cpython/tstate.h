@@ -1,0 +1,65 @@
+/* tstate.h - a goroutine's PyThreadState: what the host needs of it, whatever the CPython version. */
+#ifndef GMPRT_PY_CPYTHON_TSTATE_H
+#define GMPRT_PY_CPYTHON_TSTATE_H
+
+#include "py/cpython/version.h"
+
+#include "sched/sched.h"
+
+/* What an M keeps for the host. */
+typedef struct pym {
+  PyThreadState *base;  /* the state of the thread itself: current while it is on g0 */
+  PyThreadState **slot; /* where this thread's current state lives (HAVE_TLS_CURRENT) */
+  void **tss;           /* where its TSS entry lives, for PyGILState_*; NULL: not known */
+  unsigned long tid;    /* kernel's thread id */
+  /* 3.11: a request to yield stands before the program's trace function (preempt.c). */
+  PyThreadState *armed;  /* the current state, NULL: none */
+  Py_tracefunc traced;   /* the program's own */
+  PyFrameObject *marked; /* made to report its instructions; borrowed */
+} pym;
+
+/* The state that belongs to G: the one accessor.  (Free-threaded builds will answer: the M's.) */
+static inline PyThreadState *ts_of(G *gp) { return load_rlx(&gp->host); }
+
+/* tstate.c */
+bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
+void tstate_root_chunk(PyThreadState *ts, G *gp);
+void tstate_fresh_depth(PyThreadState *ts, size_t stack);
+PyThreadState *tstate_new(unsigned long ident);
+uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
+PyObject *fork_child_list(void); /* borrowed; NULL: it is not known where */
+void fork_child_list_unknown(void);
+void tstate_afterfork(void); /* the interpreter has freed all others */
+void tstate_clear(PyThreadState *ts);    /* its contents go, as at a thread's end, but it can be used on */
+bool tstate_dirty(PyThreadState *ts);    /* has code that ran since put something into it? */
+void tstate_abandon(PyThreadState *ts);  /* what is in it is lost */
+bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
+bool gil_locked(void);                   /* any thread, no lock */
+bool have_gil(void);                     /* does the calling thread hold it? */
+bool signals_tripped(void); /* any thread: has a C signal handler asked for Python's? */
+bool one_interpreter(void);
+bool attached_here(PyThreadState *ts);   /* is ts, or a subinterpreter's that runs on it, current? own thread */
+bool pending_call_add(int (*f)(void *)); /* any thread, no lock */
+void pending_calls_leave(void); /* in a pending call that is about to switch: others may run theirs */
+PyThreadState *main_tstate(void);
+void main_tstate_set(PyThreadState *ts);
+pym *pym_new(void); /* on the thread that it is for */
+void pym_free(pym *m);
+extern PyInterpreterState *interp;  /* the one that there is */
+unsigned long main_thread_ident(void);
+
+/* locate.c */
+bool tls_addresses_kept(const char *compiler, bool shared, int version); /* such a build is refused */
+bool tss_reserve(void);
+void **tss_of_this_thread(void);
+
+/* swap.c */
+void tstate_bind(PyThreadState *ts);     /* make ts what PyGILState_* finds on this thread */
+void tstate_unbind(PyThreadState *ts);
+void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to);
+#ifdef HAVE_TLS_CURRENT
+bool find_slot(void);
+PyThreadState **slot_of_this_thread(void);
+#endif
+
+#endif

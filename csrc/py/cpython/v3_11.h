@@ -1,0 +1,16 @@
+/* v3_11.h - CPython 3.11. */
+#define HAVE_GLOBAL_CURRENT 1     /* the current state is one global, PyThreadState_Swap a store */
+#define HAVE_CURRENT_EXC_TRIPLE 1 /* curexc_type/value/traceback */
+#define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
+#define HAVE_FRAGILE_NEW 1        /* PyThreadState_New writes to the state that it could not allocate */
+#define HAVE_CFRAME 1             /* tstate->cframe->current_frame */
+#define HAVE_GLOBAL_BREAKER 1     /* eval_breaker is the interpreter's: computed for the thread that asks */
+#define HAVE_ON_DELETE 1
+#define HAVE_PREV_INSTR 1
+#ifdef Py_DEBUG
+#define ASSERTS_UNTRACED 1 /* an instruction asserts that tracing does not begin in the middle of it */
+#endif
+
+#define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
+#define CURRENT_UNCHECKED() _PyThreadState_UncheckedGet()
+#define TS_FRAME(ts) ((ts)->cframe->current_frame)

@@ -1,0 +1,18 @@
+/* v3_12.h - CPython 3.12. */
+#define HAVE_ENTRY_FRAMES 1     /* each evaluation loop has a frame of its own, on the C stack */
+#define HAVE_DICT_WATCHERS 1    /* PyDict_Watch; before, dicts have a version */
+#define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */
+#define HAVE_TLS_CURRENT 1      /* the current state is a private thread-local: direct swap */
+#define HAVE_BOUND_GILSTATE 1   /* _status bits */
+#define HAVE_C_RECURSION 1      /* c_recursion_remaining */
+#define HAVE_CFRAME 1           /* tstate->cframe->current_frame */
+#define HAVE_GLOBAL_BREAKER 1   /* eval_breaker is the interpreter's: computed for the thread that asks */
+#define HAVE_ON_DELETE 1
+#define HAVE_PREV_INSTR 1
+
+#ifndef Py_C_RECURSION_LIMIT
+#define Py_C_RECURSION_LIMIT C_RECURSION_LIMIT
+#endif
+#define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
+#define CURRENT_UNCHECKED() _PyThreadState_UncheckedGet()
+#define TS_FRAME(ts) ((ts)->cframe->current_frame)

@@ -1,0 +1,62 @@
+/* version.h - the version of CPython that this is compiled for.
+ *
+ * Each has a file of its own, which says by flags what it has; only files of this folder look at them.  To add a version:
+ * copy the last one's file, and see what selfcheck.c and the compiler say.
+ *
+ * Layouts were checked over all micro releases of a minor version so far; selfcheck.c looks whether the one that runs
+ * has the layout of the headers.  The module refuses to be loaded by another minor version than the one it was
+ * compiled for. */
+#ifndef GMPRT_PY_CPYTHON_VERSION_H
+#define GMPRT_PY_CPYTHON_VERSION_H
+
+
+#ifndef Py_BUILD_CORE_MODULE
+#define Py_BUILD_CORE_MODULE 1
+#endif
+#include <Python.h>
+#include <structmember.h>
+
+#include "internal/pycore_code.h"
+#include "internal/pycore_frame.h"
+#include "internal/pycore_interp.h"
+#include "internal/pycore_pystate.h"
+#include "internal/pycore_runtime.h"
+#include "internal/pycore_ceval.h"
+
+#if PY_VERSION_HEX < 0x030b0000
+#error "gmprt needs CPython 3.11 or later"
+#elif PY_VERSION_HEX < 0x030c0000
+#include "py/cpython/v3_11.h"
+#elif PY_VERSION_HEX < 0x030d0000
+#include "py/cpython/v3_12.h"
+#elif PY_VERSION_HEX < 0x030e0000
+#include "py/cpython/v3_13.h"
+#else
+#error "gmprt does not know this version of CPython yet"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "gmprt does not support free-threaded builds yet"
+#endif
+
+/* A slot of the module's definition. */
+#ifdef Py_mod_multiple_interpreters
+#define ONE_INTERPRETER {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#else
+#define ONE_INTERPRETER
+#endif
+
+/* Of this build of the interpreter, for code that knows no version. */
+enum {
+#ifdef HAVE_JOINT_RECURSION
+  HOST_STACK = 4 << 20, /* 1000 levels of recursion through C must fit: list.sort needs 2.4 MiB */
+#else
+  HOST_STACK = 1 << 20,
+#endif
+#ifdef ASSERTS_NO_TIMEOUT
+  LOCK_NEEDS_TIMEOUT = true, /* a lock's wait that has no time-out must not end by one, as a cancelled one does */
+#else
+  LOCK_NEEDS_TIMEOUT = false,
+#endif
+};
+
+#endif

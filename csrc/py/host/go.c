@@ -1,0 +1,137 @@
+/* go.c - go(): a handle, a G, and the runtime started at the first use.
+ *
+ * The handle (Goroutine) holds what was asked for and what came of it; the G holds the stack and the
+ * thread state, comes from L's pool, and returns there.  While the goroutine lives its G owns one
+ * reference to the handle. */
+#include "arch/arch.h"
+#include "py/cpython/frames.h"
+#include "py/host/above.h"
+#include "py/host/errors.h"
+#include "py/host/life.h"
+#include "py/host/sigmask.h"
+
+/* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */
+static void raise_stopped(void) {
+  PyObject *fn = helper("_run", "stopped"), *exc = fn ? PyObject_CallNoArgs(fn) : NULL;
+  if (exc)
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  else /* of a destructor at the very end, when nothing can be imported */
+    PyErr_SetString(errs.RuntimeNotRunning, "the runtime has been stopped: the interpreter is exiting");
+  Py_XDECREF(exc);
+  Py_XDECREF(fn);
+}
+
+static bool not_stopped(void) {
+  if (likely(!load_rlx(&sched.stopping))) return true;
+  raise_stopped();
+  return false;
+}
+
+static noinline bool runtime_start(void) {
+  if (!not_stopped() || !above.activate()) return false;
+  if (schedinit()) return true;
+  if (errno == EAGAIN)
+    PyErr_SetString(errs.TooManyThreads, "can't start a new thread for the runtime");
+  else if (errno == ENOMEM)
+    PyErr_NoMemory();
+  else
+    PyErr_SetFromErrno(PyExc_OSError);
+  return false;
+}
+
+/* Starts the runtime if it does not run. */
+bool runtime_ensure(void) { return likely(load_rlx(&sched.started)) ? not_stopped() : runtime_start(); }
+
+/* ---- creation ------------------------------------------------------------------------------------------ */
+
+/* args[0] is the callable. */
+Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
+  Goroutine *self = PyObject_GC_New(Goroutine, Goroutine_Type);
+  if (!self) return NULL;
+  memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+  self->argv = self->few;
+  if (n >= (Py_ssize_t)nelem(self->few)) {
+    self->argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
+    if (!self->argv) {
+      self->argv = self->few;
+      PyObject_GC_Track(self);
+      Py_DECREF(self);
+      PyErr_NoMemory();
+      return NULL;
+    }
+    self->argv[0] = NULL;
+  }
+  self->fn = Py_NewRef(args[0]);
+  for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
+  self->nargs = (uint32_t)n;
+  if (nkw) {
+    if (!extras_of(self)) {
+      PyObject_GC_Track(self);
+      Py_DECREF(self);
+      return NULL;
+    }
+    self->more->kwnames = Py_NewRef(kwnames);
+  }
+  PyThreadState *ts = PyThreadState_Get();
+  int instr = 0;
+  PyCodeObject *code = caller_position(ts, &instr);
+  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
+  self->created_instr = instr;
+  Goroutine *parent = current_handle();
+  if (parent) {
+    self->parent = parent->id;
+    self->run = parent->run;
+  }
+  if (!mask_inherit(self, parent) || (ts->context && !(self->context = PyContext_CopyCurrent()))) {
+    PyObject_GC_Track(self);
+    Py_DECREF(self);
+    return NULL;
+  }
+  return self;
+}
+
+/* Makes gp, fresh from the pool, the goroutine that self describes, and runnable. */
+void goroutine_start(Goroutine *self, G *gp) {
+  goid_assign(gp, &sched.l.goidcache, &sched.l.goidcacheend);
+  gp->runticks = 0;
+  gp->locked = 0;
+  gp->handle = Py_NewRef(self);
+  store_rlx(&gp->since, cputicks());
+  self->id = gp->goid;
+  self->g = gp;
+  PyObject_GC_Track(self);
+  inc_rlx(&counts.started);
+  casgstatus(gp, Gdead, Grunnable);
+  newproc_host(gp);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------- */
+
+void drop_call(Goroutine *self) {
+  PyObject *fn = self->fn, **argv = self->argv;
+  uint32_t n = self->nargs;
+  self->fn = NULL;
+  self->nargs = 0;
+  Py_XDECREF(fn);
+  for (uint32_t i = 1; i <= n; i++) Py_CLEAR(argv[i]);
+  if (argv != self->few) PyMem_Free(argv);
+  self->argv = self->few;
+  if (self->more) Py_CLEAR(self->more->kwnames);
+}
+
+/* A new goroutine, runnable. NULL: exception set. */
+Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  if (!runtime_ensure()) return NULL;
+  Goroutine *self = goroutine_new(args, nargs, kwnames);
+  if (!self) return NULL;
+  G *gp = gfget_host();
+  if (!gp) {
+    PyObject_GC_Track(self);
+    Py_DECREF(self);
+    PyErr_NoMemory();
+    return NULL;
+  }
+  goroutine_start(self, gp);
+  return self;
+}

@@ -1,0 +1,64 @@
+/* identity.c - pthread_self() and its like: who runs, as host/identity.c has it.
+ *
+ * In the interpreter pthread_self() answers with the goroutine's ident.  The other pthread_*() functions that Python offers
+ * to its users translate: to the thread that runs the goroutine now. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "py/host/identity.h"
+#include "py/host/lender.h"
+#include "py/interpose/hooks/hooks.h"
+
+static G *running_g(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  return gp && gp->kind == GK_HOST ? gp : NULL;
+}
+
+pthread_t hook_pthread_self(void) {
+  G *gp = running_g();
+  if (gp) return (pthread_t)ts_of(gp)->thread_id;
+  unsigned long other = identity_stood_for();
+  return unlikely(other) ? (pthread_t)other : real.pthread_self();
+}
+
+/* The thread that runs it now; false: none does. */
+static bool thread_of(pthread_t t, pthread_t *out) {
+  G *gp = goroutine_of(t);
+  M *m = gp && load_acq(&gp->status) == Grunning ? gp->m : NULL;
+  if (m) *out = m->thread;
+  return m != NULL;
+}
+
+int hook_pthread_getcpuclockid(pthread_t t, clockid_t *clock) {
+  if (is_goroutine(t) && !thread_of(t, &t)) return ESRCH;
+  return real.pthread_getcpuclockid(t, clock);
+}
+
+int hook_pthread_getname_np(pthread_t t, char *name, size_t n) {
+  if (is_goroutine(t) && !thread_of(t, &t)) return ESRCH;
+  return real.pthread_getname_np(t, name, n);
+}
+
+/* The thread keeps its own: it runs others next. */
+int hook_pthread_setname_np(pthread_t t, const char *name) {
+  return is_goroutine(t) ? 0 : real.pthread_setname_np(t, name);
+}
+
+int hook_pthread_getattr_np(pthread_t t, pthread_attr_t *attr) {
+  if (is_goroutine(t) && !thread_of(t, &t)) return ESRCH;
+  return real.pthread_getattr_np(t, attr);
+}
+
+/* gettid: the main goroutine's is that of the thread which lends its state, so that it equals the pid. */
+long hook_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  if (number == SYS_gettid) {
+    G *gp = running_g();
+    pid_t tid = gp ? lent_tid(gp) : 0;
+    if (tid) return tid;
+  }
+  return hook_signal_syscall(number, a, b, c, d, e, f);
+}

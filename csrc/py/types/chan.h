@@ -1,0 +1,36 @@
+/* chan.h - Chan: chan.c; channels of timers: timerchan.c. */
+#ifndef GMPRT_PY_TYPES_CHAN_H
+#define GMPRT_PY_TYPES_CHAN_H
+
+#include "py/cpython/version.h"
+#include "sync/chan.h"
+
+typedef struct Chan {
+  PyObject_HEAD
+  hchan c;
+  PyObject *name;
+  PyObject *weakrefs;
+  bool is_timer;         /* a channel of timer_chan(): one-slot buffer that len() does not show */
+  int64_t when, period;  /* nanotime() at which it fires next, 0: it does not; ns between two firings */
+} Chan;
+
+/* One direction of a channel. */
+typedef struct View {
+  PyObject_HEAD
+  Chan *ch;
+} View;
+
+extern PyTypeObject *Chan_Type, *SendView_Type, *RecvView_Type;
+
+/* chan.c */
+Chan *chan_make(PyTypeObject *type, size_t capacity, PyObject *name);
+
+/* timerchan.c */
+bool chan_timer_poll(Chan *ch);
+int64_t chan_timer_deadline(Chan *ch, int64_t deadline);
+void drop_buffer(Chan *ch);
+PyObject *py_timer_chan(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_timer_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+#endif

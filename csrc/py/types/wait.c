@@ -1,0 +1,78 @@
+/* wait.c - from Python's numbers to ours, from seconds to deadlines, and from the end of a wait to an exception.
+ *
+ * What is wrong with an argument is said in one way: "name(): argument must be ..., not ...".  A wrong type is a TypeError, a
+ * wrong value a ValueError, however large: an int beyond all floats is as many seconds as infinity.  What the
+ * argument's own methods raise goes to the caller as it is. */
+#include <math.h>
+
+#include "base/clock.h"
+#include "py/host/errors.h"
+#include "py/host/host.h"
+#include "py/types/args.h"
+
+int64_t seconds_to_ns(double s) {
+  if (!(s < 9.2e9)) return INT64_MAX - 1; /* 292 years, infinity */
+  if (s <= -9.2e9) return INT64_MIN + 1;
+  return (int64_t)(s * 1e9);
+}
+
+/* More than 0 seconds from now. */
+int64_t deadline_after(double s) {
+  int64_t ns = seconds_to_ns(s), now = nanotime();
+  return ns > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + (ns > 0 ? ns : 1);
+}
+
+static void set_cancelled(void) {
+  Goroutine *self = current_handle();
+  PyObject *reason = self && self->more && self->more->reason ? self->more->reason : Py_None;
+  PyObject *exc = PyObject_CallOneArg(errs.Cancelled, reason);
+  if (!exc) return;
+  PyErr_SetObject(errs.Cancelled, exc);
+  Py_DECREF(exc);
+}
+
+static void set_deadlock(void) {
+  Goroutine *self = current_handle();
+  if (self) self->deadlocked = true;
+  PyObject *dump = deadlock_hook ? PyObject_CallNoArgs(deadlock_hook) : NULL;
+  if (self) self->deadlocked = false;
+  if (!dump) {
+    PyErr_Clear();
+    dump = PyUnicode_FromString("");
+    if (!dump) return;
+  }
+  PyObject *exc = PyObject_CallOneArg(errs.Deadlock, dump);
+  Py_DECREF(dump);
+  if (!exc) return;
+  PyErr_SetObject(errs.Deadlock, exc);
+  Py_DECREF(exc);
+}
+
+/* What a wait that was not served means to Python. 0: a signal was handled, wait on. */
+int wake_error(wake_t r) {
+  switch (r) {
+    case WAKE_INTERRUPTED:
+      return PyErr_CheckSignals();
+    case WAKE_TIMEOUT:
+      PyErr_SetString(errs.Timeout, "timed out");
+      return -1;
+    case WAKE_CANCELLED:
+      set_cancelled();
+      return -1;
+    case WAKE_DEADLOCK:
+      set_deadlock();
+      return -1;
+    case WAKE_WOULDBLOCK:
+      PyErr_SetString(errs.WouldBlock, "the operation would block");
+      return -1;
+    case WAKE_NOMEM:
+      PyErr_NoMemory();
+      return -1;
+    case WAKE_NOTHREAD:
+      PyErr_SetString(errs.TooManyThreads, "below C code a wait keeps its thread, and no other would be left");
+      return -1;
+    default:
+      PyErr_Format(PyExc_SystemError, "gmprt: unexpected end of a wait: %d", (int)r);
+      return -1;
+  }
+}
