@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "gmprt.h"
 
 #include "base/ownfd.h"
 #include "sched/netpoll.h"

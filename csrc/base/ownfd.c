@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "arch/arch.h"
-#include "base/base.h"
 #include "base/lockrank.h"
 #include "base/ownfd.h"
 

@@ -20,7 +20,6 @@
 #include "py/host/fork.h"
 #include "py/host/thread.h"
 #include "py/interpose/hooks/hooks.h"
-#include "py/module.h"
 
 static bool forks_are_heard(void) {
   if (fork_register()) return true;

@@ -19,7 +19,6 @@
  * waiters; a hosted goroutine that is not attached waits as its thread (getg).
  *
  * Rejected: a lock-free ring (peers with one take 100 ns per item, for the waiters need a lock anyway). */
-#include "sched/l.h"
 #include "sched/park.h"
 #include "sync/chan.h"
 

@@ -20,9 +20,7 @@
  * Rejected: a queue in the semaphore (it has no room), a retry after a sleep, one global lock (every
  * contended lock of the program would meet there). */
 #include "arch/arch.h"
-#include "sched/l.h"
 #include "sched/park.h"
-#include "sync/sema.h"
 
 enum { SEMTAB = 1024 };
 

@@ -3,7 +3,6 @@
 #include <link.h>
 #include <unistd.h>
 
-#include "py/cpython/frames.h"
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_CFRAME

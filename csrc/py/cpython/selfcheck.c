@@ -16,7 +16,6 @@
  * not: then our handler is the last in a forked child, not the first (fork.c).  It takes 24 us on
  * 3.11, and 150 us on 3.13. */
 #include "py/cpython/preempt.h"
-#include "py/cpython/selfcheck.h"
 
 #include <frameobject.h>
 

@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "py/host/above.h"
-#include "py/host/fork.h"
 #include "py/host/lender.h"
 
 static _Atomic bool in_child;  /* of a fork, and nobody has said that it goes on */

@@ -7,7 +7,6 @@
 #include "py/cpython/frames.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
-#include "py/host/life.h"
 #include "py/host/sigmask.h"
 
 /* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */

@@ -10,7 +10,6 @@
  * thread has one of its own, so a goroutine gets a copy. */
 #include "py/cpython/dictwatch.h"
 #include "py/host/above.h"
-#include "py/host/thread.h"
 
 static PyObject *module_dict, *goroutine_thread, *forget, *start_hooks; /* NULL: not told yet */
 static bool hooked; /* threading has a trace or a profile hook */

@@ -98,3 +98,7 @@ void call_handoff(void) {
   M *m = getm();
   if (m && detached_g()) entersyscall_host(m);
 }
+
+int64_t timespec_ns(const struct timespec *t) {
+  return t->tv_sec > INT64_MAX / 2000000000 ? INT64_MAX / 2 : (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}

@@ -36,8 +36,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "sched/park.h"
-#include "py/cpython/tstate.h"
+#include "base/base.h"
 #include "py/interpose/got.h"
 
 #if defined(__x86_64__)

@@ -1,7 +1,6 @@
 /* args.c - arguments: numbers, seconds, callables, time-outs; errors name the function and the argument. */
 #include <math.h>
 
-#include "base/os.h"
 #include "py/types/args.h"
 
 int timeout_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,

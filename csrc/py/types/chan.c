@@ -11,12 +11,10 @@
  * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again. */
 #include <time.h>
 
-#include "base/os.h"
 #include "sched/chaos.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
 #include "py/types/chan.h"
-#include "py/types/types.h"
 
 PyTypeObject *Chan_Type, *SendView_Type, *RecvView_Type;
 

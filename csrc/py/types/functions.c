@@ -2,7 +2,6 @@
 #include "py/host/errors.h"
 #include "py/host/life.h"
 #include "py/types/args.h"
-#include "py/types/types.h"
 
 PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   (void)module;

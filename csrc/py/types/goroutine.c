@@ -6,7 +6,6 @@
 #include "py/host/errors.h"
 #include "py/host/life.h"
 #include "py/types/args.h"
-#include "py/types/types.h"
 
 /* Somebody has been told how it ended. */
 static void mark_collected(Goroutine *self) {

@@ -7,7 +7,6 @@
 #include "sched/chaos.h"
 #include "sync/chan.h"
 #include "py/types/args.h"
-#include "py/types/types.h"
 
 typedef struct operation {
   hchan *c;

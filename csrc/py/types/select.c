@@ -6,7 +6,6 @@
 #include "py/host/errors.h"
 #include "py/types/args.h"
 #include "py/types/chan.h"
-#include "py/types/types.h"
 
 PyTypeObject *Recv_Type, *Send_Type, *Select_Type, *Selected_Type;
 

@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "py/host/errors.h"
 #include "py/host/host.h"
-#include "py/types/args.h"
 
 int64_t seconds_to_ns(double s) {
   if (!(s < 9.2e9)) return INT64_MAX - 1; /* 292 years, infinity */

@@ -5,10 +5,6 @@
 #include "base/clock.h"
 #include "py/interpose/hooks/hooks.h"
 
-int64_t timespec_ns(const struct timespec *t) {
-  return t->tv_sec > INT64_MAX / 2000000000 ? INT64_MAX / 2 : (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
-}
-
 /* When to wake, on nanotime()'s clock. false: not ours (a clock that may jump, or a bad argument). */
 static bool wake_time(clockid_t clock, int flags, const struct timespec *req, int64_t *when) {
   if (req->tv_nsec < 0 || req->tv_nsec >= 1000000000 || req->tv_sec < 0) return false;
