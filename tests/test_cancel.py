@@ -27,7 +27,7 @@ from types import MethodType
 from typing import Any
 
 import pytest
-from support import PATIENCE, Thread, ended, eventually, parked
+from support import PATIENCE, Thread, ended, eventually, parked, run_child
 
 import gmprt
 from gmprt import go
@@ -668,3 +668,38 @@ def test_a_pipe_to_a_child_is_closed() -> None:
     g.cancel()
     assert is_cancelled(g)
     eventually(lambda: not _children() - before)
+
+
+def test_two_threads_make_the_first_cancel() -> None:
+    """What calls functions is learned then, in Python code: the other comes in the midst of it."""
+    done = run_child(
+        """
+import sys, threading
+import gmprt
+
+def main():
+    locks = [threading.Lock(), threading.Lock()]
+    for lock in locks:
+        lock.acquire()
+    a, b = [gmprt.go(lock.acquire) for lock in locks]
+    while not a.state == b.state == "waiting":
+        gmprt.sleep(0.001)
+    others = []
+
+    def tracer(frame, event, arg):
+        if not others:
+            others.append(threading.Thread(target=b.cancel))
+            others[0].start()
+            others[0].join()
+
+    sys.settrace(tracer)
+    a.cancel()
+    sys.settrace(None)
+    print(len(others), a.join(10), b.join(10), flush=True)
+    for lock in locks:
+        lock.release()
+
+gmprt.run(main)
+"""
+    )
+    assert done.stdout == "1 True True\n"

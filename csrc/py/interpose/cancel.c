@@ -194,7 +194,7 @@ static bool files_let_through(const shim *s) {
 
 enum { GLUE = 64 };
 static struct {
-  bool tried;
+  bool learned;
   uint32_t n;
   uintptr_t at[GLUE]; /* functions that do nothing but call */
 } glue;
@@ -326,10 +326,9 @@ static const char learn_code[] =
     "for _ in o: break\n";
 
 /* Before the first cancel; where a goroutine may do anything.  false: exception set, and nothing is learned: a cancel
- * that nothing is known about would be put off for ever. */
+ * that nothing is known about would be put off for ever.  Who comes while another thread learns has to learn, too. */
 bool cancel_learn(void) {
-  if (likely(glue.tried)) return true;
-  glue.tried = true;
+  if (likely(glue.learned)) return true;
   PyObject *type = PyType_FromSpec(&probe_spec), *names = PyDict_New(), *list = PyList_New(0), *done = NULL;
   bool ok = type && names && list;
   for (const PyMethodDef *d = probes; ok && d->ml_name; d++) {
@@ -339,13 +338,14 @@ bool cancel_learn(void) {
   }
   if (ok && PyDict_SetItemString(names, "Probe", type) == 0 && PyDict_SetItemString(names, "names", list) == 0)
     done = run_code(learn_code, names);
-  glue.tried = done != NULL;
+  glue.learned |= done != NULL;
   if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* the compiler may forget it */
+  bool learned = done != NULL;
   Py_XDECREF(done);
   Py_XDECREF(list);
   Py_XDECREF(names);
   Py_XDECREF(type);
-  return glue.tried;
+  return learned;
 }
 
 /* ---- the answer ---------------------------------------------------------------------------------------------- */
