@@ -40,10 +40,12 @@ static uint64_t count_timers(void) {
 
 static void count_ms(uint64_t *parks, uint64_t *ended) {
   *parks = *ended = 0;
+  lock(&sched.lock); /* a new one is counted before it is in the table */
   for (uint32_t i = 1; i <= sched.nextmid; i++) {
     *parks += load_rlx(&sched.allm[i]->parks);
     *ended += load_rlx(&sched.allm[i]->ended);
   }
+  unlock(&sched.lock);
 }
 
 static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {

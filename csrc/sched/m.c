@@ -238,7 +238,8 @@ static void *mstart(void *arg) {
   if (!ok) return NULL;
   schedule(m);
   wait_unhomed(m);
-  if (m->reap && m->host) host->m_exit(m); /* else the runtime stops, and the host is not touched again */
+  /* Else the runtime stops, and the host is not touched again. */
+  if (m->reap && m->host && !load_rlx(&sched.stopping)) host->m_exit(m);
   os_mexit();
   mend(m);
   xadd(&counts.mreaped, 1);

@@ -133,8 +133,10 @@ static void netpollremake(ownfd *seen, bool gone) {
     else
       ownfd_free(seen);
     netpollreopened();
+    lock(&sched.lock); /* an M takes it before its thread ends */
     for (uint32_t i = 1; i <= sched.nextmid; i++)
       if (sched.allm[i]->tid && sched.allm[i] != getm()) os_kick(sched.allm[i]->tid);
+    unlock(&sched.lock);
   }
   unlock(&remaking);
 }
