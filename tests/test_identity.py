@@ -738,3 +738,29 @@ def test_a_decimal_context_is_inherited_as_a_copy() -> None:
         assert decimal.getcontext().prec == 9
     """
     run_child(code)
+
+
+def test_run_uses_no_idents_up() -> None:
+    """There is room for so many; what lies behind them is other threads' memory."""
+    done = run_child(
+        """
+import gmprt
+
+def idents(n):
+    stop = gmprt.Chan()
+    goroutines = [gmprt.go(stop.recv_ok) for _ in range(n)]
+    while any(g.state != "waiting" for g in goroutines):
+        gmprt.sleep(0.001)
+    found = [g.ident for g in goroutines]
+    stop.close()
+    for g in goroutines:
+        g.join()
+    return found
+
+before = idents(1)
+for _ in range(1000):
+    gmprt.run(int)
+print(max(idents(5)) - min(before) < 100 * 64)
+"""
+    )
+    assert done.stdout == "True\n"

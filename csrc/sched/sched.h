@@ -36,7 +36,6 @@ typedef struct sched_t {
 
   /* Stop-the-world: stw.c. */
   _Atomic bool gcwaiting;
-  _Atomic uint32_t stopwait;
 
   /* Netpoll: who sleeps in the poller until when. */
   _Atomic int64_t lastpoll;  /* 0: a thread sleeps in it */
@@ -67,6 +66,7 @@ extern counters counts;
 
 /* start.c */
 bool schedinit(void);
+bool sched_copied(void);
 void schedstop(void);
 void sched_restart(void);
 G *newproc_native(void (*fn)(void *), void *arg);
@@ -108,4 +108,3 @@ void sched_fork_child(void);
 void sched_afterfork(M *keep);
 
 #endif
-bool sched_copied(void);

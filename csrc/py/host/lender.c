@@ -45,6 +45,7 @@ struct lenders lenders = {.lock = {.rank = rank_gtable}};
 static _Atomic uint64_t main_takes; /* signals that the main thread receives as a T0; 0: it is none */
 static G *spare_main;    /* a dead main goroutine with its big stack, kept for the next run() */
 static stack spare_wait; /* a stack to wait on, likewise */
+static unsigned long spare_ident; /* of a base state, likewise: there is no end of run()s, but of idents */
 
 /* ---- wake-ups, from any thread --------------------------------------------------------------------------- */
 
@@ -284,7 +285,8 @@ static bool lender_open(lender *l) {
     PyErr_SetFromErrno(PyExc_OSError);
     return false;
   }
-  unsigned long ident = identity_new();
+  unsigned long ident = spare_ident ? spare_ident : identity_new();
+  spare_ident = 0;
   l->m = ident ? lender_m() : NULL;
   pym *pm = l->m ? pym_new() : NULL;
   l->g = pm ? main_g() : NULL;
@@ -321,7 +323,9 @@ static void lender_close(lender *l) {
     stack_free_big(&wait);
   else if (wait.lo)
     spare_wait = wait;
-  pym_free(l->m->host);
+  pym *pm = l->m->host;
+  if (is_goroutine(pm->base->thread_id)) spare_ident = pm->base->thread_id; /* else of a forked child's thread */
+  pym_free(pm);
   lender_m_free(l->m);
   main_g_free(l->g);
   ownfd_free(load_rlx(&l->wake));
