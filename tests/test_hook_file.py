@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 import select
+import shlex
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import termios
 import tty
@@ -18,7 +20,7 @@ from typing import Any
 
 import pytest
 from scenes import Bell, Scene, Scenes, Stage, broken_off, cancelled, failure, interrupted
-from support import PATIENCE, ended, eventually, mixed, parked
+from support import PATIENCE, ended, eventually, mixed, parked, run_child
 
 import gmprt
 from gmprt import go
@@ -524,3 +526,48 @@ def test_numbers_beyond_any_file(n: int, tmp_path: Path) -> None:
                 return str(error)
 
     assert go(seek).result(PATIENCE) == seek()
+
+
+THIEF = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* The first time, somebody else takes what the source has. */
+ssize_t splice(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
+  static int taken;
+  char all[4096];
+  if (!taken++ && read(in, all, sizeof all) < 0) return -1;
+  return ((ssize_t (*)(int, off_t *, int, off_t *, size_t, unsigned))dlsym(RTLD_NEXT, "splice"))(
+      in, inoff, out, outoff, n, flags);
+}
+"""
+
+
+def test_splice_from_a_source_that_somebody_else_has_emptied(tmp_path: Path) -> None:
+    """It waits for the source: the sink, which is ready, would never tell."""
+    thief = tmp_path / "thief.so"
+    cc = [*shlex.split(sysconfig.get_config_var("CC") or "cc"), "-shared", "-fPIC", "-x", "c", "-"]
+    subprocess.run([*cc, "-o", str(thief), "-ldl"], input=THIEF, text=True, check=True)
+    done = run_child(
+        """
+import os
+import gmprt
+
+def main():
+    source, feed = os.pipe()
+    drain, sink = os.pipe()
+    os.write(feed, b"first")
+    g = gmprt.go(os.splice, source, sink, 100)
+    while g.state != "syscall":
+        assert g.state != "waiting", g.wait_reason
+        gmprt.sleep(0.001)
+    os.write(feed, b"second")
+    assert g.result() == 6 and os.read(drain, 100) == b"second"
+
+gmprt.run(main)
+""",
+        env={"LD_PRELOAD": str(thief)},
+    )
+    assert not done.stderr

@@ -183,10 +183,14 @@ ssize_t hook_sendfile64(int out, int in, off_t *offset, size_t n) {
   IO_CALL(out, POLL_WRITE, SO_SNDTIMEO, sendfile_try(out, in, offset, n), real.sendfile64(out, in, offset, n));
 }
 
+/* The sink is ready, so it is the source that has nothing: somebody else was there first. */
 static ssize_t splice_try(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
-  if (io_ready(out, POLLOUT)) return real.splice(in, inoff, out, outoff, n, flags | SPLICE_F_NONBLOCK);
   errno_set(EAGAIN);
-  return -1;
+  if (!io_ready(out, POLLOUT)) return -1;
+  ssize_t r = real.splice(in, inoff, out, outoff, n, flags | SPLICE_F_NONBLOCK);
+  if (r >= 0 || errno_get() != EAGAIN || io_ready(in, POLLIN)) return r;
+  call_handoff();
+  return real.splice(in, inoff, out, outoff, n, flags);
 }
 
 /* Waits for the sink only: an empty source is left to the thread. */
