@@ -2,7 +2,10 @@
  * Debug builds keep the held ranks per thread and throw when the order is broken (lock.c).
  *
  * The host lock (the GIL) stands above all of them: it may be held while any is taken, and is never
- * waited for while one is held. */
+ * waited for while one is held.
+ *
+ * Without a rank (0): those of zeroed objects of the program's; of the descriptors (ownfd.c), under which nothing is
+ * taken; of the new poller (netpoll_epoll.c), which is taken first, with nothing held. */
 #ifndef GMPRT_LOCKRANK_H
 #define GMPRT_LOCKRANK_H
 
