@@ -344,6 +344,35 @@ def test_in_a_forked_child_alone() -> None:
     assert run_child(code, flags=["-W", "ignore"]).stdout == "7 {}\n7 {}\n7\n"
 
 
+def test_while_tracemalloc_traces() -> None:
+    """CPython's allocators take the GIL then, those of a thread that starts included."""
+    code = """
+        import gmprt, os, threading, tracemalloc
+        tracemalloc.start()
+        def in_a_child(fn):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(fn())
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        def begin():
+            return gmprt.run(gmprt.go(int, "7").result)
+        def both():
+            together = threading.Barrier(2)
+            def fn():
+                together.wait()
+                begin()
+            threads = [threading.Thread(target=fn) for _ in range(2)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            return begin()
+        print(in_a_child(begin), in_a_child(both), begin())
+        print(in_a_child(begin), in_a_child(both), gmprt.run(in_a_child, begin))
+    """
+    assert run_child(code, flags=["-W", "ignore"]).stdout == "7 7 7\n7 7 7\n"
+
+
 def test_at_exit() -> None:
     """A handler that was registered after the import runs before ours: it may begin.  What was
     registered earlier comes too late, whether anything had run or not."""

@@ -211,6 +211,7 @@ static bool minit_in_host(M *m, P *pp) {
 static void *mstart(void *arg) {
   M *m = arg;
   bool awaited = m == first.m;
+  if (awaited) first.m = NULL; /* another may be made of it if this one fails */
   P *pp = m->nextp;
   m->nextp = NULL;
   setm(m);
@@ -414,7 +415,10 @@ void lender_m_free(M *m) {
 /* ---- start and stop --------------------------------------------------------------------------------- */
 
 /* One M from the start: if no thread can be had, the caller hears of it before anything is queued. 0 or an errno.  In a
- * forked child sysmon may have started one already, and its goroutine has come to the end of the process. */
+ * forked child sysmon may have started one already, and its goroutine has come to the end of the process.
+ *
+ * It is waited for without the host's lock: to make its base state the M may have to wait for that (CPython's allocators
+ * take the GIL while tracemalloc traces).  Others who come meanwhile find a runtime that has started. */
 int first_m(void) {
   P *pp = pidleget();
   if (!pp) return 0;
@@ -423,7 +427,11 @@ int first_m(void) {
     releasep_idle(pp);
     return load_acq(&sched.stopping) ? 0 : EAGAIN;
   }
+  store_rel(&sched.started, true);
+  void *state = host->leave ? host->leave() : NULL;
   notesleep(&first.up);
-  first.m = NULL;
-  return first.ok ? 0 : ENOMEM;
+  if (host->enter) host->enter(state);
+  if (first.ok) return 0;
+  store_rel(&sched.started, false);
+  return ENOMEM;
 }

@@ -60,6 +60,7 @@ bool schedinit(void) {
     errno = ENOMEM;
     return false;
   }
+  starter = getpid();
   int err = monitored ? 0 : os_newthread(&sched.sysmonthread, M_STACK, sysmon_main, NULL);
   if (!err) {
     monitored = true;
@@ -69,7 +70,6 @@ bool schedinit(void) {
     errno = err;
     return false;
   }
-  starter = getpid();
   store_rel(&sched.started, true);
   return true;
 }
