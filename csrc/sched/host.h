@@ -16,7 +16,8 @@
  *   where       without any lock, from any thread: is G's state attached, and if not, why?
  *   locked      without any lock: does anybody hold the host lock?
  *   m_exit      on an M's thread, host lock not held: free the base state.
- *   leave/enter a foreign thread that holds the host lock is about to sleep: drop it; take it again.
+ *   leave/enter a thread that holds the host lock, a foreign one or whoever starts the runtime, is about to sleep: drop it;
+ *               take it again.
  *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
  *   lend        on g0 of an M whose goroutine forked, in the child: wait as the thread in run() does; no return.

@@ -382,5 +382,8 @@ static const host_t stub_host = {
 void stub_start(void) {
   if (load_acq(&sched.started)) return;
   host = &stub_host;
+  static state starter; /* it keeps others out */
+  big_take(&starter);
   runtime_start();
+  CHECK(big_drop() == &starter);
 }
