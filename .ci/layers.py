@@ -1,7 +1,7 @@
 """The layers of csrc/: a folder uses what stands before it, never what comes after.
 
-Reads includes, and the names of functions wherever they are used, assembly included.  What a folder needs from above is
-handed in as a pointer:
+Reads includes, and the names of functions wherever they are used, assembly included.  What a
+folder needs from above is handed in as a pointer:
 
   base   throw_describe    who runs here, for the last words of a process
   arch   entry, yield      the first function of a stack, and what preempted code is made to call
@@ -33,7 +33,9 @@ ORDER = [
 ]
 # Which version of CPython it is, is told here alone.
 VERSIONS = "py/cpython"
-OF_A_VERSION = re.compile(r"\b(PY_VERSION_HEX|HAVE_[A-Z_]+|_PyInterpreterFrame|_PyRuntime|TS_FRAME)\b")
+OF_A_VERSION = re.compile(
+    r"\b(PY_VERSION_HEX|HAVE_[A-Z_]+|_PyInterpreterFrame|_PyRuntime|TS_FRAME)\b"
+)
 ALLOWED = re.compile(r"Py_TPFLAGS_HAVE_\w+")
 
 COMMENT = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.S)
@@ -73,10 +75,13 @@ def main(root: Path) -> int:
 
 
 def is_called(name: str, code: str, file: Path) -> bool:
-    """Called, or its address taken; not the field of a struct, a parameter or a variable of that name."""
+    """Called, or its address taken; no field, parameter or variable of that name."""
     if file.suffix == ".S":
         return re.search(rf"\b(call|bl|jmp)\s+{name}\b", code) is not None
-    return re.search(rf"(?<![\w.>*]){name}\(|[=,&(]\s*{name}\s*[,;)}}]", re.sub(r"->\s*", "->", code)) is not None
+    return (
+        re.search(rf"(?<![\w.>*]){name}\(|[=,&(]\s*{name}\s*[,;)}}]", re.sub(r"->\s*", "->", code))
+        is not None
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What bench.instructions counts: operations of Python programs, each n times in one goroutine.
 
-As few modules as can be: some libraries make every park look at the stack (csrc/py/interpose/affinity.c)."""
+As few modules as can be: some libraries make every park look at the stack
+(csrc/py/interpose/affinity.c)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""csrc/py/interpose/cancel.c: what a cancel ends, what it waits for, and that nobody loses anything by it."""
+"""csrc/py/interpose/cancel.c: what a cancel ends, what it waits for, and that nobody loses anything
+by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""csrc/base/ownfd.c, csrc/py/interpose/hooks/fd.c: the runtime's descriptors among those of the program."""
+"""csrc/base/ownfd.c, csrc/py/interpose/hooks/fd.c: the runtime's descriptors among those of the
+program."""
 
 from __future__ import annotations
 

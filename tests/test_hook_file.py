@@ -1,4 +1,5 @@
-"""csrc/py/interpose/hooks/file.c: read and write on anything, copying between descriptors, locks of files."""
+"""csrc/py/interpose/hooks/file.c: read and write on anything, copying between descriptors, locks of
+files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""csrc/py/interpose/hooks/fork.c: forks in libraries, and what their handlers of pthread_atfork do."""
+"""csrc/py/interpose/hooks/fork.c: forks in libraries, and what their handlers of pthread_atfork
+do."""
 
 from __future__ import annotations
 

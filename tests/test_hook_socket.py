@@ -1,4 +1,5 @@
-"""csrc/py/interpose/hooks/socket.c: sockets, and what happens to those who wait when one is closed."""
+"""csrc/py/interpose/hooks/socket.c: sockets, and what happens to those who wait when one is
+closed."""
 
 from __future__ import annotations
 

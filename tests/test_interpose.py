@@ -1,4 +1,5 @@
-"""csrc/py/interpose/objects.c: which objects are interposed, errno across threads, and calls of C code."""
+"""csrc/py/interpose/objects.c: which objects are interposed, errno across threads, and calls of C
+code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""csrc/py/interpose/greenlet.c: a goroutine that uses greenlets keeps its thread, and they work there."""
+"""csrc/py/interpose/greenlet.c: a goroutine that uses greenlets keeps its thread, and they work
+there."""
 
 from __future__ import annotations
 
