@@ -133,7 +133,7 @@ print(bool(core.interposed()))
 
 
 def test_no_code_of_the_program_runs_in_between() -> None:
-    """It is one step to everybody else: no tracer, no __import__, no other thread sees half of it."""
+    """It is one step to everybody else: no tracer and no other thread sees half of it."""
     run_child(
         """
 import builtins, sys
