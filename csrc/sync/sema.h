@@ -9,7 +9,6 @@
 wake_t waitq_wait(waitq *q, waitreason why, int64_t deadline);
 void waitq_wakeall(waitq *q);
 
-
 /* Layout of gm_sema. */
 typedef struct sema {
   spinlock lock; /* native: guards value and q */

@@ -1,4 +1,4 @@
-/* preempt.c - how a Python goroutine is asked to yield (preempt.c).
+/* preempt.c - how a Python goroutine is asked to yield (sched/preempt.c).
  *
  * Everywhere the interpreter itself might drop the GIL and run another thread, a goroutine may yield: it looks
  * like a thread that waits for the GIL.

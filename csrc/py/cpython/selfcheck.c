@@ -13,7 +13,7 @@
  *
  * A pointer is followed only after a look at it.  If something differs, the module is not loaded; what preemption
  * alone needs (ceval.pending, gc) switches that off instead, and where the lists of os.register_at_fork are is known or
- * not: then our handler is the last in a forked child, not the first (fork.c).  It takes 24 us on
+ * not: then our handler is the last in a forked child, not the first (host/fork.c).  It takes 24 us on
  * 3.11, and 150 us on 3.13. */
 #include "py/cpython/preempt.h"
 

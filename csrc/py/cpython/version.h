@@ -9,7 +9,6 @@
 #ifndef GMPRT_PY_CPYTHON_VERSION_H
 #define GMPRT_PY_CPYTHON_VERSION_H
 
-
 #ifndef Py_BUILD_CORE_MODULE
 #define Py_BUILD_CORE_MODULE 1
 #endif

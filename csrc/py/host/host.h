@@ -42,5 +42,4 @@ static inline bool entered_below(G *gp) {
   return ts->gilstate_counter > self->gilstate_base || (s && in_a_call_of(s, ts_position(ts).frame));
 }
 
-
 #endif

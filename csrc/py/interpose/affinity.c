@@ -8,7 +8,7 @@
  * thread waits with it, and others run elsewhere.
  *
  * An object is bound to its threads if it has thread-local variables, or calls a function by which it may know
- * its thread (binding).  Others, and those that interpose.c trusts, are not: most of what Cython makes moves freely.
+ * its thread (binding).  Others, and those that objects.c trusts, are not: most of what Cython makes moves freely.
  *
  * Whether such code is on the stack is asked at each switch, and must cost little where the answer is no:
  *   1. nothing of the kind is loaded;

@@ -1,6 +1,6 @@
 /* shim.c - stand-ins for Python-callable C functions.
  *
- * A hook (interpose.h) must not simply fail when its goroutine is cancelled: the C code above would take the
+ * A hook (call.h) must not simply fail when its goroutine is cancelled: the C code above would take the
  * failure for a result, say False, and run the body of `with lock:` without the lock.  So a cancel ends an
  * interposed call only below a shim of the same kind that was called by the frame that runs now, and under the
  * conditions of cancel.c.  The shim then throws away what the function made of the failure, and raises Cancelled.

@@ -1,4 +1,4 @@
-/* chan.c - Chan, its one-direction views, and timer channels.
+/* chan.c - Chan, its one-direction views.
  *
  * The channel is the runtime's hchan with `hosted` set: the GIL is its lock, its elements are owned
  * references.  A value belongs to the channel while buffered (tp_traverse shows it to the collector), to

@@ -104,7 +104,7 @@ int hook_dup(int fd) { return opened(real.dup(fd)); }
 int hook_eventfd(unsigned n, int flags) { return opened(real.eventfd(n, flags)); }
 int hook_open64(const char *path, int flags, mode_t mode) { return opened(real.open64(path, flags, mode)); }
 
-/* fcntl: hook_file.c */
+/* fcntl: file.c */
 int hook_ioctl(int fd, unsigned long request, void *arg) {
   int r = real.ioctl(fd, request, arg);
   if (request == FIONBIO) netpollmodechange();

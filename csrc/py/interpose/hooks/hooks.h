@@ -37,25 +37,32 @@
   HOOK(int, sem_clockwait, (sem_t *s, clockid_t clock, const struct timespec *abs), PARK) \
   HOOK(int, sem_post, (sem_t *s), PARK) \
   ONLY(int, sem_trywait, (sem_t *s)) \
-  HOOK_OTHER(sem_t *, sem_open, (const char *, int, ...), sem_t *, hook_sem_open, (const char *name, int flags, mode_t mode, unsigned value), PARK) \
+  HOOK_OTHER(sem_t *, sem_open, (const char *, int, ...), sem_t *, hook_sem_open, (const char *name, int flags, \
+       mode_t mode, unsigned value), PARK) \
   HOOK(int, sem_close, (sem_t *s), PARK) \
   HOOK(void, perror, (const char *s), IN_INTERPRETER) \
   HOOK(int, pthread_cond_signal, (pthread_cond_t *c), IN_INTERPRETER | ALWAYS) \
-  HOOK(int, pthread_cond_timedwait, (pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *abs), IN_INTERPRETER | ALWAYS) \
+  HOOK(int, pthread_cond_timedwait, (pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *abs), \
+       IN_INTERPRETER | ALWAYS) \
   HOOK(int, poll, (struct pollfd *fds, nfds_t n, int timeout), PARK_FD) \
-  HOOK_CHK("__poll_chk", poll_chk, int, hook_poll_chk, (struct pollfd *fds, nfds_t n, int timeout, size_t size), PARK_FD) \
+  HOOK_CHK("__poll_chk", poll_chk, int, hook_poll_chk, (struct pollfd *fds, nfds_t n, int timeout, \
+       size_t size), PARK_FD) \
   HOOK(int, ppoll, (struct pollfd *fds, nfds_t n, const struct timespec *t, const sigset_t *mask), PARK_FD) \
   HOOK(int, select, (int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *t), PARK_FD) \
-  HOOK(int, pselect, (int n, fd_set *r, fd_set *w, fd_set *x, const struct timespec *t, const sigset_t *mask), PARK_FD) \
+  HOOK(int, pselect, (int n, fd_set *r, fd_set *w, fd_set *x, const struct timespec *t, const sigset_t *mask), \
+       PARK_FD) \
   HOOK(int, epoll_wait, (int fd, struct epoll_event *ev, int max, int timeout), PARK) \
   HOOK(int, epoll_pwait, (int fd, struct epoll_event *ev, int max, int timeout, const sigset_t *mask), PARK) \
   HOOK(ssize_t, recv, (int fd, void *buf, size_t n, int flags), PARK_FD) \
-  HOOK_CHK("__recv_chk", recv_chk, ssize_t, hook_recv_chk, (int fd, void *buf, size_t n, size_t size, int flags), PARK_FD) \
+  HOOK_CHK("__recv_chk", recv_chk, ssize_t, hook_recv_chk, (int fd, void *buf, size_t n, size_t size, \
+       int flags), PARK_FD) \
   HOOK(ssize_t, recvfrom, (int fd, void *buf, size_t n, int flags, struct sockaddr *a, socklen_t *len), PARK_FD) \
-  HOOK_CHK("__recvfrom_chk", recvfrom_chk, ssize_t, hook_recvfrom_chk, (int fd, void *buf, size_t n, size_t size, int flags, struct sockaddr *a, socklen_t *len), PARK_FD) \
+  HOOK_CHK("__recvfrom_chk", recvfrom_chk, ssize_t, hook_recvfrom_chk, (int fd, void *buf, size_t n, \
+       size_t size, int flags, struct sockaddr *a, socklen_t *len), PARK_FD) \
   HOOK(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), PARK_FD) \
   HOOK(ssize_t, send, (int fd, const void *buf, size_t n, int flags), PARK_FD) \
-  HOOK(ssize_t, sendto, (int fd, const void *buf, size_t n, int flags, const struct sockaddr *a, socklen_t len), PARK_FD) \
+  HOOK(ssize_t, sendto, (int fd, const void *buf, size_t n, int flags, const struct sockaddr *a, \
+       socklen_t len), PARK_FD) \
   HOOK(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), PARK_FD) \
   HOOK(int, accept, (int fd, struct sockaddr *a, socklen_t *len), PARK) \
   HOOK(int, accept4, (int fd, struct sockaddr *a, socklen_t *len, int flags), PARK) \
@@ -78,26 +85,31 @@
   HOOK(int, pipe2, (int fd[2], int flags), PARK_FD) \
   HOOK(int, dup, (int fd), PARK_FD) \
   HOOK(int, eventfd, (unsigned n, int flags), PARK_FD) \
-  HOOK_OTHER(int, open64, (const char *, int, ...), int, hook_open64, (const char *path, int flags, mode_t mode), PARK) \
+  HOOK_OTHER(int, open64, (const char *, int, ...), int, hook_open64, (const char *path, int flags, \
+       mode_t mode), PARK) \
   HOOK_OTHER(int, fcntl64, (int, int, ...), int, hook_fcntl64, (int fd, int op, void *arg), ALL) \
   HOOK_SAME("fcntl", fcntl64, hook_fcntl64, ALL) \
-  HOOK_OTHER(int, ioctl, (int, unsigned long, ...), int, hook_ioctl, (int fd, unsigned long request, void *arg), ALL) \
+  HOOK_OTHER(int, ioctl, (int, unsigned long, ...), int, hook_ioctl, (int fd, unsigned long request, \
+       void *arg), ALL) \
   HOOK(int, setsockopt, (int fd, int level, int option, const void *value, socklen_t len), ALL) \
   HOOK(int, flock, (int fd, int op), PARK) \
   HOOK(int, lockf64, (int fd, int op, off_t n), PARK) \
   HOOK(int, fsync, (int fd), PARK) \
   HOOK(int, fdatasync, (int fd), PARK) \
   HOOK(int, getaddrinfo, (const char *node, const char *service, const void *hints, void **res), PARK_FD) \
-  HOOK(int, getnameinfo, (const struct sockaddr *a, socklen_t len, char *host, socklen_t hostlen, char *serv, socklen_t servlen, int flags), PARK) \
+  HOOK(int, getnameinfo, (const struct sockaddr *a, socklen_t len, char *host, socklen_t hostlen, char *serv, \
+       socklen_t servlen, int flags), PARK) \
   HOOK(int, gethostbyname_r, (const char *name, void *ret, char *buf, size_t len, void **res, int *err), PARK) \
-  HOOK(int, gethostbyaddr_r, (const void *addr, socklen_t alen, int type, void *ret, char *buf, size_t len, void **res, int *err), PARK) \
+  HOOK(int, gethostbyaddr_r, (const void *addr, socklen_t alen, int type, void *ret, char *buf, size_t len, \
+       void **res, int *err), PARK) \
   HOOK(pid_t, waitpid, (pid_t pid, int *status, int options), PARK) \
   HOOK(pid_t, wait, (int *status), PARK) \
   HOOK(pid_t, wait3, (int *status, int options, struct rusage *ru), PARK) \
   HOOK(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *ru), PARK) \
   HOOK(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), PARK) \
   HOOK(pthread_t, pthread_self, (void), IN_INTERPRETER | ALWAYS) \
-  HOOK_OTHER(long, syscall, (long, ...), long, hook_syscall, (long number, long a, long b, long c, long d, long e, long f), IN_INTERPRETER | ALWAYS) \
+  HOOK_OTHER(long, syscall, (long, ...), long, hook_syscall, (long number, long a, long b, long c, long d, \
+       long e, long f), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_kill, (pthread_t t, int sig), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), PYTHON | ALWAYS) \
   HOOK(int, sigprocmask, (int how, const sigset_t *set, sigset_t *old), PYTHON | ALWAYS) \
@@ -112,12 +124,16 @@
   HOOK(int, sigaltstack, (const stack_t *ss, stack_t *old), PARK | ALWAYS) \
   HOOK(pid_t, fork, (void), PYTHON | ALWAYS) \
   HOOK(pid_t, vfork, (void), PYTHON | ALWAYS) \
-  HOOK(pid_t, forkpty, (int *master, char *name, const struct termios *termp, const struct winsize *winp), PARK | ALWAYS) \
-  HOOK(int, posix_spawn, (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr, char *const argv[], char *const envp[]), PYTHON | ALWAYS) \
-  HOOK(int, posix_spawnp, (pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr, char *const argv[], char *const envp[]), PYTHON | ALWAYS) \
+  HOOK(pid_t, forkpty, (int *master, char *name, const struct termios *termp, const struct winsize *winp), \
+       PARK | ALWAYS) \
+  HOOK(int, posix_spawn, (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, \
+       const posix_spawnattr_t *attr, char *const argv[], char *const envp[]), PYTHON | ALWAYS) \
+  HOOK(int, posix_spawnp, (pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, \
+       const posix_spawnattr_t *attr, char *const argv[], char *const envp[]), PYTHON | ALWAYS) \
   HOOK(int, system, (const char *command), PARK | ALWAYS) \
   HOOK(FILE *, popen, (const char *command, const char *mode), PYTHON | ALWAYS) \
-  HOOK(int, pthread_create, (pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg), PYTHON | ALWAYS) \
+  HOOK(int, pthread_create, (pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg), \
+       PYTHON | ALWAYS) \
   HOOK(FILE *, fopen64, (const char *path, const char *mode), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_getcpuclockid, (pthread_t t, clockid_t *clock), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_getname_np, (pthread_t t, char *name, size_t n), IN_INTERPRETER | ALWAYS) \
