@@ -214,6 +214,30 @@ print(statuses)
     check("[0]\n", body)
 
 
+def test_new_threads_are_not_taken_for_the_one_that_forked() -> None:
+    """It has the ident of the thread in run(), which does not exist in the child: the C library
+    gives the place of that one to the next thread that is started."""
+    body = """
+def child():
+    me = threading.get_ident()
+    for _ in range(3):
+        threads = [threading.Thread(target=gmprt.sleep, args=(0.001,)) for _ in range(5)]
+        for t in threads:
+            t.start()
+        assert me not in [t.ident for t in threads]
+        for t in threads:
+            t.join()
+    assert threading.get_ident() == me
+def grandchild():
+    child()
+    assert fork(child) == 0
+t = threading.Thread(target=lambda: print(gmprt.run(fork, grandchild)))
+t.start()
+t.join()
+"""
+    check("0\n", body)
+
+
 def test_grandchildren() -> None:
     body = """
 def grandchild():

@@ -27,8 +27,17 @@ static size_t next_ident;
 
 /* What an ordinary thread answers that stands for another one (a forked child's). */
 static __thread unsigned long stands_for __attribute__((tls_model("initial-exec")));
-void identity_stand_for(unsigned long ident) { stands_for = ident; }
+
+/* The thread whose ident it was does not exist in the child: the C library gives its descriptor to a new one. */
+static unsigned long survives;
+
+void identity_stand_for(unsigned long ident) {
+  stands_for = ident;
+  survives = (pthread_t)ident != pthread_self() ? ident : 0;
+}
 unsigned long identity_stood_for(void) { return stands_for; }
+bool identity_taken(pthread_t t) { return (unsigned long)t == survives; }
+bool identity_in_danger(void) { return survives != 0; }
 
 /* 0: no memory. */
 unsigned long identity_new(void) {
