@@ -1,4 +1,8 @@
-/* args.c - arguments: numbers, seconds, callables, time-outs; errors name the function and the argument. */
+/* args.c - arguments: numbers, seconds, callables, time-outs.
+ *
+ * What is wrong with an argument is said in one way: "name(): argument must be ..., not ...".  A wrong type is a TypeError, a
+ * wrong value a ValueError, however large: an int beyond all floats is as many seconds as infinity.  What the
+ * argument's own methods raise goes to the caller as it is. */
 #include <math.h>
 
 #include "py/types/args.h"

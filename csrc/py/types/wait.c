@@ -1,8 +1,4 @@
-/* wait.c - from Python's numbers to ours, from seconds to deadlines, and from the end of a wait to an exception.
- *
- * What is wrong with an argument is said in one way: "name(): argument must be ..., not ...".  A wrong type is a TypeError, a
- * wrong value a ValueError, however large: an int beyond all floats is as many seconds as infinity.  What the
- * argument's own methods raise goes to the caller as it is. */
+/* wait.c - from seconds to deadlines, and from the end of a wait to an exception. */
 #include <math.h>
 
 #include "base/clock.h"
