@@ -18,7 +18,7 @@ FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 SUFFIXES = (".c", ".h", ".S", ".py", ".pml", ".sh", ".md", ".toml", ".json")
 # Of CPython, the C library and the kernel: named in the guides, not called by the code.
 FOREIGN = {"take_gil", "drop_gil", "preadv2", "readdir", "os.lockf", "list.sort", "os.fork"}
-FOREIGN |= {"Python.h", "PyThreadState_Swap"}
+FOREIGN |= {"Python.h", "PyThreadState_Swap", "pthread_exit"}
 
 
 @cache
