@@ -14,6 +14,7 @@ What C holds, Python does not see: keep an `arg` or a channel alive for as long 
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 from collections.abc import Iterator
@@ -234,6 +235,8 @@ def _late(error: type[Error]) -> Error:
 def _start() -> None:
     """C functions do not start the runtime by themselves, as Python's do."""
     err = lib.gm_start()
+    if err == errno.ENOMEM:
+        raise MemoryError
     if err:
         raise RuntimeNotRunning(f"the runtime cannot start: {os.strerror(err)}")
 

@@ -342,7 +342,7 @@ def test_daemon_threads_that_start_goroutines() -> None:
     """At the end: they end without a word, as daemon threads do; others are told."""
     code = """
         import atexit, threading
-        ended = threading.Event()
+        ended, ready = threading.Event(), threading.Semaphore(0)
         def late():  # registered first, so it is called when the runtime has been stopped
             ended.set()
             for thread in threads:
@@ -355,6 +355,7 @@ def test_daemon_threads_that_start_goroutines() -> None:
         import gmprt
         def starts(fn):
             gmprt.go(int).join()
+            ready.release()
             ended.wait()
             fn()
             print("not reached")
@@ -363,7 +364,8 @@ def test_daemon_threads_that_start_goroutines() -> None:
         threads = [threading.Thread(target=starts, args=(c,), daemon=True) for c in calls]
         for thread in threads:
             thread.start()
-        gmprt.go(int).join()
+        for _ in threads:
+            ready.acquire()
     """
     done = run_child(code)
     assert done.stderr == ""

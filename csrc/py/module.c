@@ -27,15 +27,22 @@ static int add_type(PyObject *module, PyTypeObject **out, PyType_Spec *spec, PyO
   return *out ? PyModule_AddType(module, *out) : -1;
 }
 
+/* What has been raised by the start, as an errno. */
+static int errno_raised(void) {
+  if (PyErr_ExceptionMatches(PyExc_MemoryError)) return ENOMEM;
+  PyObject *exc = PyErr_ExceptionMatches(PyExc_OSError) ? take_exception() : NULL;
+  PyObject *number = exc ? PyObject_GetAttrString(exc, "errno") : NULL;
+  long e = number && PyLong_Check(number) ? PyLong_AsLong(number) : EAGAIN;
+  Py_XDECREF(number);
+  Py_XDECREF(exc);
+  return e > 0 ? (int)e : EAGAIN;
+}
+
 /* gm_start() from cffi, which has dropped the GIL. */
 static int py_gm_start(void) {
   PyGILState_STATE g = PyGILState_Ensure();
-  int err = 0;
-  errno = 0;
-  if (!runtime_ensure()) {
-    err = errno ? errno : EAGAIN;
-    PyErr_Clear();
-  }
+  int err = runtime_ensure() ? 0 : errno_raised();
+  PyErr_Clear();
   PyGILState_Release(g);
   return err;
 }
@@ -68,7 +75,7 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (!selfcheck_version()) return -1;
-  if (load_errors() < 0 || !outcome_init() || !selfcheck() || !tstate_init()) return -1;
+  if (load_errors() < 0 || !outcome_init() || !selfcheck() || !tstate_init() || !cancel_compile()) return -1;
   gm_start_hook = py_gm_start;
   preempt_barred = fork_in_progress;
   above = (struct above){.activate = activate,

@@ -134,6 +134,11 @@ static void find_text(PyObject *o, PyObject *decoded) {
   at.decoded = found;
 }
 
+/* Python code of ours, compiled at import: the interpreter's compiler does not bear that memory is refused. */
+static struct {
+  PyObject *files, *learn;
+} compiled;
+
 /* Of objects that hold something known. */
 static const char files_code[] =
     "import gc, io\n"
@@ -143,15 +148,15 @@ static const char files_code[] =
     "t.read(2)\n"
     "decoded = [x for x in gc.get_referents(t) if x == 'abcdef'][0]\n";
 
-static PyObject *run_code(const char *code, PyObject *names) {
+static PyObject *run_code(PyObject *code, PyObject *names) {
   PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins());
-  return PyRun_String(code, Py_file_input, names, names);
+  return PyEval_EvalCode(code, names, names);
 }
 
 /* Before anything is replaced: other threads may come here meanwhile.  Where nothing is found, nothing is let through that
  * may hold something. */
 void cancel_find_files(void) {
-  PyObject *names = PyDict_New(), *done = names ? run_code(files_code, names) : NULL;
+  PyObject *names = PyDict_New(), *done = names ? run_code(compiled.files, names) : NULL;
   if (done) {
     find_buffered(PyDict_GetItemString(names, "b"));
     find_text(PyDict_GetItemString(names, "t"), PyDict_GetItemString(names, "decoded"));
@@ -325,6 +330,13 @@ static const char learn_code[] =
     "next(o); next(o, None)\n"
     "for _ in o: break\n";
 
+/* At import. false: exception set. */
+bool cancel_compile(void) {
+  compiled.files = Py_CompileString(files_code, "<gmprt>", Py_file_input);
+  compiled.learn = compiled.files ? Py_CompileString(learn_code, "<gmprt>", Py_file_input) : NULL;
+  return compiled.learn != NULL;
+}
+
 /* Before the first cancel; where a goroutine may do anything.  false: exception set, and nothing is learned: a cancel
  * that nothing is known about would be put off for ever.  Who comes while another thread learns has to learn, too. */
 bool cancel_learn(void) {
@@ -337,7 +349,7 @@ bool cancel_learn(void) {
     Py_XDECREF(name);
   }
   if (ok && PyDict_SetItemString(names, "Probe", type) == 0 && PyDict_SetItemString(names, "names", list) == 0)
-    done = run_code(learn_code, names);
+    done = run_code(compiled.learn, names);
   glue.learned |= done != NULL;
   if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* the compiler may forget it */
   bool learned = done != NULL;
