@@ -372,9 +372,12 @@ static void (*trampoline(int i, int flags))(void) {
 
 /* ---- install ----------------------------------------------------------------------------------------------------- */
 
-/* The module if it has been imported; borrowed. */
+/* The module if it has been imported; borrowed.  NULL without an exception: it has not. */
 static PyObject *module_if_loaded(const char *name) {
-  return PyDict_GetItemString(PyImport_GetModuleDict(), name);
+  PyObject *key = PyUnicode_FromString(name);
+  PyObject *module = key ? PyDict_GetItemWithError(PyImport_GetModuleDict(), key) : NULL;
+  Py_XDECREF(key);
+  return module;
 }
 
 /* The type, or of "name()" the type of what it returns; a new reference. */
@@ -389,13 +392,12 @@ static PyObject *type_in(PyObject *module, const char *name) {
   return type;
 }
 
-/* Where the interpreter keeps the function's address; NULL: no C function, or not there. */
+/* Where the interpreter keeps the function's address; NULL: no C function, or an exception says why. */
 static PyMethodDef *definition(PyObject *owner, const char *name) {
   PyObject *f = PyObject_GetAttrString(owner, name);
   PyMethodDef *def = NULL;
   if (f && PyCFunction_Check(f)) def = ((PyCFunctionObject *)f)->m_ml;
   if (f && Py_IS_TYPE(f, &PyMethodDescr_Type)) def = ((PyMethodDescrObject *)f)->d_method;
-  PyErr_Clear();
   Py_XDECREF(f); /* the type or the module keeps it */
   return def;
 }
@@ -421,15 +423,14 @@ static void install_in(int i, PyObject *module, PyObject *owner) {
   if (def) replace(i, (function *)&def->ml_meth, trampoline(i, def->ml_flags));
 }
 
-/* false: no memory, and the exception. */
+/* false: no memory, and the exception.  (A function that got no shim for want of it could never be cancelled.) */
 static bool install(int i) {
-  PyObject *module = module_if_loaded(table[i].module);
-  if (!module) return true;
-  PyObject *owner = table[i].type ? type_in(module, table[i].type) : Py_NewRef(module);
+  PyObject *module = module_if_loaded(table[i].module), *owner = NULL;
+  if (module) owner = table[i].type ? type_in(module, table[i].type) : Py_NewRef(module);
   if (owner) install_in(i, module, owner);
-  if (!owner && PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
-  PyErr_Clear();
   Py_XDECREF(owner);
+  if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
+  PyErr_Clear();
   return true;
 }
 
