@@ -80,6 +80,12 @@ class RecvChan(Protocol[_T_co]):
         ...
 
 
+# Reprs and pickles name the public place, gmprt.SendChan, not this file.
+for _class in (SendChan, RecvChan):
+    _class.__module__ = "gmprt"
+del _class
+
+
 def statistics(ch: _core.Chan[Any], /) -> ChanStatistics:
     """Chan.statistics() calls this."""
     from gmprt._records import ChanStatistics

@@ -27,6 +27,10 @@ class ExceptHookArgs(NamedTuple):
     goroutine: _core.Goroutine[Any]
 
 
+# Reprs and pickles name the public place, gmprt.ExceptHookArgs, not this file.
+ExceptHookArgs.__module__ = "gmprt"
+
+
 def excepthook(args: ExceptHookArgs, /) -> None:
     """Print the exception, its goroutine and where that was created to sys.stderr.
 

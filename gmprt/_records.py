@@ -93,3 +93,9 @@ class Stats:
     stop_the_worlds: int
     preemptions: int
     """Times that a goroutine was made to yield because its slice was over and others waited."""
+
+
+# Reprs and pickles name the public place, gmprt.CreatedBy, not this file.
+for _class in (CreatedBy, ChanStatistics, Stats):
+    _class.__module__ = "gmprt"
+del _class

@@ -49,6 +49,10 @@ class Once:
                 self._done = True
 
 
+# Reprs and pickles name the public place, gmprt.Once, not this file.
+Once.__module__ = "gmprt"
+
+
 class _OnceValue:
     """The function that once_value() returns."""
 

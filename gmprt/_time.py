@@ -137,6 +137,12 @@ class AfterFunc:
         return stopped
 
 
+# Reprs and pickles name the public place, gmprt.Timer, not this file.
+for _class in (Timer, Ticker, AfterFunc):
+    _class.__module__ = "gmprt"
+del _class
+
+
 def _call_at(chan: _core.Chan[float], call: Callable[[], object]) -> None:
     _, ok = chan.recv_ok()
     if ok:

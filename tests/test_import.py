@@ -119,6 +119,14 @@ def test_every_public_name_can_be_imported() -> None:
     run_child("from gmprt import *; import gmprt; assert set(gmprt.__all__) <= set(globals())")
 
 
+def test_classes_say_where_the_public_finds_them() -> None:
+    """In reprs and pickles, which must not know in which file a class is written."""
+    classes = [c for name in gmprt.__all__ if isinstance(c := getattr(gmprt, name), type)]
+    assert {gmprt.Chan, gmprt.Error, gmprt.Once, gmprt.Stats, gmprt.Timer} <= set(classes)
+    assert [c for c in classes if c.__module__ != "gmprt"] == []
+    assert [c for c in classes if pickle.loads(pickle.dumps(c)) is not c] == []
+
+
 def test_no_other_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gmprt.nothing  # type: ignore[attr-defined]
