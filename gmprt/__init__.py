@@ -18,11 +18,26 @@ goroutines).
 # ruff: noqa: E402 - the C half must be loaded before the modules that import it
 from __future__ import annotations
 
-from gmprt._load import keep_package, load_core
+from gmprt._life.load import keep_package, load_core
 
 load_core()
 
 from gmprt import debug
+from gmprt._api.errors import (
+    Cancelled,
+    ChannelClosed,
+    Deadlock,
+    EndOfChannel,
+    Error,
+    GoroutineCancelled,
+    RuntimeNotRunning,
+    StackOverflow,
+    Timeout,
+    TooManyThreads,
+    WouldBlock,
+)
+from gmprt._api.sync import Once, once_value
+from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
     Chan,
     Goroutine,
@@ -48,23 +63,8 @@ from gmprt._core import (
     sleep,
     unlock_os_thread,
 )
-from gmprt._errors import (
-    Cancelled,
-    ChannelClosed,
-    Deadlock,
-    EndOfChannel,
-    Error,
-    GoroutineCancelled,
-    RuntimeNotRunning,
-    StackOverflow,
-    Timeout,
-    TooManyThreads,
-    WouldBlock,
-)
-from gmprt._run import run
-from gmprt._stats import stats
-from gmprt._sync import Once, once_value
-from gmprt._time import AfterFunc, Ticker, Timer, after, after_func, tick
+from gmprt._life.run import run
+from gmprt._view.stats import stats
 
 __version__ = "0.1.0"
 
@@ -130,10 +130,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gmprt import native
-    from gmprt._chan import RecvChan, SendChan
-    from gmprt._excepthook import ExceptHookArgs
-    from gmprt._excepthook import excepthook as _default_excepthook
-    from gmprt._records import ChanStatistics, CreatedBy, Stats
+    from gmprt._api.chan import RecvChan, SendChan
+    from gmprt._life.excepthook import ExceptHookArgs
+    from gmprt._life.excepthook import excepthook as _default_excepthook
+    from gmprt._view.records import ChanStatistics, CreatedBy, Stats
 
     excepthook: Callable[[ExceptHookArgs], object] = _default_excepthook
     """Called with each failure that nobody can collect any more; assign another to replace it."""
@@ -141,13 +141,13 @@ else:
     # What few programs ask for by name and takes long to import; excepthook may be assigned to.
     _LATER = {
         "native": "native",
-        "RecvChan": "_chan",
-        "SendChan": "_chan",
-        "ExceptHookArgs": "_excepthook",
-        "excepthook": "_excepthook",
-        "ChanStatistics": "_records",
-        "CreatedBy": "_records",
-        "Stats": "_records",
+        "RecvChan": "_api.chan",
+        "SendChan": "_api.chan",
+        "ExceptHookArgs": "_life.excepthook",
+        "excepthook": "_life.excepthook",
+        "ChanStatistics": "_view.records",
+        "CreatedBy": "_view.records",
+        "Stats": "_view.records",
     }
 
     def __getattr__(name: str) -> Any:

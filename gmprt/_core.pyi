@@ -19,8 +19,8 @@ from typing import (
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import TypeVar
 
-from gmprt._chan import RecvChan, SendChan
-from gmprt._records import ChanStatistics, CreatedBy
+from gmprt._api.chan import RecvChan, SendChan
+from gmprt._view.records import ChanStatistics, CreatedBy
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 
 from gmprt import _core
-from gmprt._goroutine import creation, frames, given_name
+from gmprt._view.goroutine import creation, frames, given_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from gmprt import _core
-from gmprt._errors import (
+from gmprt._api.errors import (
     ChannelClosed,
     EndOfChannel,
     Error,

@@ -188,7 +188,7 @@ def test_nothing_is_left_behind_at_the_end(probe: str) -> None:
         probe,
         """
 gmprt.run(int)
-gmprt._run._shutdown()
+gmprt._life.run._shutdown()
 print(*sorted({"tables", "methods", "slots"} & set(changed(before, look()))))
 try:
     gmprt.go(int)

@@ -28,7 +28,7 @@ def test_parked_goroutines_are_cancelled(status: int) -> None:
             except gmprt.Cancelled as error:
                 sys.stdout.write(f"{{i}} {{error.reason}}\\n")  # in one piece: print makes two
                 raise
-        gmprt._run._EXIT_DEADLINE = 1000.0  # it is not waited for
+        gmprt._life.run._EXIT_DEADLINE = 1000.0  # it is not waited for
         kept = [gmprt.go(child, i) for i in range(3)]
         while any(g.state != "waiting" for g in kept):
             gmprt.sleep(0.001)

@@ -1180,7 +1180,7 @@ def test_no_threads_to_start_with() -> None:
     """The very first go() without memory for the runtime's thread: an exception, later it works."""
     code = """
         import resource, gmprt
-        from gmprt import _activate, _excepthook, _threads  # what the first go() imports
+        from gmprt._life import activate  # what the first go() imports
         pages = int(open("/proc/self/statm").read().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * 4096, -1))
         for _ in range(3):

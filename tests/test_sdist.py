@@ -19,10 +19,10 @@ WRITTEN = ("PKG-INFO", "setup.cfg", "gmprt.egg-info/")
 LEFT = (
     "gmprt/_native.cpython-311-x86_64-linux-gnu.so",
     "gmprt/_native.c",
-    "gmprt/__pycache__/_run.cpython-311.pyc",
+    "gmprt/_life/__pycache__/run.cpython-311.pyc",
     "csrc/sync/chan.o",
     "tests/__pycache__/support.cpython-311.pyc",
-    "build/lib/gmprt/_run.py",
+    "build/lib/gmprt/_life/run.py",
     "venv/pyvenv.cfg",
     ".pytest_cache/README.md",
 )

@@ -1,7 +1,7 @@
 /* activate.c - gmprt becomes active: at the first go(), run() or other call that needs the runtime.
  *
  * Importing changes nothing of the process.  What does is here, in this order (after an import of what that takes,
- * gmprt/_activate.py, and a look at file objects, cancel.c, during which other threads may come and do the same):
+ * gmprt/_life/activate.py, and a look at file objects, cancel.c, during which other threads may come and do the same):
  *   handlers of pthread_atfork (host/atfork.c);
  *   the interpreter's lists of what it calls after a fork (host/fork.c);
  *   entries of offset tables, and handlers of signals behind the relay (interpose/objects.c);
@@ -52,7 +52,7 @@ static bool say_what_is_missing(void) {
 }
 
 static bool import(void) {
-  PyObject *mod = PyImport_ImportModule("gmprt._activate");
+  PyObject *mod = PyImport_ImportModule("gmprt._life.activate");
   Py_XDECREF(mod);
   return mod != NULL;
 }

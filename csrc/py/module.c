@@ -1,6 +1,6 @@
 /* module.c - the C module gmprt._core: types, control, statistics, the end.
  *
- * It lives in the same shared object as the cffi module gmprt._native (_load.py loads both).  A cffi call
+ * It lives in the same shared object as the cffi module gmprt._native (gmprt/_life/load.py loads both).  A cffi call
  * releases the GIL, which a channel operation that completes without waiting must not. */
 #include <errno.h>
 #include <signal.h>

@@ -19,7 +19,7 @@ PyObject *helper(const char *module, const char *name) {
 }
 
 int load_errors(void) {
-  PyObject *mod = PyImport_ImportModule("gmprt._errors");
+  PyObject *mod = PyImport_ImportModule("gmprt._api.errors");
   if (!mod) return -1;
   const struct {
     const char *name;

@@ -4,7 +4,7 @@
 
 #include "py/cpython/version.h"
 
-/* Exceptions, from gmprt._errors. */
+/* Exceptions, from gmprt._api.errors. */
 extern struct errors {
   PyObject *Error, *RuntimeNotRunning, *ChannelClosed, *EndOfChannel, *WouldBlock, *Cancelled,
       *GoroutineCancelled, *Deadlock, *TooManyThreads, *Timeout, *GoExit;

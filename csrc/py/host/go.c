@@ -11,7 +11,7 @@
 
 /* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */
 static void raise_stopped(void) {
-  PyObject *fn = helper("_run", "stopped"), *exc = fn ? PyObject_CallNoArgs(fn) : NULL;
+  PyObject *fn = helper("_life.run", "stopped"), *exc = fn ? PyObject_CallNoArgs(fn) : NULL;
   if (exc)
     PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
   else /* of a destructor at the very end, when nothing can be imported */

@@ -1,6 +1,6 @@
 /* thread.c - what `threading` does for its threads, done for goroutines.
  *
- * A goroutine that asked for its thread object (gmprt/_threads.py) has it taken out of threading's table at its
+ * A goroutine that asked for its thread object (gmprt/_life/threads.py) has it taken out of threading's table at its
  * end.  threading.settrace() and setprofile() count for goroutines as for threads: what they have set is
  * installed when one starts.  Looking it up would be a tenth of a goroutine's price, so the module's dict
  * is looked at only when it has changed (cpython/dictwatch.c).

@@ -244,7 +244,7 @@ static PyObject *py_waiting(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *py_statistics(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-  PyObject *fn = helper("_chan", "statistics");
+  PyObject *fn = helper("_view.stats", "chan_statistics");
   if (!fn) return NULL;
   PyObject *r = PyObject_CallOneArg(fn, (PyObject *)chan_of(self));
   Py_DECREF(fn);

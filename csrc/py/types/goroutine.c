@@ -149,7 +149,7 @@ static PyObject *py_creation(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *call_helper(PyObject *op, const char *name) {
-  PyObject *fn = helper("_goroutine", name);
+  PyObject *fn = helper("_view.goroutine", name);
   PyObject *r = fn ? PyObject_CallOneArg(fn, op) : NULL;
   Py_XDECREF(fn);
   return r;

@@ -4,5 +4,5 @@ Goroutines are shown to `threading`, and reports of their failures are made with
 take longer to import than all of gmprt, and bad times are no time to begin with it.
 """
 
-from gmprt import _excepthook as _excepthook
-from gmprt import _threads as _threads
+from gmprt._life import excepthook as excepthook
+from gmprt._life import threads as threads

@@ -29,11 +29,16 @@ def load_core() -> None:
         _load_from(_library(), name)
     package: ModuleType | None = vars(sys.modules[name]).get("_package")
     if package is not None:
-        sys.modules["gmprt"] = package
-        attributes: list[object] = list(vars(package).values())  # submodules are among them
-        for module in attributes:
-            if isinstance(module, ModuleType) and module.__name__.startswith("gmprt."):
-                sys.modules[module.__name__] = module
+        _put_back(package)
+
+
+def _put_back(module: ModuleType) -> None:
+    """Into sys.modules, with its submodules, which are among its attributes."""
+    sys.modules[module.__name__] = module
+    attributes: list[object] = list(vars(module).values())
+    for value in attributes:
+        if isinstance(value, ModuleType) and value.__name__.startswith(f"{module.__name__}."):
+            _put_back(value)
 
 
 def keep_package() -> None:

@@ -1,4 +1,4 @@
-"""Channel types for annotations, and statistics; `Chan` itself is a C type.
+"""Channel types for annotations; `Chan` itself is a C type.
 
 A function that only sends should ask for a `SendChan[T]`, one that only receives for a
 `RecvChan[T]`: Go's `chan<- T` and `<-chan T`.  A `Chan[T]` is both; its `.sender` and `.receiver`
@@ -8,12 +8,7 @@ are objects that can do only the one thing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-
-from gmprt import _core
-
-if TYPE_CHECKING:
-    from gmprt._records import ChanStatistics
+from typing import Literal, Protocol, TypeVar
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
@@ -84,11 +79,3 @@ class RecvChan(Protocol[_T_co]):
 for _class in (SendChan, RecvChan):
     _class.__module__ = "gmprt"
 del _class
-
-
-def statistics(ch: _core.Chan[Any], /) -> ChanStatistics:
-    """Chan.statistics() calls this."""
-    from gmprt._records import ChanStatistics
-
-    senders, receivers = ch.waiting()
-    return ChanStatistics(len(ch), ch.capacity, ch.closed, senders, receivers)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import gmprt
 from gmprt import _core
-from gmprt._errors import Cancelled, GoExit
-from gmprt._goroutine import creation, given_name, place
+from gmprt._api.errors import Cancelled, GoExit
+from gmprt._view.goroutine import creation, given_name, place
 
 
 class ExceptHookArgs(NamedTuple):

@@ -15,8 +15,8 @@ import sys
 import time
 
 from gmprt import _core, debug
-from gmprt._errors import Cancelled, GoroutineCancelled, RuntimeNotRunning
-from gmprt._goroutine import creation, place
+from gmprt._api.errors import Cancelled, GoroutineCancelled, RuntimeNotRunning
+from gmprt._view.goroutine import creation, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _call_main(main: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _report_uncollected(run_id: int = 0) -> None:
-    from gmprt._excepthook import report_uncollected  # imported by the first go()
+    from gmprt._life.excepthook import report_uncollected  # imported by the first go()
 
     report_uncollected(run_id)
 

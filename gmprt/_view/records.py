@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gmprt._goroutine import place
+from gmprt._view.goroutine import place
 
 
 @dataclass(frozen=True, slots=True)

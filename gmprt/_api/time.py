@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ParamSpec
 
-    from gmprt._chan import RecvChan
+    from gmprt._api.chan import RecvChan
 
     _P = ParamSpec("_P")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, TypeVar
 
-    from gmprt._records import CreatedBy
+    from gmprt._view.records import CreatedBy
 
     _R = TypeVar("_R")
 
@@ -47,7 +47,7 @@ def place(function: str, filename: str, lineno: int, goroutine_id: int) -> str:
 
 def created_by(g: _core.Goroutine[Any], /) -> CreatedBy | None:
     """Where `g` was started; None for the main goroutine of run() and where C code did it."""
-    from gmprt._records import CreatedBy
+    from gmprt._view.records import CreatedBy
 
     found = creation(g)
     return CreatedBy(*found) if found else None
