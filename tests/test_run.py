@@ -16,7 +16,8 @@ import pytest
 from support import PATIENCE, Child, Thread, ended, eventually, parked, run_child
 
 import gmprt
-from gmprt import Chan, GoroutineCancelled, _run, go, run
+from gmprt import Chan, GoroutineCancelled, go, run
+from gmprt._life.run import _Ending  # pyright: ignore[reportPrivateUsage]
 
 # ---- result -------------------------------------------------------------------------------------
 
@@ -527,7 +528,7 @@ def test_looking_for_those_that_stay_takes_a_small_share() -> None:
 
     g = go(stays)
     parked(g)
-    ending = _run._Ending(alive, "")  # pyright: ignore[reportPrivateUsage]
+    ending = _Ending(alive, "")
     began = time.monotonic()
     assert ending.wait(began + PATIENCE) == []
     # The first at once, the last when all have ended; in between twenty times as long as a look.
@@ -535,7 +536,7 @@ def test_looking_for_those_that_stay_takes_a_small_share() -> None:
 
 
 def test_who_ends_while_others_are_cancelled_does_not_stay() -> None:
-    class Ending(_run._Ending):  # pyright: ignore[reportPrivateUsage]
+    class Ending(_Ending):
         def _cancel(self, goroutines: list[gmprt.Goroutine[Any]]) -> None:
             super()._cancel(goroutines)
             ended(*goroutines)
