@@ -9,17 +9,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gmprt.h"
 
 #include "base/ownfd.h"
 #include "sched/netpoll.h"
-
-/* ---- waiting ------------------------------------------------------------------------------------------- */
-
-/* noinline: the address of errno must be found anew after each park (another thread, perhaps). */
-static noinline int errno_get(void) { return errno; }
-static noinline void errno_set(int e) { errno = e; }
-
-/* ---- modes ---------------------------------------------------------------------------------------------- */
 
 int gm_close(int fd) {
   if (ownfd_is(fd)) {
@@ -32,8 +25,6 @@ int gm_close(int fd) {
   errno_set(e);
   return r;
 }
-
-/* ---- read, write, accept of native goroutines --------------------------------------------------------- */
 
 static void nonblocking(int fd) {
   int flags = fcntl(fd, F_GETFL);

@@ -34,4 +34,7 @@ uint64_t os_program_bits(void);
 int os_kick_signal(void);
 void os_kick(pid_t tid); /* makes its system call return EINTR */
 
+int errno_get(void); /* of the thread that runs now */
+void errno_set(int e);
+
 #endif

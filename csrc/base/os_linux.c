@@ -187,3 +187,7 @@ void os_mexit(void) {
   if (sigaltstack(&ss, &old) == 0 && !(old.ss_flags & SS_DISABLE)) munmap(old.ss_sp, old.ss_size);
 #endif
 }
+
+/* noinline: the address of errno must be found anew after each park (another thread, perhaps). */
+noinline int errno_get(void) { return errno; }
+noinline void errno_set(int e) { errno = e; }

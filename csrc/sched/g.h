@@ -53,18 +53,14 @@ typedef enum {
   waitReasonIOWait,
   waitReasonSleep,
   waitReasonChanReceive,
-  waitReasonChanReceiveNil,
   waitReasonChanSend,
-  waitReasonChanSendNil,
   waitReasonSelect,
   waitReasonSelectNoCases,
   waitReasonSemacquire,
   waitReasonMutexLock,
   waitReasonWaitGroupWait,
   waitReasonJoin,
-  waitReasonStopTheWorld,
   waitReasonSignal,
-  waitReasonChild,
   waitReasonCount
 } waitreason;
 

@@ -10,7 +10,6 @@
  * 1 ms, ends it.  Woken: one waiter is on its way, so an unlock need not wake another.
  * The state word is changed by CAS: its fast paths (0 -> locked -> 0) take no lock. */
 
-
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"

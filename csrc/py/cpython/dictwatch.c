@@ -1,7 +1,6 @@
 /* dictwatch.c - has a dict been changed since the last look?  By its version on 3.11, by a watcher from 3.12 on. */
 #include "py/cpython/dictwatch.h"
 
-
 #ifdef HAVE_DICT_WATCHERS
 static bool changed;
 static int on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value) {

@@ -15,72 +15,10 @@
  * alone needs (ceval.pending, gc) switches that off instead, and where the lists of os.register_at_fork are is known or
  * not: then our handler is the last in a forked child, not the first (host/fork.c).  It takes 24 us on
  * 3.11, and 150 us on 3.13. */
+#include "py/cpython/field.h"
 #include "py/cpython/preempt.h"
 
 #include <frameobject.h>
-
-typedef enum { STATE, INTERP, RUNTIME, GIL, FRAME, FRAME_OBJECT, CHUNK } struct_no;
-
-typedef struct field {
-  struct_no in;
-  uint32_t offset, size;
-  const char *name;
-} field;
-
-#define F(in, type, member) \
-  (field) { in, offsetof(type, member), sizeof(((type *)0)->member), #type "." #member }
-#define TS(member) F(STATE, PyThreadState, member)
-#define IS(member) F(INTERP, PyInterpreterState, member)
-#define RT(member) F(RUNTIME, _PyRuntimeState, member)
-#define FR(member) F(FRAME, _PyInterpreterFrame, member)
-
-typedef struct check {
-  /* a test's: in that struct, fields at `from` and behind lie `by` bytes further on */
-  struct_no moved;
-  uint32_t from;
-  int by;
-  PyObject *list; /* gets the fields, or NULL */
-  const char *wrong;
-  PyThreadState *now, *fresh;
-} check;
-
-/* ---- looking ------------------------------------------------------------------------------------------- */
-
-static uint32_t offset(const check *c, field f) {
-  return f.in == c->moved && f.offset >= c->from ? f.offset + (uint32_t)c->by : f.offset;
-}
-
-/* A field that is used, and guarded by one behind it. */
-static void listed(check *c, field f) {
-  if (!c->list) return;
-  PyObject *row = Py_BuildValue("iIs", (int)f.in, (unsigned)f.offset, f.name);
-  if (!row || PyList_Append(c->list, row) < 0) PyErr_Clear();
-  Py_XDECREF(row);
-}
-
-static uint64_t value(check *c, const void *base, field f) {
-  uint64_t v = 0;
-  memcpy(&v, (const char *)base + offset(c, f), f.size <= sizeof v ? f.size : sizeof v);
-  return v;
-}
-
-static bool is(check *c, field f, bool so) {
-  listed(c, f);
-  if (!so && !c->wrong) c->wrong = f.name;
-  return so;
-}
-
-static bool holds(check *c, const void *base, field f, uint64_t want) {
-  return is(c, f, value(c, base, f) == want);
-}
-static bool points(check *c, const void *base, field f, const void *want) {
-  return holds(c, base, f, (uint64_t)(uintptr_t)want);
-}
-/* The address of a field that is a struct. */
-static const char *inside(check *c, const void *base, field f) {
-  listed(c, f);
-  return (const char *)base + offset(c, f);
-}
 
 /* ---- what the interpreter publishes ---------------------------------------------------------------------- */
 

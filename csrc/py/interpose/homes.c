@@ -52,10 +52,6 @@ struct homes {
   M *m[HOMES];
 };
 
-/* noinline: the address must be found anew after each park (another thread, perhaps). */
-noinline int errno_get(void) { return errno; }
-noinline void errno_set(int e) { errno = e; }
-
 void homes_drop(Goroutine *self) {
   homes *h = self->more->homes;
   self->more->homes = NULL;

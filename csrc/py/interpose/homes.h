@@ -5,8 +5,6 @@
 #include "py/interpose/call.h"
 
 /* homes.c */
-int errno_get(void);
-void errno_set(int e);
 typedef struct homes homes;
 static inline homes *homes_of(const Goroutine *self) { return self->more ? self->more->homes : NULL; }
 void homes_prune(Goroutine *self); /* this one and those below: when there are any */
