@@ -132,6 +132,29 @@ print(bool(core.interposed()))
     assert out.splitlines() == ["[] set()", EVERYTHING, "True"]
 
 
+def test_an_exception_meanwhile_is_raised() -> None:
+    """A signal handler's, say, or a tracer's: it is the first go()'s, and the next one goes on."""
+    out = run_child(
+        """
+import sys
+import gmprt
+class Out(Exception):
+    pass
+def tracer(frame, event, arg):
+    if frame.f_code.co_filename == "<gmprt>":
+        raise Out
+sys.settrace(tracer)
+try:
+    gmprt.go(int)
+except Out:
+    print("raised")
+sys.settrace(None)
+print(gmprt.go(lambda: 7).result())
+"""
+    )
+    assert out.stdout == "raised\n7\n"
+
+
 def test_no_code_of_the_program_runs_in_between() -> None:
     """It is one step to everybody else: no tracer and no other thread sees half of it."""
     run_child(

@@ -61,8 +61,7 @@ static bool import(void) {
 bool activate(void) {
   static bool active;
   if (active) return true;
-  if (!import()) return false;
-  cancel_find_files();
+  if (!import() || !cancel_find_files()) return false;
   if (active) return true; /* Python code has run, so others may have been here */
   bool collects = PyGC_Disable();
   active = change();

@@ -154,16 +154,19 @@ static PyObject *run_code(PyObject *code, PyObject *names) {
 }
 
 /* Before anything is replaced: other threads may come here meanwhile.  Where nothing is found, nothing is let through that
- * may hold something. */
-void cancel_find_files(void) {
+ * may hold something.  false: exception set, perhaps a signal handler's, which must not be lost. */
+bool cancel_find_files(void) {
   PyObject *names = PyDict_New(), *done = names ? run_code(compiled.files, names) : NULL;
   if (done) {
     find_buffered(PyDict_GetItemString(names, "b"));
     find_text(PyDict_GetItemString(names, "t"), PyDict_GetItemString(names, "decoded"));
   }
-  PyErr_Clear();
   Py_XDECREF(done);
   Py_XDECREF(names);
+  if (!PyErr_Occurred()) return true;
+  if (!PyErr_ExceptionMatches(PyExc_IndexError)) return false;
+  PyErr_Clear(); /* the text is not among what the file refers to */
+  return true;
 }
 
 /* Nothing is held by it that a read would take first. */

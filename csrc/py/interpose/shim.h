@@ -11,7 +11,7 @@ void shims_remove(void);
 /* cancel.c */
 bool cancel_notified(Goroutine *self, const shim *s);
 bool cancel_compile(void);
-void cancel_find_files(void);
+bool cancel_find_files(void);
 bool file_untouched(PyObject *buffered, PyObject *text);
 bool cancel_learn(void);
 bool cancel_ends(Goroutine *self);
