@@ -48,7 +48,7 @@ def described(metadata: str) -> None:
     fields = head.splitlines()
     assert body.strip() == (ROOT / "README.md").read_text().strip()
     assert "Description-Content-Type: text/markdown" in fields
-    assert "Requires-Python: <3.14,>=3.11" in fields
+    assert "Requires-Python: <3.16,>=3.11" in fields
     for minor in (11, 12, 13):
         assert f"Classifier: Programming Language :: Python :: 3.{minor}" in fields
 

@@ -76,7 +76,7 @@ print(json.dumps([verdict(*found[:2], 8), sys.version.split()[0]]))
 def test_without_what_preemption_needs_there_is_none() -> None:
     """But everything else: loops share the GIL."""
     code = """
-lists = "PyInterpreterState.after_forkers_child", "PyInterpreterState.atexit.ncallbacks"
+lists = "PyInterpreterState.after_forkers_child", "PyInterpreterState.warnings.default_action"
 last = max(f for f in fields if f[2].startswith("PyInterpreterState.") and f[2] not in lists)
 why = verdict(*last[:2], 8)
 assert why == _core.features()["preemption"], why

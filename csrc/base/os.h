@@ -23,6 +23,7 @@ int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg);
 bool os_minit(void);
 void os_mexit(void);
 pid_t os_gettid(void);
+void os_thread_stack(char **lo, char **hi); /* of the calling thread, without its guard */
 char os_thread_state(pid_t tid);
 int64_t os_thread_cputime(pid_t tid);
 void os_usleep(uint32_t us);

@@ -67,6 +67,25 @@ bool notetsleep(note *n, int64_t ns) {
   return true;
 }
 
+/* For the process's first thread the C library reads all mappings: once. */
+void os_thread_stack(char **lo, char **hi) {
+  static char *first_lo, *first_hi;
+  bool first = os_gettid() == getpid();
+  *lo = first_lo, *hi = first_hi;
+  if (first && first_hi) return;
+  *lo = *hi = NULL;
+  pthread_attr_t attr;
+  void *from;
+  size_t size, guard;
+  if (pthread_getattr_np(pthread_self(), &attr) != 0) return;
+  if (pthread_attr_getstack(&attr, &from, &size) == 0 && pthread_attr_getguardsize(&attr, &guard) == 0) {
+    *lo = (char *)from + guard;
+    *hi = (char *)from + size;
+  }
+  pthread_attr_destroy(&attr);
+  if (first) first_lo = *lo, first_hi = *hi;
+}
+
 pid_t os_gettid(void) { return (pid_t)syscall(SYS_gettid); }
 
 /* As /proc has it: 'R' runs or would if there were a CPU, 'S' sleeps, 'D' sleeps for a device or a page;

@@ -102,15 +102,7 @@ static void g0_init(M *m) {
 #endif
 #ifdef GM_ASAN
   m->g0.fake_stack = NULL;
-  pthread_attr_t attr;
-  void *lo = NULL;
-  size_t size = 0;
-  if (pthread_getattr_np(pthread_self(), &attr) == 0) {
-    pthread_attr_getstack(&attr, &lo, &size);
-    pthread_attr_destroy(&attr);
-  }
-  m->g0.stk.lo = lo;
-  m->g0.stk.hi = (char *)lo + size;
+  os_thread_stack(&m->g0.stk.lo, &m->g0.stk.hi);
 #endif
 }
 

@@ -18,6 +18,8 @@ from gmprt import _core
 _threading: Any = threading  # with its private names
 _active: dict[int, threading.Thread] = _threading._active
 
+_HANDLE = "_os_thread_handle" if sys.version_info >= (3, 14) else "_handle"
+
 if TYPE_CHECKING:
     _DummyThread = threading.Thread
 else:
@@ -109,9 +111,10 @@ class GoroutineThread(_DummyThread):
         thread._started.set()
         thread._ident = ident
         if sys.version_info >= (3, 13):
-            thread._handle = _threading._make_thread_handle(ident)
+            handle = _threading._make_thread_handle(ident)
             if not alive:
-                thread._handle._set_done()
+                handle._set_done()
+            setattr(thread, _HANDLE, handle)
         elif alive:
             thread._set_tstate_lock()
         return thread

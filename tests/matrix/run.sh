@@ -4,13 +4,15 @@
 #   tests/matrix/run.sh [--full] [--may-skip] [NAME ...]
 #
 #   bookworm bookworm-dbg trixie trixie-dbg    Debian's python3 and python3-dbg, each in a root of its own
-#   3.11 3.12 3.13                             other interpreters of this machine: on PATH, pyenv's, uv's
+#   sid-3.14 sid-3.15                          those of Debian's development branch, together in one root
+#   3.11 3.12 3.13 3.14 3.15                   other interpreters of this machine: on PATH, pyenv's, uv's
 #   --full       the whole suite; without it the tests whose outcome depends on the interpreter
 #   --may-skip   exit 0 where roots cannot be made (not root, no debootstrap), for what was not run
 #
 # Without names: all the roots, and what the machine has.  A root is what `debootstrap --variant=minbase` makes
 # and the packages that README.md names: no compiler but that, no locale, no /etc/hosts.  It is kept in
-# $GMPRT_MATRIX_ROOTS (~/.cache/gmprt-matrix) and made anew when it is missing or README.md names other packages.
+# $GMPRT_MATRIX_ROOTS (~/.cache/gmprt-matrix) and made anew when it is missing or README.md names other packages; sid
+# moves, so a root that is kept is the only one that answers as it did yesterday.
 # The commands are README.md's, word for word, in what the source archive unpacks to.  Of the machine a root sees the
 # certificates, the settings of pip and apt, and the name server.
 #
@@ -79,13 +81,19 @@ follow() {
       env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
       ;;
     *)
-      local install=$packages
-      [[ $name == *-dbg ]] && install+=" python3-dbg"
-      make_root "$name" "${name%-dbg}" "$install" >"$work/$name.made" 2>&1 || { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
-      unpack "$roots/$name/home/newcomer"
+      local root=$name suite=${name%-dbg} install=$packages version
       python=python3
-      [[ $name == *-dbg ]] && python=python3-dbg
-      inside "$roots/$name" "$(commands $python /home/newcomer)"
+      case $name in
+        *-dbg) python=python3-dbg install+=" python3-dbg" ;;
+        sid-*) # python3 and its packages are those of one version
+          root=sid suite=sid python=python${name#sid-} install=${packages// python3-*}
+          for version in 3.14 3.15; do install+=" python$version-dev python$version-venv"; done
+          ;;
+      esac
+      (flock 9 && make_root "$root" "$suite" "$install") 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
+        { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
+      unpack "$roots/$root/home/$name"
+      inside "$roots/$root" "$(commands $python "/home/$name")"
       ;;
   esac
 }
@@ -112,23 +120,24 @@ row() {
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
-  names=(bookworm bookworm-dbg trixie trixie-dbg)
-  for version in 3.11 3.12 3.13; do find_python $version >/dev/null && names+=("$version"); done
+  names=(bookworm bookworm-dbg trixie trixie-dbg sid-3.14 sid-3.15)
+  for version in 3.11 3.12 3.13 3.14 3.15; do find_python $version >/dev/null && names+=("$version"); done
 fi
 missing=$(why_no_roots)
 chosen=()
 for name in "${names[@]}"; do
   case $name in
-    bookworm | bookworm-dbg | trixie | trixie-dbg)
+    bookworm | bookworm-dbg | trixie | trixie-dbg | sid-3.14 | sid-3.15)
       [ -z "$missing" ] || { echo "$name: no root can be made: $missing"; continue; }
       ;;
-    3.11 | 3.12 | 3.13) ;;
+    3.11 | 3.12 | 3.13 | 3.14 | 3.15) ;;
     *) echo "no such interpreter: $name" >&2; exit 2 ;;
   esac
   chosen+=("$name")
 done
 skipped=$((${#names[@]} - ${#chosen[@]}))
 
+mkdir -p "$roots"
 work=$(mktemp -d)
 kept=$(mktemp -d)
 trap 'rm -rf "$work"; rmdir "$kept" 2>/dev/null' EXIT

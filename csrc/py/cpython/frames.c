@@ -20,7 +20,7 @@ const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi) {
   const char *found = NULL;
   for (const _PyInterpreterFrame *f = ts->current_frame; f; f = f->previous) {
     if (looks-- == 0) return NULL;
-    if (f->owner != FRAME_OWNED_BY_CSTACK) continue;
+    if (f->owner != ENTRY_FRAME) continue;
     const char *at = (const char *)f;
     if (at < lo || at >= hi) break;
     if (found) return NULL;

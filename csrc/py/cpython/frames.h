@@ -29,12 +29,22 @@ static inline bool ts_stands_at(PyThreadState *ts, position at) {
 #endif
 }
 
+#ifndef HAVE_PREV_INSTR
+static inline PyObject *frame_executable(const _PyInterpreterFrame *f) {
+#ifdef HAVE_STACKREFS
+  return PyStackRef_IsNull(f->f_executable) ? NULL : PyStackRef_AsPyObjectBorrow(f->f_executable);
+#else
+  return f->f_executable;
+#endif
+}
+#endif
+
 /* The code of a frame; only to be compared, for there are frames that have none. */
 static inline const void *frame_code(const _PyInterpreterFrame *f) {
 #ifdef HAVE_PREV_INSTR
   return f ? f->f_code : NULL;
 #else
-  return f ? f->f_executable : NULL;
+  return f ? frame_executable(f) : NULL;
 #endif
 }
 
@@ -44,7 +54,7 @@ static inline const char *ts_inner_loop(PyThreadState *ts) { return (const char 
 static inline const char *outer_loop(const char *loop) { return (const char *)((const _PyCFrame *)loop)->previous; }
 #else
 static inline const char *loop_from(const _PyInterpreterFrame *f) {
-  while (f && f->owner != FRAME_OWNED_BY_CSTACK) f = f->previous;
+  while (f && f->owner != ENTRY_FRAME) f = f->previous;
   return (const char *)f;
 }
 static inline const char *ts_inner_loop(PyThreadState *ts) { return loop_from(ts->current_frame); }

@@ -11,26 +11,42 @@ typedef struct {
 } tls_index;
 void *__tls_get_addr(tls_index *);
 
-static tls_index slot_index;
+/* A word of each thread's, among the thread-locals of the interpreter. */
+typedef struct word {
+  PyThreadState *(*get)(void);
+  uint32_t found;
+  tls_index at;
+} word;
 
 static PyThreadState **slot_at(tls_index at) { return __tls_get_addr(&at); }
 
-/* Does the interpreter take for the current state what is written there? */
-static bool believed(tls_index at) {
+/* Does `get` return what is written there? */
+static bool believed(tls_index at, PyThreadState *(*get)(void)) {
   static PyThreadState probe;
   PyThreadState *ts = PyThreadState_Get(), **slot = slot_at(at);
   *slot = &probe;
-  bool so = CURRENT_UNCHECKED() == &probe;
+  bool so = get() == &probe;
   *slot = ts;
-  return so && CURRENT_UNCHECKED() == ts;
+  return so && get() == ts;
 }
 
-/* The object that holds the interpreter. */
-typedef struct home {
-  bool shared; /* not the executable */
-  uint32_t found;
-  tls_index at;
-} home;
+static PyThreadState *get_current(void) { return CURRENT_UNCHECKED(); }
+static word current = {.get = get_current}; /* the current state */
+#ifdef HAVE_TLS_GILSTATE
+static word gilstate = {.get = PyGILState_GetThisThreadState}; /* what PyGILState_* finds */
+static word *const words[] = {&current, &gilstate};
+#else
+static word *const words[] = {&current};
+#endif
+
+/* The words may hold the same, so each is asked for. */
+static void look_at(tls_index at) {
+  for (size_t i = 0; i < nelem(words); i++) {
+    if (!believed(at, words[i]->get)) continue;
+    words[i]->found++;
+    words[i]->at = at;
+  }
+}
 
 static bool holds(const struct dl_phdr_info *info, const void *address) {
   for (int i = 0; i < info->dlpi_phnum; i++) {
@@ -44,29 +60,26 @@ static bool holds(const struct dl_phdr_info *info, const void *address) {
  * of its thread in a thread-local of its own. */
 static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
   (void)size;
-  home *h = arg;
+  bool *shared = arg;
   if (!holds(info, &_PyRuntime)) return 0;
-  h->shared = info->dlpi_name[0] != 0;
+  *shared = info->dlpi_name[0] != 0;
   for (int i = 0; i < info->dlpi_phnum && info->dlpi_tls_data; i++) {
     if (info->dlpi_phdr[i].p_type != PT_TLS) continue;
-    void **words = info->dlpi_tls_data;
-    for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *words; w++) {
-      tls_index at = {info->dlpi_tls_modid, w * sizeof *words};
-      if (words[w] != PyThreadState_Get() || !believed(at)) continue;
-      h->found++;
-      h->at = at;
-    }
+    void **block = info->dlpi_tls_data;
+    for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *block; w++)
+      if (block[w] == PyThreadState_Get()) look_at((tls_index){info->dlpi_tls_modid, w * sizeof *block});
   }
   return 1;
 }
 
-PyThreadState **slot_of_this_thread(void) { return slot_at(slot_index); }
+PyThreadState **slot_of_this_thread(void) { return slot_at(current.at); }
 
-/* Exactly one word is believed. */
+/* Exactly one word is believed to be each. */
 bool find_slot(void) {
-  home h = {.found = 0};
-  dl_iterate_phdr(scan_object, &h);
-  if (tls_addresses_kept(Py_GetCompiler(), h.shared, PY_VERSION_HEX)) {
+  bool shared = false, all = true;
+  for (size_t i = 0; i < nelem(words); i++) words[i]->found = 0;
+  dl_iterate_phdr(scan_object, &shared);
+  if (tls_addresses_kept(Py_GetCompiler(), shared, PY_VERSION_HEX)) {
     PyErr_Format(PyExc_ImportError,
                  "gmprt cannot run on a shared libpython that was built by Clang (%s): such code keeps the addresses "
                  "of thread-locals while its thread changes; use a Python built by GCC, or one whose executable "
@@ -74,10 +87,9 @@ bool find_slot(void) {
                  Py_GetCompiler());
     return false;
   }
-  slot_index = h.at;
-  if (h.found != 1)
-    PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
-  return h.found == 1;
+  for (size_t i = 0; i < nelem(words); i++) all = all && words[i]->found == 1;
+  if (!all) PyErr_SetString(PyExc_ImportError, "gmprt cannot find where this interpreter keeps its current thread state");
+  return all;
 }
 #endif
 
@@ -91,6 +103,11 @@ bool tls_addresses_kept(const char *compiler, bool shared, int version) {
   return shared && version >= 0x030c0000 && strstr(compiler, "Clang") != NULL;
 }
 
+#ifdef HAVE_TLS_GILSTATE
+bool tss_reserve(void) { return true; } /* a thread has its thread-locals from the start */
+void **tss_of_this_thread(void) { return (void **)slot_at(gilstate.at); }
+void gilstate_set(PyThreadState *ts) { *tss_of_this_thread() = ts; }
+#else
 /* The first value of a key that is no low one needs memory in each thread (glibc: 16 bytes for each of 32 keys), the next
  * ones do not.  The interpreter aborts where it is refused; so it is had here, where that can be told. */
 bool tss_reserve(void) {
@@ -120,3 +137,4 @@ void **tss_of_this_thread(void) {
   pthread_setspecific(AUTO_TSS_KEY, own);
   return sure && *at == own ? at : NULL;
 }
+#endif

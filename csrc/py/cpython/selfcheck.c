@@ -55,8 +55,8 @@ static bool published(check *c) {
 static bool status(check *c) {
   PyThreadState fresh = {._status = {.initialized = 1, .bound = 1}}, now = fresh;
   now._status.bound_gilstate = now._status.active = 1;
-#ifdef HAVE_ATTACH_STATE
-  now._status.holds_gil = 1;
+#ifdef HOLDS_GIL
+  HOLDS_GIL(&now) = 1;
 #endif
   field f = TS(_status);
   return holds(c, c->fresh, f, value(&(check){.by = 0}, &fresh, f)) &&
@@ -86,7 +86,9 @@ static bool fresh_state(check *c) {
   if (!holds(c, ts, TS(py_recursion_remaining), limit) || !holds(c, ts, TS(py_recursion_limit), limit) ||
       !holds(c, ts, TS(what_event), (uint32_t)-1))
     return false;
+#ifdef HAVE_C_RECURSION
   listed(c, TS(c_recursion_remaining));
+#endif
 #endif
   listed(c, TS(recursion_headroom));
   PyThreadState_EnterTracing(c->fresh);
@@ -145,7 +147,7 @@ static bool current_state(check *c) {
 static bool entry(check *c, const void *f) {
 #ifdef HAVE_ENTRY_FRAMES
   for (; f; f = (void *)(uintptr_t)value(c, f, FR(previous)))
-    if (value(c, f, FR(owner)) == FRAME_OWNED_BY_CSTACK) return is(c, FR(owner), true);
+    if (value(c, f, FR(owner)) == ENTRY_FRAME) return is(c, FR(owner), true);
   return is(c, FR(owner), false);
 #else
   for (const void *out; (out = (void *)(uintptr_t)value(c, f, FR(previous))) != NULL;) f = out;
@@ -167,6 +169,9 @@ static bool frame_of(check *c, PyFrameObject *o, PyCodeObject *code, PyFrameObje
   const _Py_CODEUNIT *at = _PyCode_CODE(code) + PyFrame_GetLasti(o) / (int)sizeof(_Py_CODEUNIT);
 #ifdef HAVE_PREV_INSTR
   bool so = points(c, f, FR(f_code), code) && points(c, f, FR(prev_instr), at);
+#elif defined(HAVE_STACKREFS) /* tagged, perhaps */
+  bool so = is(c, FR(f_executable), value(c, f, FR(f_executable)) - (uintptr_t)code <= Py_TAG_BITS) &&
+            points(c, f, FR(instr_ptr), at);
 #else
   bool so = points(c, f, FR(f_executable), code) && points(c, f, FR(instr_ptr), at);
 #endif
@@ -241,6 +246,9 @@ static bool runtime(check *c) {
 #ifdef HAVE_MAIN_TSTATE
   listed(c, RT(main_tstate));
 #endif
+#ifdef HAVE_TLS_GILSTATE
+  return points(c, rt, RT(gilstate.autoInterpreterState), PyInterpreterState_Main());
+#else
 #ifdef HAVE_GLOBAL_CURRENT
   field key = RT(gilstate.autoTSSkey);
   if (!points(c, rt, RT(gilstate.tstate_current), c->now)) return false;
@@ -250,6 +258,7 @@ static bool runtime(check *c) {
   Py_tss_t tss; /* a public struct: it does not change inside */
   memcpy(&tss, inside(c, rt, key), sizeof tss);
   return is(c, key, tss._is_initialized == 1 && pthread_getspecific(tss._key) == PyGILState_GetThisThreadState());
+#endif
 }
 
 static bool interpreter(check *c) {
@@ -348,19 +357,14 @@ static bool collector(check *c) {
 
 /* ---- what forks need ---------------------------------------------------------------------------------------------- */
 
-/* Behind the lists of os.register_at_fork lie those of atexit, which tells how many it has, and has room for some. */
+/* Behind the lists of os.register_at_fork lies what the module _warnings shows; that one is hardly ever replaced. */
 static bool fork_lists(check *c) {
   listed(c, IS(after_forkers_child));
-  PyObject *mod = PyImport_ImportModule("atexit"), *n = mod ? PyObject_CallMethod(mod, "_ncallbacks", NULL) : NULL;
-  struct {
-    uint32_t number, room;
-  } seen;
-  _Static_assert(offsetof(struct atexit_state, callback_len) - offsetof(struct atexit_state, ncallbacks) == 4, "seen");
-  memcpy(&seen, (const char *)PyInterpreterState_Get() + offset(c, IS(atexit.ncallbacks)), sizeof seen);
-  bool so = n && seen.number == PyLong_AsUnsignedLong(n) && seen.room >= seen.number && seen.room > 0;
-  Py_XDECREF(n);
+  PyObject *mod = PyImport_ImportModule("_warnings"), *shown = mod ? PyObject_GetAttrString(mod, "_defaultaction") : NULL;
+  bool so = !shown || points(c, PyInterpreterState_Get(), IS(warnings.default_action), shown);
+  Py_XDECREF(shown);
   Py_XDECREF(mod);
-  return is(c, IS(atexit.ncallbacks), so);
+  return so;
 }
 
 /* ---- all of it -------------------------------------------------------------------------------------------------- */

@@ -27,11 +27,11 @@ static inline void tss_set(pym *m, PyThreadState *ts) {
   if (likely(m->tss != NULL))
     *m->tss = ts;
   else
-    pthread_setspecific(AUTO_TSS_KEY, ts); /* cannot fail: tss_reserve */
+    gilstate_set(ts); /* cannot fail: tss_reserve */
 }
 
 void tstate_bind(PyThreadState *ts) {
-  pthread_setspecific(AUTO_TSS_KEY, ts); /* cannot fail: pym_new was here */
+  gilstate_set(ts); /* cannot fail: pym_new was here */
 #ifdef HAVE_BOUND_GILSTATE
   if (ts) ts->_status.bound_gilstate = 1;
 #endif
@@ -96,12 +96,12 @@ static inline void swap_direct(pym *m, PyThreadState *from, PyThreadState *to) {
   tss_set(m, to);
   from->_status.active = 0;
   from->_status.bound_gilstate = 0;
-  from->_status.holds_gil = 0;
+  HOLDS_GIL(from) = 0;
   _Py_atomic_store_int_relaxed(&from->state, _Py_THREAD_DETACHED);
   _Py_atomic_store_int_relaxed(&to->state, _Py_THREAD_ATTACHED);
   to->_status.active = 1;
   to->_status.bound_gilstate = 1;
-  to->_status.holds_gil = 1;
+  HOLDS_GIL(to) = 1;
   *m->slot = to;
   fresh_breaker(to);
   _Py_atomic_store_ptr_relaxed(&interp->ceval.gil->last_holder, to);

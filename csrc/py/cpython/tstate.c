@@ -43,6 +43,37 @@ void tstate_root_chunk(PyThreadState *ts, G *gp) {
   ts->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
 }
 
+/* No Python code runs on it; the interpreter may then free its chunks. */
+void tstate_leave_root(PyThreadState *ts) {
+  ts->datastack_chunk = NULL;
+  ts->datastack_top = ts->datastack_limit = NULL;
+}
+
+/* From now on it runs on gp's C stack, whichever thread that is on.  Without limits of its own it would get those of the
+ * thread that attaches it first. */
+void tstate_on_stack(PyThreadState *ts, G *gp) {
+#ifdef HAVE_STACK_LIMITS
+  size_t size = (size_t)(gp->stk.hi - gp->stk.lo);
+  if (size == 0) { /* not known: what the interpreter finds */
+    PyUnstable_ThreadState_ResetStackProtection(ts);
+  } else if (PyUnstable_ThreadState_SetStackProtection(ts, gp->stk.lo, size) != 0) {
+    fatal("a stack of %zu bytes is too small for the interpreter", size);
+  }
+#else
+  (void)ts, (void)gp;
+#endif
+}
+
+/* thread: stands for the calling one, to whose stack a state will come back by tstate_on_stack.  Asking the interpreter to
+ * find it would have it read all mappings of the process, and in a forked child another thread is on that stack. */
+void tstate_keep_stack(G *thread) {
+#ifdef HAVE_STACK_LIMITS
+  os_thread_stack(&thread->stk.lo, &thread->stk.hi);
+#else
+  (void)thread;
+#endif
+}
+
 /* At the start of a goroutine on a stack of that many bytes: the interpreter's limit may have changed since the
  * state was used, and set_max_stack() since the stack was made. */
 void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
@@ -191,7 +222,7 @@ bool gil_locked(void) {
 
 bool have_gil(void) {
   PyThreadState *ts = CURRENT_UNCHECKED();
-  return ts && ts == pthread_getspecific(AUTO_TSS_KEY);
+  return ts && ts == gilstate_get();
 }
 
 bool signals_tripped(void) {

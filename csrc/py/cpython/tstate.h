@@ -21,9 +21,21 @@ typedef struct pym {
 /* The state that belongs to G: the one accessor.  (Free-threaded builds will answer: the M's.) */
 static inline PyThreadState *ts_of(G *gp) { return load_rlx(&gp->host); }
 
+/* How often C code has entered the interpreter on it as a thread does. */
+static inline Py_ssize_t ts_entered(PyThreadState *ts) {
+#ifdef HAVE_ENSURE_COUNTER
+  return ts->gilstate_counter + (Py_ssize_t)ts->ensure.counter;
+#else
+  return ts->gilstate_counter;
+#endif
+}
+
 /* tstate.c */
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
+void tstate_leave_root(PyThreadState *ts);
+void tstate_on_stack(PyThreadState *ts, G *gp);
+void tstate_keep_stack(G *thread);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);
 PyThreadState *tstate_new(unsigned long ident);
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
@@ -52,6 +64,13 @@ unsigned long main_thread_ident(void);
 bool tls_addresses_kept(const char *compiler, bool shared, int version); /* such a build is refused */
 bool tss_reserve(void);
 void **tss_of_this_thread(void);
+#ifdef HAVE_TLS_GILSTATE
+void gilstate_set(PyThreadState *ts);
+static inline PyThreadState *gilstate_get(void) { return PyGILState_GetThisThreadState(); }
+#else
+static inline void gilstate_set(PyThreadState *ts) { pthread_setspecific(AUTO_TSS_KEY, ts); }
+static inline PyThreadState *gilstate_get(void) { return pthread_getspecific(AUTO_TSS_KEY); }
+#endif
 
 /* swap.c */
 void tstate_bind(PyThreadState *ts);     /* make ts what PyGILState_* finds on this thread */

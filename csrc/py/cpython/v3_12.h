@@ -13,6 +13,7 @@
 #ifndef Py_C_RECURSION_LIMIT
 #define Py_C_RECURSION_LIMIT C_RECURSION_LIMIT
 #endif
+#define ENTRY_FRAME FRAME_OWNED_BY_CSTACK
 #define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
 #define CURRENT_UNCHECKED() _PyThreadState_UncheckedGet()
 #define TS_FRAME(ts) ((ts)->cframe->current_frame)

@@ -17,6 +17,8 @@
 #ifndef Py_C_RECURSION_LIMIT
 #define Py_C_RECURSION_LIMIT C_RECURSION_LIMIT
 #endif
+#define ENTRY_FRAME FRAME_OWNED_BY_CSTACK
+#define HOLDS_GIL(ts) ((ts)->_status.holds_gil)
 #define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
 #define CURRENT_UNCHECKED() PyThreadState_GetUnchecked()
 #define TS_FRAME(ts) ((ts)->current_frame)

@@ -30,6 +30,12 @@
 #include "py/cpython/v3_12.h"
 #elif PY_VERSION_HEX < 0x030e0000
 #include "py/cpython/v3_13.h"
+#elif PY_VERSION_HEX >= 0x030e0100 && PY_VERSION_HEX < 0x030f0000
+#include "py/cpython/v3_14.h"
+#elif PY_VERSION_HEX >= 0x030f0000 && PY_VERSION_HEX < 0x03100000
+#include "py/cpython/v3_15.h"
+#elif PY_VERSION_HEX < 0x030f0000
+#error "gmprt needs CPython 3.14.1 or later: 3.14.0 has no PyUnstable_ThreadState_SetStackProtection"
 #else
 #error "gmprt does not know this version of CPython yet"
 #endif
@@ -43,6 +49,23 @@
 #else
 #define ONE_INTERPRETER
 #endif
+
+static inline Py_hash_t hash_pointer(const void *p) {
+#if PY_VERSION_HEX >= 0x030d0000
+  return Py_HashPointer(p);
+#else
+  return _Py_HashPointer(p);
+#endif
+}
+
+/* A tuple that was made by hand: its hash is not known yet. */
+static inline void tuple_without_hash(PyTupleObject *t) {
+#ifdef HAVE_TUPLE_HASH
+  t->ob_hash = -1;
+#else
+  (void)t;
+#endif
+}
 
 /* Of this build of the interpreter, for code that knows no version. */
 enum {

@@ -57,6 +57,7 @@ static G *forked_g; /* the goroutine that is this process, if nothing follows it
 /* The goroutine that forked has returned in the child: the process ends as a script does. */
 void fork_child_end(G *gp, PyObject *result) {
   if (likely(gp != forked_g)) return;
+  tstate_leave_root(ts_of(gp)); /* the interpreter frees what it finds there at its end, from 3.15 on with a look at errors */
   if (!result) PyErr_Print(); /* SystemExit ends the process here */
   Py_Exit(result ? 0 : 1);
 }

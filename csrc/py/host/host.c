@@ -48,7 +48,10 @@ static bool host_g_init(G *gp) {
   return ts != NULL;
 }
 
-static void host_g_bind(G *gp) { tstate_root_chunk(ts_of(gp), gp); }
+static void host_g_bind(G *gp) {
+  tstate_root_chunk(ts_of(gp), gp);
+  tstate_on_stack(ts_of(gp), gp);
+}
 
 static host_where host_where_is(G *gp) {
   PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() */

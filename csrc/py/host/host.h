@@ -39,7 +39,7 @@ static inline bool entered_below(G *gp) {
   Goroutine *self = handle_of(gp);
   PyThreadState *ts = ts_of(gp);
   const shim *s = self->shim;
-  return ts->gilstate_counter > self->gilstate_base || (s && in_a_call_of(s, ts_position(ts).frame));
+  return ts_entered(ts) > self->gilstate_base || (s && in_a_call_of(s, ts_position(ts).frame));
 }
 
 #endif

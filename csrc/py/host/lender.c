@@ -310,6 +310,7 @@ static bool lender_open(lender *l) {
     PyErr_NoMemory();
     return false;
   }
+  tstate_on_stack(pm->base, g0);
   g0->fn = lender_main;
   g0->arg = l;
   goroutine_frame(g0);
@@ -342,6 +343,8 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   publish_mask(l, to_bits(&mask));
   lender_link(l);
   setm(l->m);
+  tstate_keep_stack(&l->t0);
+  tstate_on_stack(ts, l->g);
   tstate_unbind(ts); /* whoever attaches it next binds it there */
   PyEval_SaveThread();
   tstate_bind(pm->base); /* what PyGILState_* finds on this thread meanwhile */
@@ -351,6 +354,7 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   lender_unlink(l);
   setm(NULL);
   tstate_bind(NULL);
+  tstate_on_stack(ts, &l->t0);
   PyEval_RestoreThread(ts); /* does not return if the interpreter has ended, which has freed both states */
   tstate_unbind(pm->base);
   tstate_bind(ts);

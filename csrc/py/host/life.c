@@ -161,7 +161,7 @@ host_after goroutine_run(G *gp) {
   Goroutine *self = gp->handle;
   PyThreadState *ts = ts_of(gp);
   self->started = true;
-  self->gilstate_base = (uint16_t)ts->gilstate_counter;
+  self->gilstate_base = (uint16_t)ts_entered(ts);
   if (!self->lent) tstate_fresh_depth(ts, (size_t)(gp->stk.hi - gp->stk.lo));
   if (self->context && !self->lent) {
     ts->context = self->context; /* the handle's reference; kept there too, for .context */

@@ -370,7 +370,7 @@ static PyObject *view_compare(PyObject *a, PyObject *b, int op) {
   if (Py_TYPE(a) != Py_TYPE(b) || (op != Py_EQ && op != Py_NE)) Py_RETURN_NOTIMPLEMENTED;
   return PyBool_FromLong((((View *)a)->ch == ((View *)b)->ch) == (op == Py_EQ));
 }
-static Py_hash_t view_hash(PyObject *self) { return _Py_HashPointer(((View *)self)->ch); }
+static Py_hash_t view_hash(PyObject *self) { return hash_pointer(((View *)self)->ch); }
 
 static PyGetSetDef view_getset[] = {GETTERS, {NULL, NULL, NULL, NULL, NULL}};
 static PyMethodDef sendview_methods[] = {SEND_METHODS, CLOSE_METHOD, CLASS_GETITEM,

@@ -141,7 +141,9 @@ enum { SELECTED_ITEMS = 4 }; /* index, value, ok, channel; the length says 3 */
  * back. */
 static PyObject *selected_make(void) {
   PyTupleObject *t = PyObject_GC_NewVar(PyTupleObject, Selected_Type, SELECTED_ITEMS);
-  if (t) memset(t->ob_item, 0, SELECTED_ITEMS * sizeof t->ob_item[0]);
+  if (!t) return NULL;
+  memset(t->ob_item, 0, SELECTED_ITEMS * sizeof t->ob_item[0]);
+  tuple_without_hash(t);
   return (PyObject *)t;
 }
 

@@ -48,9 +48,17 @@ int hook_pthread_setname_np(pthread_t t, const char *name) {
   return is_goroutine(t) ? 0 : real.pthread_setname_np(t, name);
 }
 
+/* Its stack is the goroutine's own, not the thread's: the interpreter asks from 3.14 on. */
 int hook_pthread_getattr_np(pthread_t t, pthread_attr_t *attr) {
-  if (is_goroutine(t) && !thread_of(t, &t)) return ESRCH;
-  return real.pthread_getattr_np(t, attr);
+  G *gp = running_g();
+  if (!gp || (pthread_t)ts_of(gp)->thread_id != t) {
+    if (!is_goroutine(t)) return real.pthread_getattr_np(t, attr);
+    if (!(gp = goroutine_of(t))) return ESRCH;
+  }
+  int e = pthread_attr_init(attr);
+  if (e == 0) e = pthread_attr_setguardsize(attr, 0);
+  if (e == 0) e = pthread_attr_setstack(attr, gp->stk.lo, (size_t)(gp->stk.hi - gp->stk.lo));
+  return e;
 }
 
 /* gettid: the main goroutine's is that of the thread which lends its state, so that it equals the pid. */

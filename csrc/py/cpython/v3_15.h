@@ -1,0 +1,27 @@
+/* v3_15.h - CPython 3.15. */
+#define HAVE_ENTRY_FRAMES 1     /* each evaluation loop has a frame of its own, on the C stack */
+#define HAVE_DICT_WATCHERS 1    /* PyDict_Watch; before, dicts have a version */
+#define HAVE_PENDING_ANYWHERE 1 /* pending calls run on any thread */
+#define HAVE_TLS_CURRENT 1      /* the current state is a private thread-local: direct swap */
+#define HAVE_BOUND_GILSTATE 1   /* _status bits */
+#define HAVE_TSTATE_BREAKER 1   /* eval_breaker is the state's, with the instrumentation version */
+#define HAVE_ATTACH_STATE 1     /* tstate->state */
+#define HAVE_LOCAL_KEY 1        /* threading.local keeps its values below a key of the state, not in its dict */
+#define HAVE_DEBUG_OFFSETS 1    /* _PyRuntime.debug_offsets: the layout, for debuggers */
+#define HAVE_MAIN_TSTATE 1      /* the runtime knows the main thread's state: signals and the end go there */
+#define HAVE_STACK_LIMITS 1     /* recursion through C ends by addresses: a state knows on which stack it runs */
+#define HAVE_STACKREFS 1        /* what a frame refers to is tagged */
+#define HAVE_TLS_GILSTATE 1     /* what PyGILState_* finds is a private thread-local, too */
+#define HAVE_ENSURE_COUNTER 1   /* PyThreadState_Ensure counts apart from PyGILState_Ensure */
+#define HAVE_TUPLE_HASH 1       /* a tuple keeps its hash */
+#ifdef Py_DEBUG
+#define ASSERTS_NO_TIMEOUT 1    /* a lock's wait that has none must not end by one, as a cancelled one does */
+#endif
+
+#define ENTRY_FRAME FRAME_OWNED_BY_INTERPRETER
+#define HOLDS_GIL(ts) ((ts)->holds_gil)
+#define CURRENT_UNCHECKED() PyThreadState_GetUnchecked()
+#define TS_FRAME(ts) ((ts)->current_frame)
+
+#include "internal/pycore_genobject.h"
+#include "internal/pycore_interpframe.h"
