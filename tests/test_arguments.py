@@ -93,7 +93,9 @@ def test_integers(where: Callable[[Callable[[], Any]], Any], fn: str, argument: 
         for error in (ZeroDivisionError("own"), OverflowError("own"), TypeError("own")):
             with pytest.raises(type(error), match=r"^own$"):
                 call(Index(error))
-        with pytest.raises(TypeError, match=r"__index__(\(\))? (returned non-int|must return an int)"):
+        with pytest.raises(
+            TypeError, match=r"__index__(\(\))? (returned non-int|must return an int)"
+        ):
             call(Index("x"))
         if right is not None:
             for as_what in (int, Number, Index):

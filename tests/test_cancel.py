@@ -197,7 +197,7 @@ def test_called_by_c(way: str) -> None:
 def test_lines_of_others_are_not_lost(procs: int) -> None:
     """Writers of one text file into a full pipe; they are cancelled while they wait."""
     with pipe() as (r, w):
-        file = os.fdopen(w, "w")
+        file = os.fdopen(w, "w", 8192)  # less than the pipe holds
         done: list[int] = []
         got = b""
         for _round in range(5):

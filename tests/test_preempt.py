@@ -295,7 +295,7 @@ for i in range(20):
     sys.settrace(tracer)
     def main():
         gmprt.go(others)
-        busy(15_000)
+        busy(40_000)
     gmprt.run(main)
     assert sys.gettrace() is tracer
     busy(1)
@@ -340,10 +340,10 @@ def profiled(n):
     sys.setprofile(None)
     return events
 def two():
-    goroutines = [gmprt.go(profiled, 100_000) for _ in range(2)]
+    goroutines = [gmprt.go(profiled, 400_000) for _ in range(2)]
     return [g.result() for g in goroutines]
 events, n = beside(two)
-assert events == [{"call": 100_000, "return": 100_000}] * 2, events
+assert events == [{"call": 400_000, "return": 400_000}] * 2, events
 assert n >= 5, n
 print("ok")
 """

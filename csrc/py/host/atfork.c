@@ -69,11 +69,19 @@ static void after_fork_in_parent(void) {
   now.held = false;
 }
 
+/* Where pthread_self() is not ours the interpreter compares the state that goes on with the thread (a debug build dies). */
+static void ident_of_thread(void) {
+  M *m = getm();
+  G *gp = m ? load_rlx(&m->curg) : NULL;
+  if (gp && gp->kind == GK_HOST) ts_of(gp)->thread_id = (unsigned long)pthread_self();
+}
+
 /* In the child, as soon as anybody comes to us. */
 void fork_in_child(void) {
   if (!now.held) return;
   lenders_forklock(false);
   if (now.started) sched_fork_child();
+  if (!interposed.gil) ident_of_thread();
   store_rlx(&in_child, true);
   now.held = false;
 }

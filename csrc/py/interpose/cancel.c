@@ -149,7 +149,7 @@ static const char files_code[] =
     "decoded = [x for x in gc.get_referents(t) if x == 'abcdef'][0]\n";
 
 static PyObject *run_code(PyObject *code, PyObject *names) {
-  PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins());
+  if (PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) < 0) return NULL;
   return PyEval_EvalCode(code, names, names);
 }
 
@@ -306,7 +306,8 @@ static PyType_Slot probe_slots[] = {
 static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, probe_slots};
 
-/* Each of them in all the ways in which a function is called, but for what is done without any other function. */
+/* Each of them in all the ways in which a function is called, but for what is done without any other function; and what
+ * an instruction calls often, for it is specialised then, and from 3.15 on calls through other functions. */
 static const char learn_code[] =
     "from functools import partial\n"
     "from operator import methodcaller\n"
@@ -327,11 +328,24 @@ static const char learn_code[] =
     "    MethodType(u, o)(*a); MethodType(partial(u), o)(*a)\n"
     "for m in o.keywords, o.fast_keywords, o.method:\n"
     "    m(k=1); m(1, k=1); m(*[1], k=1); partial(m, k=1)(1)\n"
-    "o.noargs(); o.one(1); o.plain(1); o.keywords(1); o.fast(1); o.fast_keywords(1); o.method(1)\n"
-    "with o:\n"
-    "    pass\n"
-    "next(o); next(o, None)\n"
-    "for _ in o: break\n";
+    "a, k = (1,), {'k': 1}\n"
+    "def often(n, e, p, f, g, h, m):\n"
+    "    for _ in range(20):\n"
+    "        o.noargs(); o.one(1); o.plain(1); o.keywords(1); o.fast(1); o.fast_keywords(1); o.method(1)\n"
+    "        n(); e(1); p(1); g(1); f(1); h(1); m(1)\n"
+    "        Probe.noargs(o); Probe.one(o, 1); Probe.plain(o, 1); Probe.fast(o, 1); Probe.fast_keywords(o, 1)\n"
+    "        o.keywords(k=1); o.fast_keywords(k=1); o.method(k=1); g(k=1); h(k=1); m(k=1)\n"
+    "        n(*()); f(*a); g(*a); h(**k); m(*a, **k); o.noargs(*()); o.fast(*a); o.method(*a, **k)\n"
+    "        with o:\n"
+    "            pass\n"
+    "        next(o); next(o, None)\n"
+    "        for _ in o: break\n"
+    "o = Probe()\n"
+    "often(o.noargs, o.one, o.plain, o.fast, o.keywords, o.fast_keywords, o.method)\n"
+    "class Supers(Derived):\n"
+    "    def often(self):\n"
+    "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
+    "Supers().often()\n";
 
 /* At import. false: exception set. */
 bool cancel_compile(void) {
@@ -353,6 +367,7 @@ bool cancel_learn(void) {
   }
   if (ok && PyDict_SetItemString(names, "Probe", type) == 0 && PyDict_SetItemString(names, "names", list) == 0)
     done = run_code(compiled.learn, names);
+  add_glue((uintptr_t)PyObject_Vectorcall); /* what starts a goroutine: from 3.15 on the interpreter goes other ways */
   glue.learned |= done != NULL;
   if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* the compiler may forget it */
   bool learned = done != NULL;

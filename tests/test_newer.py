@@ -1,0 +1,316 @@
+"""What came with 3.14 and 3.15, inside goroutines: as in threads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import gmprt
+from tests.support import Child, run_child
+
+since_314 = pytest.mark.skipif(sys.version_info < (3, 14), reason="came with Python 3.14")
+since_315 = pytest.mark.skipif(sys.version_info < (3, 15), reason="came with Python 3.15")
+
+# ---- recursion through C: it ends by addresses -----------------------------------------------------
+
+DEPTH = """
+import gmprt, functools, sys
+
+def depth():
+    # Levels of recursion through C until the interpreter ends it.
+    n = 0
+    def down(_):
+        nonlocal n
+        n += 1
+        return sorted([1, 2], key=down)
+    try:
+        down(0)
+    except RecursionError as error:
+        assert "tack overflow" in str(error) or "recursion" in str(error), error
+    return n
+
+sys.setrecursionlimit(10**9)
+"""
+
+
+@since_314
+@pytest.mark.parametrize("preempt", ["0", "1"])
+def test_recursion_through_c_ends_in_an_error(preempt: str) -> None:
+    """On each stack that there is: goroutine's, the main one's, a pooled one's, a thread's."""
+    code = """
+        def main():
+            own = depth()
+            others = [gmprt.go(depth).result() for _ in range(3)]  # on a pooled stack, too
+            return own, *others
+        for _ in range(2):
+            print(*gmprt.run(main), depth())
+    """
+    for line in run_child(DEPTH + dedent(code), env={"GMPRT_PREEMPT": preempt}).stdout.splitlines():
+        main, *others, thread = map(int, line.split())
+        assert len(set(others)) == 1, line
+        assert others[0] > 50, line
+        assert thread > others[0], line  # 8 MiB against 1 MiB
+        assert abs(main - thread) < thread / 2, line
+
+
+@since_314
+def test_a_larger_stack_allows_deeper_recursion_through_c() -> None:
+    code = """
+        gmprt.set_max_stack(1 << 20)
+        gmprt.set_max_stack(16 << 20)
+        def main():
+            return gmprt.go(depth).result()
+        print(gmprt.run(main))
+        gmprt.set_max_stack(256 << 10)
+        small = [gmprt.go(depth) for _ in range(20)]
+        print(min(g.result() for g in small))
+    """
+    large, small = map(int, run_child(DEPTH + dedent(code)).stdout.split())
+    assert large > 10 * small, (large, small)
+
+
+OTHER_STATE = """
+#include <Python.h>
+/* Calls f on a state of its own, as C code that knows nothing of goroutines may. */
+PyObject *on_another_state(PyObject *f) {
+  PyThreadState *mine = PyThreadState_Get(), *other = PyThreadState_New(PyInterpreterState_Get());
+  PyThreadState_Swap(other);
+  PyObject *r = PyObject_CallNoArgs(f);
+  PyThreadState_Clear(other);
+  PyThreadState_Swap(mine);
+  PyThreadState_Delete(other);
+  return r;
+}
+"""
+
+
+@since_314
+def test_a_state_that_c_code_makes_knows_the_stack_it_is_on(tmp_path: Path) -> None:
+    (tmp_path / "other.c").write_text(OTHER_STATE)
+    compiler = shlex.split(sysconfig.get_config_var("CC"))[0]
+    library, include = tmp_path / "other.so", sysconfig.get_paths()["include"]
+    source = str(tmp_path / "other.c")
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", f"-I{include}", "-o", library, source], check=True
+    )
+    code = f"""
+        import ctypes
+        other = ctypes.PyDLL({str(library)!r}).on_another_state
+        other.argtypes, other.restype = [ctypes.py_object], ctypes.py_object
+        def main():
+            g = gmprt.go(lambda: (depth(), other(depth)))
+            return (depth(), other(depth)), g.result()
+        for own, others in gmprt.run(main):
+            assert others > own * 0.9, (own, others)
+        print("ok")
+    """
+    assert run_child(DEPTH + dedent(code)).stdout == "ok\n"
+
+
+@since_314
+def test_deep_structures_are_freed() -> None:
+    """By the trashcan, which asks how much stack is left."""
+    code = """
+        import gmprt
+        def deep(n):
+            x = None
+            for _ in range(n):
+                x = [x]
+            del x
+            return n
+        def main():
+            return [gmprt.go(deep, 300_000).result(), deep(300_000)]
+        print(gmprt.run(main))
+    """
+    assert run_child(code).stdout == "[300000, 300000]\n"
+
+
+# ---- objects ----------------------------------------------------------------------------------------
+
+
+def test_a_result_of_select_hashes_as_its_tuple() -> None:
+    ch = gmprt.Chan[int](1)
+    ch.send(7)
+    selected = gmprt.select(gmprt.Recv(ch))
+    assert hash(selected) == hash(tuple(selected))
+    assert {selected: 1}[tuple(selected)] == 1  # type: ignore[index]
+
+
+# ---- seen from outside ------------------------------------------------------------------------------
+
+
+def _attach_allowed() -> bool:
+    """May a process read the memory of its child?  (yama, containers)"""
+    try:
+        return int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text()) <= 1
+    except OSError:
+        return True
+
+
+may_attach = pytest.mark.skipif(not _attach_allowed(), reason="the kernel lets nobody attach")
+
+
+@since_314
+@may_attach
+@pytest.mark.parametrize("main", ["busy", "yields"])
+def test_remote_exec(main: str, tmp_path: Path) -> None:
+    """Runs in the main goroutine, as in a main thread."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import gmprt, threading, __main__\n"
+        "__main__.seen.append((gmprt.current() is not None, threading.current_thread() is threading.main_thread()))\n"
+    )
+    code = f"""
+        import gmprt, sys
+        seen = []
+        def other():
+            while not seen: gmprt.gosched()
+        def main():
+            others = [gmprt.go(other) for _ in range(3)]
+            print("ready", flush=True)
+            while not seen:
+                if {main!r} == "yields": gmprt.gosched()
+            for g in others: g.join()
+        gmprt.run(main)
+        print(seen)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        sys.remote_exec(child.process.pid, str(script))  # type: ignore[attr-defined, unused-ignore]
+        done = child.finish()
+    assert done.stdout.splitlines()[-1] == "[(True, True)]", done
+
+
+@since_314
+@may_attach
+def test_asyncio_tasks_of_goroutines_are_seen() -> None:
+    """By ``python -m asyncio ps``, from another process."""
+    code = """
+        import asyncio, gmprt, sys
+        ready = gmprt.Chan(3)
+        async def waits(name):
+            ready.send(None)
+            await asyncio.sleep(1000)
+        def loop(name):
+            async def main():
+                await asyncio.create_task(waits(name), name=name)
+            asyncio.run(main())
+        def main():
+            for i in range(3): gmprt.go(loop, f"task-of-{i}")
+            for _ in range(3): ready.recv()
+            print("ready", flush=True)
+            gmprt.sleep(1000)
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        done = subprocess.run(
+            [sys.executable, "-m", "asyncio", "ps", str(child.process.pid)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"task-of-\d", done.stdout)) == {"task-of-0", "task-of-1", "task-of-2"}, (
+        done.stdout
+    )
+
+
+@since_315
+@may_attach
+def test_the_sampling_profiler_sees_goroutines_as_threads() -> None:
+    code = """
+        import gmprt, sys
+        def a_hog_of_its_own():
+            while True: sum(range(1000))
+        def one_that_waits(ch):
+            ch.recv()
+        def main():
+            ch = gmprt.Chan()
+            for _ in range(2): gmprt.go(one_that_waits, ch)
+            gmprt.go(a_hog_of_its_own)
+            gmprt.gosched()
+            print("ready", flush=True)
+            gmprt.sleep(1000)
+        gmprt.run(main)
+    """
+    with Child(code) as child:
+        child.expect("ready")
+        command = [
+            sys.executable,
+            "-m",
+            "profiling.sampling",
+            "attach",
+            "-a",
+            "-d",
+            "2",
+            "--collapsed",
+            str(child.process.pid),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "a_hog_of_its_own" in done.stdout, done
+    assert "one_that_waits" in done.stdout, done
+
+
+@since_314
+def test_dump_c_stack() -> None:
+    """faulthandler walks the C stack of a goroutine to its end and no further."""
+    code = """
+        import faulthandler, gmprt, sys
+        def main():
+            def dumps():
+                faulthandler.dump_c_stack(sys.stderr)
+                return 1
+            return gmprt.go(dumps).result() + dumps()
+        print(gmprt.run(main))
+    """
+    done = run_child(code)
+    assert done.stdout == "2\n"
+    assert done.stderr.count("most recent call first") == 2, done.stderr
+
+
+@since_314
+def test_zstd() -> None:
+    """Works without the GIL; two goroutines at it at once."""
+    code = """
+        import gmprt, os
+        from compression import zstd
+        def packs(n):
+            data = os.urandom(1000) * n
+            return zstd.decompress(zstd.compress(data)) == data
+        def main():
+            return all(g.result() for g in [gmprt.go(packs, n) for n in (1, 100, 1000, 3000)])
+        print(gmprt.run(main))
+    """
+    assert run_child(code).stdout == "True\n"
+
+
+@since_314
+def test_interpreters_beside_goroutines() -> None:
+    """An interpreter that a goroutine makes and runs has no goroutines, and says so."""
+    code = """
+        import gmprt
+        from concurrent import interpreters
+        def one():
+            other = interpreters.create()
+            other.exec("x = sum(range(100)); assert x == 4950")
+            try:
+                other.exec("import gmprt")
+            except interpreters.ExecutionFailed as error:
+                text = str(error)
+            other.close()
+            return text
+        def main():
+            return [gmprt.go(one).result(), one()]
+        for text in gmprt.run(main):
+            assert "interpreter" in text, text
+        print("ok")
+    """
+    assert run_child(code).stdout == "ok\n"
