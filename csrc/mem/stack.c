@@ -40,6 +40,7 @@
 
 #include "arch/arch.h"
 #include "base/lockrank.h"
+#include "base/number.h"
 #include "base/tunables.h"
 #include "mem/stack.h"
 
@@ -94,10 +95,11 @@ static bool address_space_limited(void) {
 /* vm.max_map_count */
 static uint32_t mappings_allowed(void) {
   FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
-  unsigned n;
-  if (!f || fscanf(f, "%u", &n) != 1) n = 65530;
+  char line[32];
+  const char *at = f ? fgets(line, sizeof line, f) : NULL;
   if (f) fclose(f);
-  return n;
+  uint64_t n;
+  return at && number_read(&at, &n) && n <= UINT32_MAX ? (uint32_t)n : 65530;
 }
 
 size_t stack_host_size(void) { return depot.cls[STACKS_HOSTED].size; }

@@ -4,6 +4,7 @@
  * predictable branch per channel operation. */
 #include <stdlib.h>
 
+#include "base/number.h"
 #include "sched/park.h"
 #include "sched/chaos.h"
 
@@ -13,7 +14,9 @@ static uint64_t chaos_seed;
 void chaos_init(void) {
   const char *env = getenv("GMPRT_CHAOS");
   if (!env || !*env) return;
-  chaos_seed = strtoull(env, NULL, 10) * 0x9e3779b97f4a7c15u + 1;
+  uint64_t seed = 0;
+  number_read(&env, &seed);
+  chaos_seed = seed * 0x9e3779b97f4a7c15u + 1;
   chaos_on = chaos_seed != 0;
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/number.h"
 #include "sched/sched.h"
 
 static mutex worldsema = {.rank = rank_worldsema};
@@ -80,12 +81,14 @@ void gcstopm(M *m) {
 
 /* Affinity, cgroup quota (at least 2 if it is the quota that limits), GOMAXPROCS. */
 static int cgroup_quota(void) {
-  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re"); /* "200000 100000", or "max 100000" */
   if (!f) return MAX_PROCS;
-  long long quota = 0, period = 0;
-  int n = fscanf(f, "%lld %lld", &quota, &period);
+  char line[64];
+  const char *at = fgets(line, sizeof line, f);
   fclose(f);
-  if (n != 2 || quota <= 0 || period <= 0) return MAX_PROCS;
+  uint64_t quota, period;
+  if (!at || !number_read(&at, &quota) || !number_read(&at, &period) || !quota || !period) return MAX_PROCS;
+  if (quota / period >= MAX_PROCS) return MAX_PROCS;
   int cpus = (int)((quota + period - 1) / period);
   return cpus < 2 ? 2 : cpus;
 }
@@ -93,9 +96,8 @@ static int cgroup_quota(void) {
 int32_t gomaxprocs_default(void) {
   const char *env = getenv("GOMAXPROCS");
   if (env && *env) {
-    char *end;
-    long n = strtol(env, &end, 10);
-    if (!*end && n > 0) return n > MAX_PROCS ? MAX_PROCS : (int32_t)n;
+    uint64_t n;
+    if (number_read(&env, &n) && !*env && n > 0) return n > MAX_PROCS ? MAX_PROCS : (int32_t)n;
   }
   int n = os_ncpu(), quota = cgroup_quota();
   if (quota < n) n = quota;
