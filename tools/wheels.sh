@@ -3,10 +3,13 @@
 #
 #   tools/wheels.sh [OUT]
 #
-# OUT (dist/) gets the source archive, and for each of 3.11, 3.12 and 3.13 a manylinux wheel and beside it the debug
-# symbols of its extension (NAME.debug: gdb finds it next to the .so, or in a folder of debug-file-directory).
+# OUT (dist/) gets the source archive, and for each of 3.11 to 3.15 a manylinux wheel and beside it the debug symbols of
+# its extension (NAME.debug: gdb finds it next to the .so, or in a folder of debug-file-directory).  An interpreter
+# that the machine has not is taken from Debian's development branch, in the root of tests/matrix.
 # Each wheel must not need libpython, must be of a manylinux no newer than Debian 12's, and must install and run the
 # demo in a root without a compiler.  Needs root, debootstrap, binutils and a C compiler.
+#
+# No musllinux: the module writes to the tables of the C library's calls and to thread-locals where glibc has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
@@ -53,14 +56,40 @@ strip_wheel() {
   "$work/tools/bin/wheel" pack -d "$work/stripped" "$folder"/* >/dev/null
 }
 
+# The interpreters of the development branch that make wheels: python3.14 and its like, in the root of the matrix.
+in_sid() { [ "$1" = 3.14 ] || [ "$1" = 3.15 ]; }
+sid_root() {
+  make_root sid sid "apt-get install gcc python3.14-dev python3.14-venv python3.15-dev python3.15-venv" >"$work/root.log" 2>&1 ||
+    { tail "$work/root.log"; return 1; }
+}
+
+# build VERSION PYTHON: into $work/built.  PYTHON empty: of the development branch.
+build() {
+  local version=$1 python=$2
+  if [ -n "$python" ]; then
+    CFLAGS="${CFLAGS:-} -g" "$python" -m pip wheel -q --no-deps -w "$work/built" "$archive"
+    return
+  fi
+  sid_root || return 1
+  local home=$roots/sid/home/wheel
+  rm -rf "$home" && mkdir -p "$home" && cp "$archive" "$home/"
+  inside "$roots/sid" "cd /home/wheel && python$version -m venv venv && CFLAGS=-g venv/bin/pip wheel -q --no-deps -w built *.tar.gz" &&
+    cp "$home"/built/*.whl "$work/built/"
+}
+
 # In a root that has an interpreter and no compiler.
 check() {
   local version=$1 wheel=$2 python=$3 root=$roots/wheels folders=()
-  make_root wheels bookworm "apt-get install python3 python3-venv" >"$work/root.log" 2>&1 || { tail "$work/root.log"; return 1; }
-  if [ "$version" = 3.11 ]; then
-    python=python3 # Debian's own: not the build that the wheel was made with
+  if [ -z "$python" ]; then
+    root=$roots/wheels-sid python=python$version
+    make_root wheels-sid sid "apt-get install python3.14-venv python3.15-venv" >"$work/root.log" 2>&1 || { tail "$work/root.log"; return 1; }
   else
-    folders=("$("$python" -c "import sys; print(sys.base_prefix)")")
+    make_root wheels bookworm "apt-get install python3 python3-venv" >"$work/root.log" 2>&1 || { tail "$work/root.log"; return 1; }
+    if [ "$version" = 3.11 ]; then
+      python=python3 # Debian's own: not the build that the wheel was made with
+    else
+      folders=("$("$python" -c "import sys; print(sys.base_prefix)")")
+    fi
   fi
   rm -rf "$root/home/wheel" && mkdir -p "$root/home/wheel" && cp "$wheel" "$root/home/wheel/"
   inside "$root" "cd /home/wheel && ! command -v gcc && $python -m venv venv && . venv/bin/activate &&
@@ -69,11 +98,11 @@ check() {
 }
 
 made=0
-for version in 3.11 3.12 3.13; do
-  python=$(find_python $version) || { echo "$version: no interpreter here"; continue; }
+for version in 3.11 3.12 3.13 3.14 3.15; do
+  python=$(find_python $version) || in_sid $version || { echo "$version: no interpreter here"; continue; }
   rm -rf "$work/built" "$work/stripped" "$work/repaired"
   mkdir "$work/built" "$work/stripped" "$work/repaired"
-  CFLAGS="${CFLAGS:-} -g" "$python" -m pip wheel -q --no-deps -w "$work/built" "$archive"
+  build $version "$python"
   strip_wheel "$work"/built/*.whl
   "$work/tools/bin/auditwheel" repair -w "$work/repaired" "$work"/stripped/*.whl >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
   wheel=$(echo "$work"/repaired/*.whl)
