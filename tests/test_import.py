@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import sys
 
 import pytest
 from support import run_child
@@ -44,6 +45,8 @@ DEAR = (
 )
 # What goroutines and the reports of their failures take, and marking the place in a line.
 TAKEN = ("collections", "contextlib", "enum", "functools", "threading", "traceback", "typing")
+if sys.version_info >= (3, 15):
+    TAKEN += ("_colorize",)  # by traceback, when it first prints
 TAKEN_BY_TRACEBACK = {"ast", "tokenize"}
 
 

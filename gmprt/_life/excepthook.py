@@ -17,6 +17,9 @@ from gmprt import _core
 from gmprt._api.errors import Cancelled, GoExit
 from gmprt._view.goroutine import creation, given_name, place
 
+if sys.version_info >= (3, 15):
+    __import__("_colorize")  # else traceback would when it first prints, perhaps at the very end
+
 
 class ExceptHookArgs(NamedTuple):
     """What gmprt.excepthook is called with."""
