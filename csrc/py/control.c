@@ -162,14 +162,15 @@ static PyObject *py_running(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return PyBool_FromLong(load_rlx(&sched.started) && !load_rlx(&sched.stopping));
 }
 
-/* Of another M than m: it runs Python, or is about to make a thread state. */
+/* Of another M than m: it runs Python, or makes or frees a thread state. */
 static bool any_in_interpreter(M *m) {
   M *driver = load_rlx(&sched.l.holder);
-  return (driver && driver != m) || load_acq(&sched.nstarting);
+  return (driver && driver != m) || host_in_use();
 }
 
-/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, and those that start
- * have their thread state: one that is made later, the interpreter would free with its thread alive. */
+/* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, those that start
+ * have their thread state (one that is made later, the interpreter would free with its thread alive), and those that end
+ * have freed it. */
 static PyObject *py_stop(PyObject *module, PyObject *arg) {
   (void)module;
   double s = PyFloat_AsDouble(arg);

@@ -99,6 +99,7 @@ void sched_afterfork(M *keep) {
   store_rlx(&sched.nblocked, 0);
   store_rlx(&sched.needm, 0);
   store_rlx(&sched.nstarting, 0);
+  store_rlx(&sched.nending, 0);
   store_rlx(&sched.gcwaiting, false);
   store_rlx(&sched.sysmonwait, false);
   store_rlx(&sched.lastpoll, nanotime());

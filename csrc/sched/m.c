@@ -158,6 +158,19 @@ static bool minit(M *m) {
   return false;
 }
 
+/* If the runtime stops the host is not touched again: whoever takes it down frees the state.  Asked and counted in one
+ * step (schedstop): who looked first, and came to the host when `stopping` was set and nobody waited for it, came with
+ * a state that was being freed. */
+static void host_mexit(M *m) {
+  lock(&sched.lock);
+  bool may = m->reap && m->host && !load_rlx(&sched.stopping);
+  if (may) xadd(&sched.nending, 1);
+  unlock(&sched.lock);
+  if (!may) return;
+  host->m_exit(m);
+  xadd(&sched.nending, (uint32_t)-1);
+}
+
 static void mend(M *m) {
   setm(NULL);
   m->errno_at = NULL;
@@ -231,8 +244,7 @@ static void *mstart(void *arg) {
   if (!ok) return NULL;
   schedule(m);
   wait_unhomed(m);
-  /* Else the runtime stops, and the host is not touched again. */
-  if (m->reap && m->host && !load_rlx(&sched.stopping)) host->m_exit(m);
+  host_mexit(m);
   os_mexit();
   mend(m);
   xadd(&counts.mreaped, 1);

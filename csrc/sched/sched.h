@@ -31,7 +31,8 @@ typedef struct sched_t {
   _Atomic uint32_t nblocked; /* native goroutines in gm_enter_blocking */
   _Atomic uint32_t idle_epoch; /* bumped when the last M goes idle */
   _Atomic bool started, stopping;
-  _Atomic uint32_t nstarting; /* threads of Ms that may still ask the host for something; counted up under the lock */
+  /* Threads of Ms that may still ask the host for their state, or give it back; counted up under the lock. */
+  _Atomic uint32_t nstarting, nending;
   _Atomic uint32_t needm; /* an M could not be created: sysmon tries again */
 
   /* Stop-the-world: stw.c. */
@@ -68,6 +69,7 @@ extern counters counts;
 bool schedinit(void);
 bool sched_copied(void);
 void schedstop(void);
+bool host_in_use(void);
 void sched_restart(void);
 G *newproc_native(void (*fn)(void *), void *arg);
 

@@ -81,8 +81,9 @@ bool sched_copied(void) { return load_acq(&sched.started) && starter != getpid()
  * a thread that stayed would keep the process alive when the main thread ends without exit(), as it does if
  * CPython 3.11 takes down a subinterpreter at its own end.
  *
- * Those whose threads are about to start come to the host first of all (minit); who takes it down waits until there
- * are none (nstarting).  No more follow: newm looks at `stopping` under the lock. */
+ * Those whose threads are about to start come to the host first of all (minit), those that end last of all
+ * (host_mexit); who takes it down waits until there are none (host_in_use).  No more follow: both look at `stopping`
+ * under the lock. */
 void schedstop(void) {
   lock(&sched.lock);
   store_rel(&sched.stopping, true);
@@ -94,6 +95,9 @@ void schedstop(void) {
   netpollbreak();
   netpollrepair(); /* sysmon ends, too */
 }
+
+/* Does an M start or end there?  Once false behind schedstop, never true again. */
+bool host_in_use(void) { return load_acq(&sched.nstarting) || load_acq(&sched.nending); }
 
 /* In a forked child the tables are set up, and no thread runs: the next schedinit starts them. */
 void sched_restart(void) {

@@ -97,7 +97,7 @@ static state *state_new(void) { return calloc(1, sizeof(state)); }
 /* So many Ms are refused a state. */
 _Atomic int stub_no_m;
 _Atomic int stub_m_inits; /* how many have begun */
-_Atomic bool stub_m_waits; /* they go no further */
+_Atomic bool stub_m_waits; /* they go no further, and neither do those that end */
 static bool stub_m_init(M *m) {
   xadd(&stub_m_inits, 1);
   while (load_rlx(&stub_m_waits)) os_usleep(100);
@@ -151,7 +151,10 @@ static host_where stub_where(G *gp) {
 
 static bool stub_locked(void) { return load_rlx(&big.locked); }
 
+_Atomic int stub_m_exits;
 static void stub_m_exit(M *m) {
+  xadd(&stub_m_exits, 1);
+  while (load_rlx(&stub_m_waits)) os_usleep(100);
   free(m->host);
   m->host = NULL;
 }

@@ -44,7 +44,8 @@ void hosted_unlock_thread(void);
 
 extern _Atomic uint32_t stub_asleep; /* all_asleep calls */
 extern _Atomic int stub_m_inits;     /* Ms that asked for a state */
-extern _Atomic bool stub_m_waits;    /* they do not get it yet */
+extern _Atomic int stub_m_exits;     /* Ms that gave it back */
+extern _Atomic bool stub_m_waits;    /* both wait in there */
 extern bool stub_no_state;           /* g_init fails: no memory */
 
 #endif

@@ -329,15 +329,36 @@ TEST(no_m_starts_when_the_runtime_has_stopped, .procs = "1") {
   while (load_rlx(&stub_m_inits) == before) os_usleep(100);
   schedstop();
   os_usleep(20000);
-  CHECK(load_acq(&sched.nstarting) != 0);
+  CHECK(host_in_use());
   store_rlx(&stub_m_waits, false);
-  while (load_acq(&sched.nstarting) != 0) os_usleep(100);
+  while (host_in_use()) os_usleep(100);
   int asked = load_rlx(&stub_m_inits);
   CHECK(asked > before);
   os_usleep(100000);
   CHECK_EQ(load_rlx(&stub_m_inits), asked);
   store_rlx(&stop, true);
   while (count_ms() > 0) os_usleep(100);
+}
+
+/* And for those that are about to give it back. */
+TEST(no_m_ends_in_a_host_that_is_gone, .procs = "2") {
+  enum { CREW = 12 };
+  stub_start();
+  group g = {0};
+  for (int i = 0; i < CREW; i++) group_go(&g, blocks_with_all, (void *)(intptr_t)CREW);
+  group_wait(&g);
+  store_rlx(&stub_m_waits, true);
+  while (load_rlx(&stub_m_exits) == 0) {
+    mreap_idle(nanotime() + 11 * 1000000000ll);
+    os_usleep(100);
+  }
+  schedstop();
+  CHECK(host_in_use());
+  store_rlx(&stub_m_waits, false);
+  while (host_in_use()) os_usleep(100);
+  int gave = load_rlx(&stub_m_exits);
+  while (count_ms() > 0) os_usleep(100);
+  CHECK_EQ(load_rlx(&stub_m_exits), gave);
 }
 
 /* ---- all asleep ---------------------------------------------------------------------------------------------------- */
