@@ -533,24 +533,33 @@ THIEF = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-/* The first time, somebody else takes what the source has. */
+/* The first time, somebody else takes what the source has, and perhaps puts it back. */
 ssize_t splice(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
   static int taken;
   char all[4096];
-  if (!taken++ && read(in, all, sizeof all) < 0) return -1;
-  return ((ssize_t (*)(int, off_t *, int, off_t *, size_t, unsigned))dlsym(RTLD_NEXT, "splice"))(
+  ssize_t some = taken++ ? 0 : read(in, all, sizeof all);
+  ssize_t r = ((ssize_t (*)(int, off_t *, int, off_t *, size_t, unsigned))dlsym(RTLD_NEXT, "splice"))(
       in, inoff, out, outoff, n, flags);
+  char *back = getenv("THIEF_FEED");
+  if (some > 0 && back && write(atoi(back), all, (size_t)some) != some) _exit(3);
+  return r;
 }
 """
 
 
-def test_splice_from_a_source_that_somebody_else_has_emptied(tmp_path: Path) -> None:
-    """It waits for the source: the sink, which is ready, would never tell."""
-    thief = tmp_path / "thief.so"
+@pytest.fixture(scope="module")
+def thief(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("thief") / "thief.so"
     cc = [*shlex.split(sysconfig.get_config_var("CC") or "cc"), "-shared", "-fPIC", "-x", "c", "-"]
-    subprocess.run([*cc, "-o", str(thief), "-ldl"], input=THIEF, text=True, check=True)
+    subprocess.run([*cc, "-o", str(path), "-ldl"], input=THIEF, text=True, check=True)
+    return str(path)
+
+
+def test_splice_from_a_source_that_somebody_else_has_emptied(thief: str) -> None:
+    """It waits for the source: the sink, which is ready, would never tell."""
     done = run_child(
         """
 import os
@@ -569,6 +578,65 @@ def main():
 
 gmprt.run(main)
 """,
-        env={"LD_PRELOAD": str(thief)},
+        env={"LD_PRELOAD": thief},
     )
     assert not done.stderr
+
+
+def test_splice_from_a_source_that_somebody_else_has_filled_again(thief: str) -> None:
+    """There is something in the source, so it was taken for the sink that has no room."""
+    done = run_child(
+        """
+import os
+import gmprt
+
+def main():
+    source, feed = os.pipe()
+    drain, sink = os.pipe()
+    # The poller has told of the sink before, and does not again.
+    writer = gmprt.go(os.write, sink, bytes(1 << 17))
+    reader = gmprt.go(os.read, source, 1)
+    while not writer.state == reader.state == "waiting":
+        gmprt.sleep(0.001)
+    got = 0
+    while got < 1 << 17:
+        got += len(os.read(drain, 1 << 16))
+    writer.result()
+    os.write(feed, b"x")
+    reader.result()  # events come in order: all are told now
+    os.environ["THIEF_FEED"] = str(feed)
+    os.write(feed, b"first")
+    g = gmprt.go(os.splice, source, sink, 100)
+    while not g.done():
+        assert g.state != "waiting", g.wait_reason
+        gmprt.sleep(0.001)
+    assert g.result() == 5 and os.read(drain, 100) == b"first"
+
+gmprt.run(main)
+""",
+        env={"LD_PRELOAD": thief},
+    )
+    assert not done.stderr
+
+
+def test_splice_from_a_non_blocking_pipe_does_not_wait_for_the_sink() -> None:
+    """From pipe to pipe one that is non-blocking is enough."""
+    with ExitStack() as stack:
+        r, w = pipe(stack)
+        drained, sink = pipe(stack)
+        n = fill(sink)
+        w.write(b"hello")
+        os.set_blocking(r.fileno(), False)
+
+        def splices() -> object:
+            try:
+                return os.splice(r.fileno(), sink.fileno(), 100)
+            except BlockingIOError as error:
+                return error.errno
+
+        g = go(splices)
+        eventually(lambda: g.done() or g.state == "waiting")
+        assert g.state != "waiting", g.wait_reason
+        assert g.result() == errno.EAGAIN
+        assert drain(drained, n) == n
+        assert go(splices).result(PATIENCE) == 5

@@ -183,23 +183,37 @@ ssize_t hook_sendfile64(int out, int in, off_t *offset, size_t n) {
   IO_CALL(out, POLL_WRITE, SO_SNDTIMEO, sendfile_try(out, in, offset, n), real.sendfile64(out, in, offset, n));
 }
 
-/* The sink is ready, so it is the source that has nothing: somebody else was there first. */
+static ssize_t splice_blocking(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
+  call_handoff();
+  return real.splice(in, inoff, out, outoff, n, flags);
+}
+
+/* EAGAIN does not say of which of the two.  If the sink is ready it was the source: somebody else has emptied it, and may
+ * have filled it since, so a look at it says nothing; the sink would never tell. */
 static ssize_t splice_try(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
   errno_set(EAGAIN);
   if (!io_ready(out, POLLOUT)) return -1;
   ssize_t r = real.splice(in, inoff, out, outoff, n, flags | SPLICE_F_NONBLOCK);
-  if (r >= 0 || errno_get() != EAGAIN || io_ready(in, POLLIN)) return r;
-  call_handoff();
-  return real.splice(in, inoff, out, outoff, n, flags);
+  if (r >= 0 || errno_get() != EAGAIN) return r;
+  if (io_ready(out, POLLOUT)) return splice_blocking(in, inoff, out, outoff, n, flags);
+  errno_set(EAGAIN);
+  return -1;
+}
+
+/* Does a non-blocking source make the whole call one?  From pipe to pipe it does, elsewhere it depends on both and on the
+ * kernel: that decides. */
+static ssize_t splice_nonblocking(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
+  ssize_t r = real.splice(in, inoff, out, outoff, n, flags | SPLICE_F_NONBLOCK);
+  if (r >= 0 || errno_get() != EAGAIN) return r;
+  return splice_blocking(in, inoff, out, outoff, n, flags);
 }
 
 /* Waits for the sink only: an empty source is left to the thread. */
 ssize_t hook_splice(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags) {
   if (!detached_g() || flags & SPLICE_F_NONBLOCK) return real.splice(in, inoff, out, outoff, n, flags);
-  if (!io_ready(in, POLLIN)) {
-    call_handoff();
-    return real.splice(in, inoff, out, outoff, n, flags);
-  }
+  int mode = fcntl(in, F_GETFL);
+  if (mode >= 0 && mode & O_NONBLOCK) return splice_nonblocking(in, inoff, out, outoff, n, flags);
+  if (!io_ready(in, POLLIN)) return splice_blocking(in, inoff, out, outoff, n, flags);
   IO_CALL(out, POLL_WRITE, 0, splice_try(in, inoff, out, outoff, n, flags),
           real.splice(in, inoff, out, outoff, n, flags));
 }
