@@ -145,6 +145,41 @@ gmprt.run(main)
     check(body)
 
 
+EVENTFDS = """
+def eventfds():
+    return [n for n in own() if "eventfd" in os.readlink(f"/proc/self/fd/{n}")]
+"""
+GIVEN = {
+    "F_DUPFD": "fcntl.fcntl(mine, fcntl.F_DUPFD, n)",
+    "F_DUPFD_CLOEXEC": "fcntl.fcntl(mine, fcntl.F_DUPFD_CLOEXEC, n)",
+    "dup2": "os.dup2(mine, n)",
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_an_eventfd_of_the_programs_at_the_number_of_one_that_it_has_closed(way: str) -> None:
+    """They look the same, so nobody can see whose it is: the runtime hears of it."""
+    body = f"""
+import fcntl
+
+def main():
+    works()
+    kept = []
+    for n in eventfds():
+        mine = os.eventfd(5, os.EFD_NONBLOCK)
+        libc.close(n)
+        assert {GIVEN[way]} == n
+        kept.append(mine)
+    assert kept
+    works()
+    assert [os.eventfd_read(mine) for mine in kept] == [5] * len(kept)
+
+gmprt.run(main)
+print("done")
+"""
+    check(EVENTFDS + body)
+
+
 def test_as_if_they_were_not_open() -> None:
     body = """
 def main():

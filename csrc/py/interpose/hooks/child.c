@@ -12,13 +12,12 @@
 
 /* Parks until pid may have changed its state: 0: ask again.  -1: the thread must wait.  Else an errno. */
 static int child_park(call *c, pid_t pid) {
-  int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+  int fd = fd_opened((int)syscall(SYS_pidfd_open, pid, 0));
   pollwait w;
   if (!netpollwatch(&w, fd, true, false)) {
     if (fd >= 0) close(fd);
     return -1;
   }
-  netpollopened(fd);
   netpollsample(&w);
   call_attach(c);
   wake_t r = call_woken(c, netpollwait(&w, 1, 0, true));

@@ -69,6 +69,7 @@ static int dup_over(int from, int to, int flags) {
   if (told) netpollreplacing(to);
   int r = flags < 0 ? real.dup2(from, to) : real.dup3(from, to, flags);
   e = errno_get();
+  if (told && r == to) ownfd_taken(to); /* what lay there and was ours has moved, or been closed behind our back */
   if (told) netpollclosed(to);
   errno_set(e);
   return r;
@@ -83,7 +84,8 @@ static void given(int fd) {
   ownfd_taken(fd);
   netpollopened(fd);
 }
-static int opened(int fd) {
+/* What a call has given to the program.  Not to a vfork child: its numbers are its own. */
+int fd_opened(int fd) {
   if (fd >= 0 && ours()) given(fd);
   return fd;
 }
@@ -94,15 +96,15 @@ static int opened_pair(int r, const int fd[2]) {
   return r;
 }
 
-int hook_socket_new(int domain, int type, int protocol) { return opened(real.socket(domain, type, protocol)); }
+int hook_socket_new(int domain, int type, int protocol) { return fd_opened(real.socket(domain, type, protocol)); }
 int hook_socketpair(int domain, int type, int protocol, int fd[2]) {
   return opened_pair(real.socketpair(domain, type, protocol, fd), fd);
 }
 int hook_pipe(int fd[2]) { return opened_pair(real.pipe(fd), fd); }
 int hook_pipe2(int fd[2], int flags) { return opened_pair(real.pipe2(fd, flags), fd); }
-int hook_dup(int fd) { return opened(real.dup(fd)); }
-int hook_eventfd(unsigned n, int flags) { return opened(real.eventfd(n, flags)); }
-int hook_open64(const char *path, int flags, mode_t mode) { return opened(real.open64(path, flags, mode)); }
+int hook_dup(int fd) { return fd_opened(real.dup(fd)); }
+int hook_eventfd(unsigned n, int flags) { return fd_opened(real.eventfd(n, flags)); }
+int hook_open64(const char *path, int flags, mode_t mode) { return fd_opened(real.open64(path, flags, mode)); }
 
 /* fcntl: file.c */
 int hook_ioctl(int fd, unsigned long request, void *arg) {

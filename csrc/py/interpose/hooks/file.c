@@ -251,6 +251,5 @@ int hook_fcntl64(int fd, int op, void *arg) {
   }
   int r = real.fcntl64(fd, op, arg);
   if (op == F_SETFL) netpollmodechange();
-  if (r >= 0 && (op == F_DUPFD || op == F_DUPFD_CLOEXEC)) netpollopened(r);
-  return r;
+  return op == F_DUPFD || op == F_DUPFD_CLOEXEC ? fd_opened(r) : r;
 }

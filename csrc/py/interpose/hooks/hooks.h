@@ -161,6 +161,9 @@ HOOKS(STAND_IN, STAND_IN_OTHER, NO_STAND_IN, STAND_IN_CHK, NO_STAND_IN)
 extern hook hooks[];
 extern const size_t nhooks;
 
+/* fd.c */
+int fd_opened(int fd);
+
 /* signal.c */
 typedef struct maskscope {
   G *g;

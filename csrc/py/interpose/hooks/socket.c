@@ -225,9 +225,7 @@ static int accept_until(int fd, struct sockaddr *a, socklen_t *len, int flags) {
 }
 
 int hook_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags) {
-  int r = accept_until(fd, a, len, flags);
-  if (r >= 0) netpollopened(r);
-  return r;
+  return fd_opened(accept_until(fd, a, len, flags));
 }
 
 int hook_accept(int fd, struct sockaddr *a, socklen_t *len) { return hook_accept4(fd, a, len, 0); }
