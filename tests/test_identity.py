@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -675,6 +676,63 @@ def test_pthread_kill_of_who_blocks_it() -> None:
     """
     for procs in ("1", "4"):
         assert run_child(code, env={"GOMAXPROCS": procs}).stdout == "ok\n"
+
+
+LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+atomic_int ended, go_on;
+
+/* The time is over, but who waited does not know it yet. */
+int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
+  int (*real)(const sigset_t *, siginfo_t *, const struct timespec *) = dlsym(RTLD_NEXT, "sigtimedwait");
+  int r = real(set, info, t);
+  for (ended = 1; !go_on;) nanosleep(&(struct timespec){0, 100000}, NULL);
+  return r;
+}
+"""
+
+
+def test_pthread_kill_of_who_has_just_ceased_to_wait(tmp_path: Path) -> None:
+    """It stays pending for the goroutine; its thread would give it to whoever waits there next."""
+    late = tmp_path / "late.so"
+    cc = [*shlex.split(sysconfig.get_config_var("CC") or "cc"), "-shared", "-fPIC", "-x", "c", "-"]
+    subprocess.run([*cc, "-o", str(late), "-ldl"], input=LATE, text=True, check=True)
+    code = """
+        import ctypes, signal, threading
+        import gmprt
+        ONE = signal.SIGUSR1
+        late = ctypes.CDLL(None)
+        ended, go_on = (ctypes.c_int.in_dll(late, name) for name in ("ended", "go_on"))
+
+        def on_the_thread():
+            with open("/proc/thread-self/status") as f:
+                return next(line.split()[1] for line in f if line.startswith("SigPnd"))
+
+        def waits():
+            signal.pthread_sigmask(signal.SIG_BLOCK, [ONE])
+            gmprt.lock_os_thread()
+            assert signal.sigtimedwait([ONE], 0.001) is None
+            assert int(on_the_thread(), 16) == 0
+            assert signal.sigpending() == {ONE}
+            assert signal.sigwait([ONE]) == ONE
+            return "ok"
+
+        def main():
+            g = gmprt.go(waits)
+            while not ended.value:
+                gmprt.sleep(0.001)
+            signal.pthread_kill(g.ident, ONE)
+            go_on.value = 1
+            print(g.result())
+
+        gmprt.run(main)
+    """
+    assert run_child(code, env={"LD_PRELOAD": str(late)}).stdout == "ok\n"
 
 
 def test_py_spy_sees_goroutines() -> None:

@@ -51,12 +51,12 @@ static int pending_take(extras *x, uint64_t set) {
   return 0;
 }
 
-/* gp blocks it.  Who waits says so before it looks for the last time, so one of the two sees the other. */
+/* gp blocks it.  Who waits says so before it looks for the last time, so one of the two sees the other.  Its thread is
+ * only kicked: the wait may be over by now, and what is sent to a thread stays with that. */
 static void pending_add(G *gp, int sig) {
   extras *x = handle_of(gp)->more;
   atomic_fetch_or(&x->sigpending, bit_of(sig));
-  if (atomic_load(&x->sigwaits) & bit_of(sig) && pending_take(x, bit_of(sig)))
-    real.syscall(SYS_tgkill, getpid(), x->sigtid, sig);
+  if (atomic_load(&x->sigwaits) & bit_of(sig)) os_kick(x->sigtid);
 }
 
 /* What it does not block any more is for the process. */
@@ -134,25 +134,10 @@ static extras *extras_here(void) {
   return gp ? handle_of(gp)->more : NULL;
 }
 
-/* They are blocked everywhere, so the thread that waits gets them.  A signal that has been pending for the goroutine, or 0:
- * the thread is to wait, and then to call sigwait_over. */
-static int sigwait_begin(const sigset_t *set) {
-  extras *x = extras_here();
-  if (x) {
-    x->sigtid = os_gettid();
-    atomic_store(&x->sigwaits, to_bits(set));
-    int sig = pending_take(x, to_bits(set));
-    if (sig) {
-      atomic_store(&x->sigwaits, 0);
-      return sig;
-    }
-  }
+/* They are blocked everywhere, so the thread that waits gets them. */
+static int wait_real(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
   call_handoff();
-  return 0;
-}
-static void sigwait_over(void) {
-  extras *x = extras_here();
-  if (x) atomic_store(&x->sigwaits, 0);
+  return t ? real.sigtimedwait(set, info, t) : real.sigwaitinfo(set, info);
 }
 
 static int told(siginfo_t *info, int sig) {
@@ -161,26 +146,45 @@ static int told(siginfo_t *info, int sig) {
   return sig;
 }
 
+/* For what may be sent to x alone, too.  A kick before the wait is not lost: it is blocked, and one of those waited for.
+ * Others kick as well: EINTR, as without us. */
+static int wait_kicked(extras *x, const sigset_t *set, siginfo_t *info, const struct timespec *t) {
+  uint64_t bits = to_bits(set), kick = bit_of(os_kick_signal());
+  sigset_t both, kicks, old;
+  from_bits(&both, bits | kick);
+  from_bits(&kicks, kick);
+  real.pthread_sigmask(SIG_BLOCK, &kicks, &old);
+  x->sigtid = os_gettid();
+  atomic_store(&x->sigwaits, bits);
+  int pending = pending_take(x, bits), r = pending ? 0 : wait_real(&both, info, t), e = errno_get();
+  atomic_store(&x->sigwaits, 0);
+  real.pthread_sigmask(SIG_SETMASK, &old, NULL);
+  if (r == os_kick_signal()) {
+    pending = pending_take(x, bits);
+    r = -1, e = EINTR;
+  }
+  errno_set(e);
+  return pending ? told(info, pending) : r;
+}
+
+/* t NULL: for ever. */
+static int wait_signal(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
+  extras *x = extras_here();
+  return x ? wait_kicked(x, set, info, t) : wait_real(set, info, t);
+}
+
+int hook_sigwaitinfo(const sigset_t *set, siginfo_t *info) { return wait_signal(set, info, NULL); }
+int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t) { return wait_signal(set, info, t); }
+
+/* Of these three the only one that no signal handler ends. */
 int hook_sigwait(const sigset_t *set, int *sig) {
-  int pending = sigwait_begin(set);
-  if (pending) return *sig = pending, 0;
-  int r = real.sigwait(set, sig);
-  sigwait_over();
-  return r;
-}
-int hook_sigwaitinfo(const sigset_t *set, siginfo_t *info) {
-  int pending = sigwait_begin(set);
-  if (pending) return told(info, pending);
-  int r = real.sigwaitinfo(set, info);
-  sigwait_over();
-  return r;
-}
-int hook_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
-  int pending = sigwait_begin(set);
-  if (pending) return told(info, pending);
-  int r = real.sigtimedwait(set, info, t);
-  sigwait_over();
-  return r;
+  int r, e = errno_get();
+  do r = wait_signal(set, NULL, NULL);
+  while (r < 0 && errno_get() == EINTR);
+  if (r < 0) return errno_get();
+  errno_set(e);
+  *sig = r;
+  return 0;
 }
 
 /* ---- sending ------------------------------------------------------------------------------------------------------ */
