@@ -390,3 +390,40 @@ def test_forked_child() -> None:
         print("ok")
         """,
     )
+
+
+def test_a_forked_child_that_leaves_run() -> None:
+    """Its thread is the one that the greenlets are of: what is left of them needs their stack."""
+    passes(
+        RAW,
+        """
+        kept = []
+        def counts(x):
+            while True:
+                x = list(map(lambda y: getcurrent().parent.switch(y + 1), [x]))[0]
+        def forks():
+            kept.extend(greenlet(counts) for _ in range(3))
+            assert [g.switch(1) for g in kept] == [2] * 3
+            child = os.fork()
+            if child:
+                print("ok" if os.waitpid(child, 0)[1] == 0 else "died")
+            return child
+        def together(n):
+            '''So many in run(), then none: more than one stack of main goroutines is not kept.'''
+            ends = [threading.Event() for _ in range(n)]
+            for end in ends:
+                up = threading.Event()
+                end.of = threading.Thread(target=run, args=(lambda: (up.set(), end.wait()),))
+                end.of.start()
+                up.wait()
+            for end in reversed(ends):
+                end.set()
+                end.of.join()
+        if run(forks) == 0:
+            together(2)
+            assert [g.switch(7) for g in kept] == [8] * 3
+            assert greenlet(lambda: 5).switch() == 5
+            del kept[:]
+            together(2)
+        """,
+    )

@@ -318,8 +318,11 @@ static bool lender_open(lender *l) {
   return true;
 }
 
-static void lender_close(lender *l) {
+/* greenlets: main has had some.  Elsewhere their thread has ended with it.  In a forked child it is this one, and copies
+ * what is left of them back to where they were, whenever they are switched to: the stack is theirs for good. */
+static void lender_close(lender *l, bool greenlets) {
   stack wait = l->m->g0.stk; /* in a forked child: the thread's own, no slot of ours */
+  bool child = !wait.lo;
   if (wait.lo && spare_wait.lo)
     stack_free_big(&wait);
   else if (wait.lo)
@@ -328,7 +331,7 @@ static void lender_close(lender *l) {
   if (is_goroutine(pm->base->thread_id)) spare_ident = pm->base->thread_id; /* else of a forked child's thread */
   pym_free(pm);
   lender_m_free(l->m);
-  main_g_free(l->g);
+  if (likely(!child || !greenlets)) main_g_free(l->g);
   ownfd_free(load_rlx(&l->wake));
 }
 
@@ -394,7 +397,7 @@ static PyObject *py_lend(PyObject *module, PyObject *const *args, Py_ssize_t nar
   static uint32_t runs;
   self->run = ++runs;
   lend_and_wait(&l, ts);
-  lender_close(&l);
+  lender_close(&l, self->greenlets);
   PyObject *result = PyObject_CallMethod((PyObject *)self, "result", NULL);
   Py_DECREF(self);
   return result;
