@@ -55,6 +55,9 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         raise TypeError(f"run(): main must be callable, not {type(main).__name__}")
     if _core.current() is not None:
         return main(*args, **kwargs)
+    from gmprt._life import threads  # imports threading, which becoming active does
+
+    main_thread = threads.main_here()
     try:
         return _core.lend(_call_main, main, args, kwargs)
     except GoroutineCancelled as cancelled:
@@ -65,6 +68,9 @@ def run(main: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     except Cancelled as cancelled:
         # Cancelled is for the goroutine alone; here we are in an ordinary thread.
         raise GoroutineCancelled(cancelled.reason) from None
+    finally:
+        if main_thread is not None:
+            threads.main_again(main_thread)
 
 
 def _call_main(main: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _R:

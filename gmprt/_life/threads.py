@@ -138,6 +138,26 @@ def forget(ident: int) -> None:
     _active.pop(ident, None)
 
 
+def main_here() -> threading.Thread | None:
+    """`threading`'s main thread, if that is the calling one."""
+    main = threading.main_thread()
+    return main if main.ident == threading.get_ident() else None
+
+
+def main_again(main: threading.Thread) -> None:
+    """It is the calling thread, which has been in run().
+
+    Where gevent patches `threading` idents are those of greenlets, and the main thread has that of
+    the greenlet that patched.  One in a main goroutine has ended with it; the exit would wait for
+    a main thread that is not there.
+    """
+    ident, old = threading.get_ident(), main.ident
+    if old is not None and old != ident and threading.main_thread() is main:
+        _active[ident] = _active.pop(old, main)
+        thread: Any = main
+        thread._ident = ident
+
+
 def start_hooks() -> None:
     """What threading.Thread does at the start: threading.settrace() and setprofile()."""
     trace: Any = _threading._trace_hook

@@ -97,6 +97,25 @@ def test_greenlets_that_block(procs: int) -> None:
     )
 
 
+def test_gevent_patches_in_main() -> None:
+    """The main thread is what it was, to threading, though its greenlet in main has ended."""
+    pytest.importorskip("gevent")
+    passes("""
+        import threading, time
+        import gevent.monkey
+        import gmprt
+        def main():
+            gevent.monkey.patch_all()
+            time.sleep(.001)
+            gevent.get_hub().destroy()
+        gmprt.run(main)
+        time.sleep(.001)
+        assert threading.current_thread() is threading.main_thread()
+        gmprt.go(time.sleep, .001).result()
+        print("ok")
+    """)
+
+
 @pytest.mark.parametrize("procs", [1, 4])
 @pytest.mark.parametrize("imports", ["import gmprt, gevent", "import gevent, gmprt"])
 def test_gevent(imports: str, procs: int) -> None:
