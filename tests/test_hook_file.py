@@ -541,8 +541,8 @@ ssize_t splice(int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned 
   static int taken;
   char all[4096];
   ssize_t some = taken++ ? 0 : read(in, all, sizeof all);
-  ssize_t r = ((ssize_t (*)(int, off_t *, int, off_t *, size_t, unsigned))dlsym(RTLD_NEXT, "splice"))(
-      in, inoff, out, outoff, n, flags);
+  ssize_t (*real)(int, off_t *, int, off_t *, size_t, unsigned) = dlsym(RTLD_NEXT, "splice");
+  ssize_t r = real(in, inoff, out, outoff, n, flags);
   char *back = getenv("THIEF_FEED");
   if (some > 0 && back && write(atoi(back), all, (size_t)some) != some) _exit(3);
   return r;

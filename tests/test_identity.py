@@ -689,7 +689,8 @@ atomic_int ended, go_on;
 
 /* The time is over, but who waited does not know it yet. */
 int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
-  int (*real)(const sigset_t *, siginfo_t *, const struct timespec *) = dlsym(RTLD_NEXT, "sigtimedwait");
+  int (*real)(const sigset_t *, siginfo_t *, const struct timespec *);
+  real = dlsym(RTLD_NEXT, "sigtimedwait");
   int r = real(set, info, t);
   for (ended = 1; !go_on;) nanosleep(&(struct timespec){0, 100000}, NULL);
   return r;
