@@ -343,3 +343,34 @@ def test_what_the_child_drops_finds_new_locks() -> None:
     """
     done = run_child(code, flags=["-W", "ignore"], env={"GMPRT_PREEMPT": "0"})
     assert done.stdout == "dropped 5\n"
+
+
+@pytest.mark.parametrize("where", ["f()", "gmprt.run(f)", "gmprt.go(f).result()"])
+def test_what_a_child_of_vfork_closes_and_resets_stays_with_the_parent(where: str) -> None:
+    """It shares our memory: its descriptors and its signals' handlers are not ours.
+
+    Whoever calls vfork, an ordinary thread as well.
+    """
+    code = f"""
+        import os, signal, socket, subprocess, time
+        import gmprt
+        a, b = socket.socketpair()
+        reader = gmprt.go(a.recv, 5)
+        while reader.state != "waiting":
+            gmprt.sleep(0.001)
+        seen = []
+        for sig in (signal.SIGURG, signal.SIGUSR1):
+            signal.signal(sig, lambda number, frame: seen.append(number))
+        def f():
+            subprocess.run(["/bin/true"], check=True, close_fds=True)
+        {where}
+        for sig in (signal.SIGURG, signal.SIGUSR1):
+            os.kill(os.getpid(), sig)
+        while len(seen) < 2:
+            time.sleep(0.001)
+        assert reader.state == "waiting", reader
+        b.send(b"hello")
+        assert reader.result() == b"hello"
+        print("ok")
+    """
+    assert run_child(code).stdout == "ok\n"

@@ -28,7 +28,6 @@ struct M {
   _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
   _Atomic bool tries; /* in a call that cannot block */
   _Atomic uint32_t drops; /* of the host lock, if the host counts them: tells one call from the next */
-  pid_t vforked;      /* own thread: in vfork, or a child of it */
   _Atomic bool preempt;        /* sysmon: the goroutine that runs here shall yield, */
   _Atomic uint32_t preempt_at; /* ... if `switches` is still this */
   int64_t preempt_since;       /* sysmon only: when it was first asked */

@@ -30,7 +30,19 @@ static __thread struct {
   bool asked;   /* by the hook */
   bool held;    /* our locks are */
   bool started; /* and the world is stopped */
+  pid_t vforked; /* vfork: who called it */
 } now __attribute__((tls_model("initial-exec")));
+
+/* Whatever this thread is, an ordinary one too: its child closes all there is, and sets every signal to its default. */
+void vfork_asked(void) { now.vforked = getpid(); }
+
+/* noinline: asked again behind a park, perhaps on another thread. */
+noinline bool in_vfork_child(void) {
+  if (likely(!now.vforked)) return false;
+  if (getpid() != now.vforked) return true;
+  now.vforked = 0; /* the child has gone its way */
+  return false;
+}
 
 bool fork_in_progress(void) { return unlikely(load_rlx(&in_child)) || unlikely(now.held); }
 bool fork_holds(void) { return now.held; }
@@ -55,6 +67,7 @@ static bool asked(M *m) {
  * nothing to stop, but its child must begin anew, too. */
 static void before_fork(void) {
   M *m = getm();
+  if (in_vfork_child()) return;
   now.started = load_rlx(&sched.started); /* perhaps by a handler that ran just before */
   if (!asked(m) || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
   if (now.started) sched_fork_prepare();
@@ -78,6 +91,7 @@ static void ident_of_thread(void) {
 
 /* In the child, as soon as anybody comes to us. */
 void fork_in_child(void) {
+  now.vforked = 0; /* left over, perhaps */
   if (!now.held) return;
   lenders_forklock(false);
   if (now.started) sched_fork_child();

@@ -10,6 +10,8 @@ void after_fork_child(void);
 bool fork_handlers_register(void); /* false: exception set */
 
 /* atfork.c */
+void vfork_asked(void);     /* by this thread */
+bool in_vfork_child(void); /* between vfork and exec: it shares our memory, and must not touch the runtime */
 bool fork_in_progress(void); /* in the middle of a fork, or in a forked child that has not been told yet */
 bool fork_holds(void); /* this thread has the locks that a fork takes */
 void fork_over(void);

@@ -8,17 +8,10 @@
 #include "py/host/fork.h"
 #include "py/interpose/homes.h"
 
-bool in_vfork_child(M *m) {
-  if (likely(!m->vforked)) return false;
-  if (getpid() != m->vforked) return true;
-  m->vforked = 0; /* the child has gone its way */
-  return false;
-}
-
 G *detached_g_of_m(void) {
   M *m = getm();
   G *gp = load_rlx(&m->curg);
-  if (!gp || gp->kind != GK_HOST || attached_here(ts_of(gp)) || in_vfork_child(m) || fork_in_progress())
+  if (!gp || gp->kind != GK_HOST || attached_here(ts_of(gp)) || in_vfork_child() || fork_in_progress())
     return NULL;
   return gp;
 }

@@ -42,8 +42,6 @@ G *detached_g_of_m(void);
 static inline G *detached_g(void) { return unlikely(on_m()) ? detached_g_of_m() : NULL; }
 /* The call that follows blocks for certain: P and licence go to others at once. */
 void call_handoff(void);
-/* A child between vfork and exec shares our memory: it must not touch the runtime. */
-bool in_vfork_child(M *m);
 
 int64_t timespec_ns(const struct timespec *t);
 

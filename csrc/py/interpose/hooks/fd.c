@@ -17,10 +17,7 @@
 #include "py/interpose/hooks/hooks.h"
 
 /* A vfork child closes descriptors of its own. */
-static bool ours(void) {
-  M *m = getm();
-  return load_rlx(&sched.started) && !(m && in_vfork_child(m)) && !fork_in_progress();
-}
+static bool ours(void) { return load_rlx(&sched.started) && !in_vfork_child() && !fork_in_progress(); }
 
 int hook_close(int fd) {
   if (!ours()) return real.close(fd);

@@ -2,7 +2,7 @@
  *
  * What is made inherits the signal mask of the goroutine, not that of the thread which happens to run it.
  *
- * A child of vfork shares our memory until it execs: the hook leaves a mark in the M (vfork.S), which every
+ * A child of vfork shares our memory until it execs: the hook leaves a mark in the thread (vfork.S), which every
  * hook that would touch the runtime looks at. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -56,10 +56,7 @@ pid_t hook_forkpty(int *master, char *name, const struct termios *termp, const s
 }
 
 /* vfork.S: before the real one. */
-void hook_vfork_note(void) {
-  M *m = getm();
-  if (m && load_rlx(&m->curg)) m->vforked = getpid();
-}
+void hook_vfork_note(void) { vfork_asked(); }
 void *hook_vfork_real(void) { return (void *)real.vfork; }
 
 int hook_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,

@@ -34,7 +34,7 @@
 static G *running(void) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;
-  return gp && gp->kind == GK_HOST && !in_vfork_child(m) && !fork_in_progress() ? gp : NULL;
+  return gp && gp->kind == GK_HOST && !in_vfork_child() && !fork_in_progress() ? gp : NULL;
 }
 
 /* ---- pending for one goroutine --------------------------------------------------------------------------------- */
@@ -301,8 +301,7 @@ static int relay_install(int sig, const struct sigaction *act, struct sigaction 
 }
 
 int hook_sigaction(int sig, const struct sigaction *act, struct sigaction *old) {
-  M *m = getm();
-  if (m && in_vfork_child(m)) return real.sigaction(sig, act, old);
+  if (in_vfork_child()) return real.sigaction(sig, act, old);
   if (os_signal_chain(sig, act, old)) return 0;
   if (act && relayed(sig, act)) return relay_install(sig, act, old);
   int r = real.sigaction(sig, act, old);
