@@ -155,6 +155,54 @@ print(gmprt.go(lambda: 7).result())
     assert out.stdout == "raised\n7\n"
 
 
+def test_a_go_in_the_midst_of_it_is_a_go() -> None:
+    """A signal handler's, a destructor's, an import hook's: at any moment of the first go()."""
+    out = run_child(
+        """
+import os, sys
+import gmprt
+
+class Handler:
+    def __init__(self, at):
+        self.left, self.said = at, ""
+    def trace(self, frame, event, arg):
+        if frame.f_code.co_name != "<module>":
+            return self.trace  # an import in the midst of importlib's functions makes those fail (3.11)
+        self.left -= 1
+        if self.left < 0:
+            sys.settrace(None)
+            try:
+                self.said = str(gmprt.go(lambda: 7).result())
+            except (NameError, AttributeError, ImportError) as error:  # threading, say, is not whole
+                self.said = type(error).__name__
+        return self.trace
+
+def child(at):
+    handler = Handler(at)
+    sys.settrace(handler.trace)
+    outer = gmprt.go(lambda: 7)
+    sys.settrace(None)
+    assert outer.result() == 7 and gmprt.run(lambda: 7) == 7
+    return handler.said
+
+outcomes = []
+while outcomes[-1:] != [""]:
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(w, child(67 * len(outcomes)).encode())
+        os._exit(0)
+    os.close(w)
+    outcomes.append(os.read(r, 100).decode())
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 0, (len(outcomes), status)
+    os.close(r)
+print(len(outcomes) > 10, "7" in outcomes)
+"""
+    )
+    assert out.stdout == "True True\n"
+
+
 def test_no_code_of_the_program_runs_in_between() -> None:
     """It is one step to everybody else: no tracer and no other thread sees half of it."""
     run_child(

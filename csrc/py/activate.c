@@ -51,10 +51,39 @@ static bool say_what_is_missing(void) {
                           interpose_mode()) == 0;
 }
 
-static bool import(void) {
+static bool import_once(void) {
   PyObject *mod = PyImport_ImportModule("gmprt._life.activate");
   Py_XDECREF(mod);
   return mod != NULL;
+}
+
+static const char *const modules[] = {"gmprt._life.activate", "gmprt._life.excepthook", "gmprt._life.threads"};
+
+/* Takes them out of sys.modules, or puts them back. */
+static void modules_swap(PyObject *kept[], bool out) {
+  PyObject *all = PyImport_GetModuleDict(), *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  for (size_t i = 0; i < nelem(modules); i++) {
+    if (out && (kept[i] = Py_XNewRef(PyDict_GetItemString(all, modules[i])))) PyDict_DelItemString(all, modules[i]);
+    if (!out && kept[i]) PyDict_SetItemString(all, modules[i], kept[i]);
+  }
+  PyErr_Clear();
+  PyErr_Restore(type, value, traceback);
+}
+
+/* Who calls go() in the middle of that very import (a signal handler, a destructor, an import hook) finds modules that are
+ * not whole, and nobody will make them so before it returns.  It imports them anew, for itself: what they hand over may
+ * be handed over twice.  Not if what they import is being imported: that says so. */
+static bool import(void) {
+  if (!import_once()) return false;
+  if (likely(threads_known())) return true;
+  PyObject *kept[nelem(modules)];
+  modules_swap(kept, true);
+  bool done = import_once();
+  if (done && !threads_known()) PyErr_SetString(PyExc_ImportError, "gmprt is just becoming active on another thread");
+  if (!threads_known()) modules_swap(kept, false);
+  for (size_t i = 0; i < nelem(modules); i++) Py_XDECREF(kept[i]);
+  return done && threads_known();
 }
 
 /* false: exception set, and nothing has happened. */

@@ -75,6 +75,8 @@ void thread_context(void) {
   Py_XDECREF(inherited);
 }
 
+bool threads_known(void) { return module_dict != NULL; }
+
 /* When gmprt becomes active.  Without an identity of its own a goroutine has the object of its thread. */
 bool threads_install(void) {
   if (dict_watch(module_dict) < 0) return false;

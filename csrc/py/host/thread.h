@@ -7,6 +7,7 @@
 void thread_start(void);
 void thread_forget(unsigned long ident);
 void thread_context(void);
+bool threads_known(void);   /* gmprt/_life/threads.py has been imported */
 bool threads_install(void); /* false: exception set */
 extern PyMethodDef thread_functions[];
 

@@ -144,7 +144,7 @@ static const char files_code[] =
     "import gc, io\n"
     "b = io.BufferedReader(io.BytesIO(b'abcdef'))\n"
     "b.read(2)\n"
-    "t = io.TextIOWrapper(io.BytesIO(b'abcdef'), 'ascii')\n"
+    "t = io.TextIOWrapper(io.BytesIO(b'abcdef'), 'utf-8')\n"
     "t.read(2)\n"
     "decoded = [x for x in gc.get_referents(t) if x == 'abcdef'][0]\n";
 
