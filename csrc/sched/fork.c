@@ -8,7 +8,8 @@
  * and stacks of the parent stay where they are, never to be used again.  No thread is started before the first
  * goroutine needs one.
  *
- * Structures that the child makes anew need no lock here: timers, run queues, descriptors, waiters. */
+ * Structures that the child makes anew need no lock here: timers, run queues, descriptors, waiters.  The host's lock
+ * is the host's to make anew, before sched_afterfork (host.h). */
 #include <stdlib.h>
 
 #include "base/clock.h"

@@ -17,7 +17,9 @@
  *   locked      without any lock: does anybody hold the host lock?
  *   m_exit      on an M's thread, host lock not held: free the base state.
  *   leave/enter a thread that holds the host lock, a foreign one or whoever starts the runtime, is about to sleep: drop it;
- *               take it again.
+ *               take it again.  (In a forked child the first start of the runtime does.  By then the host has made
+ *               its lock anew, as CPython has before it calls anybody: the lock in the child's copy of memory may
+ *               be asked for, or half taken, by threads that are not there.)
  *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
  *   lend        on g0 of an M whose goroutine forked, in the child: wait as the thread in run() does; no return.

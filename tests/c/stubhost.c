@@ -90,6 +90,16 @@ static state *big_drop(void) {
   return s;
 }
 
+/* In a forked child, whose one thread has the lock in its hand.  What the parent's other threads were doing to it nobody
+ * will finish: an M that waits for the lock has the mutex after each interval, for a look, or it has asked for the lock,
+ * and the next drop waits until it has had it.  That drop is the child's first_m(), which waits for its M: it would hang
+ * there, its M asleep and none of its goroutines made. */
+static void big_afterfork(void) {
+  NEED(current() && load_rlx(&big.locked) && load_rlx(&big.holder) == current());
+  big_init();
+  store_rlx(&big.drop_request, false);
+}
+
 /* ---- the table -------------------------------------------------------------------------------------- */
 
 static state *state_new(void) { return calloc(1, sizeof(state)); }
@@ -255,6 +265,21 @@ static state *thread_state(void) {
 
 void host_take(void) { big_take(thread_state()); }
 void host_drop(void) { CHECK(big_drop() == thread_state()); }
+bool host_asked(void) { return load_rlx(&big.drop_request); }
+
+/* In the order of an interpreter: the handlers of pthread_atfork, then its own lock. */
+pid_t host_fork(int seconds) {
+  sched_fork_prepare();
+  pid_t pid = fork();
+  if (pid != 0) {
+    sched_fork_parent();
+    return pid;
+  }
+  watched(seconds);
+  sched_fork_child();
+  big_afterfork();
+  return 0;
+}
 
 /* ---- run() ------------------------------------------------------------------------------------------ */
 

@@ -25,6 +25,8 @@ void stub_start(void);
 /* Ordinary threads. */
 void host_take(void);
 void host_drop(void);
+bool host_asked(void);        /* host lock held: has somebody waited for an interval? */
+pid_t host_fork(int seconds); /* host lock held, in the child too, which has so much time */
 
 /* Host lock held. */
 job *hosted_go(void (*fn)(void *), void *arg);

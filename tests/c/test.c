@@ -106,12 +106,16 @@ static void watchdog(int sig) {
   abort();
 }
 
+void watched(int seconds) {
+  current_seconds = seconds;
+  alarm((unsigned)seconds);
+}
+
 static int run_here(test *t) {
   current_name = t->name;
-  current_seconds = t->seconds ? t->seconds : 30;
   signal(SIGPIPE, SIG_IGN);
   signal(SIGALRM, watchdog);
-  alarm((unsigned)current_seconds);
+  watched(t->seconds ? t->seconds : 30);
   t->fn();
   fflush(stdout);
   _exit(load_rlx(&failures) != 0);

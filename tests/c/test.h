@@ -116,6 +116,9 @@ void in_goroutine(void (*fn)(void *), void *arg);
  * (x86-64 only, and thread sanitizer hands signals on later). */
 bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n));
 
+/* The process gets so much time from now on. */
+void watched(int seconds);
+
 void runtime_start(void); /* without a host */
 static inline G *self(void) { return load_rlx(&getm()->curg); }
 

@@ -411,14 +411,8 @@ TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
 
 static int in_forked_child(int (*fn)(void)) {
   host_take();
-  sched_fork_prepare();
-  pid_t pid = fork();
-  if (pid == 0) {
-    alarm(10);
-    sched_fork_child();
-    _exit(fn());
-  }
-  sched_fork_parent();
+  pid_t pid = host_fork(10);
+  if (pid == 0) _exit(fn());
   host_drop();
   int status;
   NEED(waitpid(pid, &status, 0) == pid);
