@@ -40,7 +40,7 @@
 
 enum { WAIT_STACK = 256 << 10 }; /* address space; the judge calls the interpreter on it */
 
-struct lenders lenders = {.lock = {.rank = rank_gtable}};
+struct lenders lenders = {.lock = {.rank = rank_lenders}};
 
 static _Atomic uint64_t main_takes; /* signals that the main thread receives as a T0; 0: it is none */
 static G *spare_main;    /* a dead main goroutine with its big stack, kept for the next run() */
