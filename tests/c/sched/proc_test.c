@@ -1,8 +1,6 @@
 /* proc_test.c - Ms and Ps: every goroutine runs, wherever it was started, and idle threads wake for it. */
 #include "stubhost.h"
 
-#include <sys/wait.h>
-
 static _Atomic bool stop;
 static _Atomic long ran;
 static void runs(void *arg) {
@@ -405,86 +403,4 @@ TEST(the_last_to_sleep_tells_the_host, .procs = "124", .chaos = true) {
   CHECK_EQ(load_rlx(&stub_asleep), before);
   store_rlx(&stop, true);
   group_wait(&g);
-}
-
-/* ---- fork -------------------------------------------------------------------------------------------------------------- */
-
-static int in_forked_child(int (*fn)(void)) {
-  host_take();
-  pid_t pid = host_fork(10);
-  if (pid == 0) _exit(fn());
-  host_drop();
-  int status;
-  NEED(waitpid(pid, &status, 0) == pid);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int child(void) {
-  sched_afterfork(NULL);
-  store_rlx(&ran, 0);
-  store_rlx(&stop, false);
-  if (!schedinit()) return 2;
-  int n = 500;
-  group g = {0};
-  for (int i = 0; i < 3; i++) group_go(&g, starts, &n);
-  group_wait(&g);
-  wait_for(3 * n);
-  gm_chan *c = gm_chan_make(8, 0);
-  if (gm_chan_recv(c, NULL, MS) != GM_TIMEOUT) return 3;
-  return sched.gomaxprocs != 2;
-}
-
-/* The first two hold both Ms until both run. */
-static void yields_on_both(void *arg) {
-  xadd(&ran, 1);
-  while (load_rlx(&ran) < 2) cpu_relax();
-  native_yields(arg);
-}
-
-TEST(a_forked_child_has_a_fresh_runtime, .procs = "2") {
-  stub_start();
-  /* No thread of the parent may just be starting when it forks: ASan allocates at the start of a thread, and
-   * leaves the lock of its allocator held in the child. */
-  while (!load_rlx(&sched.sysmonwait)) os_usleep(100);
-  group g = {0};
-  for (int i = 0; i < 5; i++) group_go(&g, yields_on_both, NULL);
-  while (load_rlx(&ran) < 2) os_usleep(100);
-  for (int i = 0; i < 5; i++) CHECK_EQ(in_forked_child(child), 0);
-  store_rlx(&stop, true);
-  group_wait(&g);
-}
-
-/* sysmon walks the table of Ms, also in the child: those whose threads are gone must not lead it to goroutines that
- * are gone as well, whose states a host has freed. */
-static _Atomic int calling;
-static void calls_until_stop(void *arg) {
-  (void)arg;
-  hosted_outside(true);
-  xadd(&calling, 1);
-  while (!load_rlx(&stop)) os_usleep(100);
-  hosted_outside(false);
-}
-
-static int no_m_runs(void) {
-  sched_afterfork(NULL);
-  for (uint32_t i = 1; i <= sched.nextmid; i++) {
-    M *m = sched.allm[i];
-    if (load_rlx(&m->curg) || load_rlx(&m->wiredg) || m->p || m->lockedg) return (int)i;
-  }
-  return 0;
-}
-
-TEST(ms_of_the_parent_run_nothing_in_the_child, .procs = "2") {
-  stub_start();
-  job *j[3];
-  host_take();
-  for (int i = 0; i < 3; i++) j[i] = hosted_go(calls_until_stop, NULL);
-  host_drop();
-  while (load_rlx(&calling) < 3) os_usleep(100);
-  while (!load_rlx(&sched.sysmonwait)) os_usleep(100);
-  CHECK_EQ(in_forked_child(no_m_runs), 0);
-  store_rlx(&stop, true);
-  host_take();
-  for (int i = 0; i < 3; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
-  host_drop();
 }
