@@ -40,6 +40,13 @@ void spin_lock_slow(spinlock *l);
 void lock(mutex *l);
 void unlock(mutex *l);
 bool trylock(mutex *l);
+/* In a forked child, on a thread that does not hold it.  true: somebody did who is not there, and what it guards may be
+ * half changed. */
+static inline bool lock_anew(mutex *l) {
+  bool held = load_rlx(&l->word) != 0;
+  store_rlx(&l->word, 0);
+  return held;
+}
 
 #ifdef GM_DEBUG
 void lockrank_enter(uint8_t rank, const void *l);

@@ -301,3 +301,16 @@ void stack_forklock(bool on) {
   else
     unlock(&depot.lock);
 }
+
+/* Half changed: what is left of the chunks is given up, its address space is all it costs. */
+void stack_afterfork(void) {
+  if (!lock_anew(&depot.lock)) return;
+  for (int i = 0; i < 2; i++) {
+    slotclass *c = &depot.cls[i];
+    c->next = c->end = NULL;
+    c->at = load_rlx(&depot.nchunks);
+    c->left = c->promised = 0;
+    c->freed = NULL;
+    c->nfreed = c->capfreed = 0;
+  }
+}

@@ -22,6 +22,7 @@ void stack_drop(stackclass kind, stack *s);
 bool stack_alloc_big(size_t size, stack *out);
 void stack_free_big(stack *s);
 void stack_forklock(bool on);
+void stack_afterfork(void);
 
 size_t stack_host_size(void);
 size_t stack_host_resize(size_t size);

@@ -161,6 +161,8 @@ void foreign_forklock(bool on) {
 
 /* In a forked child the other threads are gone; the caller's record stays. */
 void foreign_afterfork(void) {
+  lock_anew(&fthreads.lock);
+  while (fthreads.n > 0 && !fthreads.all[fthreads.n - 1]) fthreads.n--; /* half entered */
   fthreads.free = NULL;
   for (uint32_t i = 0; i < fthreads.n; i++) {
     G *gp = fthreads.all[i];

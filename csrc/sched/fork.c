@@ -9,7 +9,11 @@
  * goroutine needs one.
  *
  * Structures that the child makes anew need no lock here: timers, run queues, descriptors, waiters.  The host's lock
- * is the host's to make anew, before sched_afterfork (host.h). */
+ * is the host's to make anew, before sched_afterfork (host.h).
+ *
+ * Not every fork is prepared: that of a child that has not started anything yet is not, nor one in the middle of which a
+ * handler of pthread_atfork starts the runtime.  Then, and where a lock is not among those that are taken, it may be held
+ * by a thread that is not in the child: each is made anew, and what it guards is given up if it may be half changed. */
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -44,6 +48,7 @@ void sched_fork_child(void) {
   M *m = getm();
   if (m) store_rlx(&m->preempt, false);
   unlock_all();
+  stw_fork_child();
 }
 
 static void licence_afterfork(bool alive) {
@@ -66,6 +71,7 @@ static void licence_afterfork(bool alive) {
 /* The Ms of threads that do not exist stay in the table, which sysmon walks: they run nothing.  (The goroutine that
  * one of them ran is gone, and the host has freed its state; sysmon would ask where that is.) */
 static void ms_afterfork(M *keep) {
+  while (sched.nextmid > 0 && !sched.allm[sched.nextmid]) sched.nextmid--; /* half entered */
   for (uint32_t i = 1; i <= sched.nextmid; i++) {
     M *m = sched.allm[i];
     if (m == keep) continue;
@@ -92,6 +98,7 @@ static void ms_afterfork(M *keep) {
 /* In the child, which goes on.  keep: the M of the goroutine that forked, NULL: an ordinary thread did.  Before
  * semroot_afterfork(), which the caller sees to. */
 void sched_afterfork(M *keep) {
+  lock_anew(&sched.lock);
   ms_afterfork(keep);
   sched.runqhead = sched.runqtail = sched.gfree = NULL;
   store_rlx(&sched.ngfree, 0);
@@ -109,5 +116,8 @@ void sched_afterfork(M *keep) {
   ownfd_afterfork();
   netpoll_afterfork();
   foreign_afterfork();
+  gtable_afterfork();
+  stack_afterfork();
+  preempt_afterfork();
   sched_restart();
 }

@@ -128,6 +128,7 @@ void gtrim_take(void);
 void gtrim_some(void);
 G *allg_next(uint32_t *cursor);
 void gtable_forklock(bool on);
+void gtable_afterfork(void);
 void goid_assign(G *gp, uint64_t *cache, uint64_t *end);
 
 /* traceback.c */

@@ -345,3 +345,10 @@ void gtable_forklock(bool on) {
   else
     unlock(&gtable.lock);
 }
+
+/* Half changed: the rest of the slab is given up, and so are the Gs without a stack. */
+void gtable_afterfork(void) {
+  if (!lock_anew(&gtable.lock)) return;
+  gtable.used = G_SLAB;
+  gtable.bare = NULL;
+}

@@ -66,6 +66,7 @@ void gcstopm(M *m);
 bool procresize(int32_t n);
 int32_t gomaxprocs_default(void);
 int32_t gomaxprocs_set(int32_t n);
+void stw_fork_child(void);
 void stw_afterfork(void);
 
 #endif

@@ -92,6 +92,9 @@ bool preempt_register(const void *start, const void *end) {
   return ok;
 }
 
+/* A thread that registers is not stopped by a fork.  The entry that it was writing does not count. */
+void preempt_afterfork(void) { lock_anew(&rangelock); }
+
 static bool preemptible(uintptr_t pc) {
   uint32_t n = load_acq(&nranges);
   for (uint32_t i = 0; i < n; i++)

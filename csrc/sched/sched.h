@@ -102,6 +102,7 @@ bool preemptone(M *m);
 bool preempt_signalM(M *m); /* false: there is no handler */
 bool preempt_register(const void *start, const void *end);
 void preempt_chain(const struct sigaction *act, struct sigaction *old);
+void preempt_afterfork(void);
 
 /* fork.c */
 void sched_fork_prepare(void);

@@ -176,9 +176,12 @@ int32_t gomaxprocs_set(int32_t n) {
   return ok ? old : -1;
 }
 
-/* In a forked child nobody stops the world any more, and what a P was is forgotten with the goroutines on it. */
+/* In a forked child the thread that stopped the world has the right to, and gives it up.  The world stays stopped. */
+void stw_fork_child(void) { unlock(&worldsema); }
+
+/* What a P was is forgotten with the goroutines on it. */
 void stw_afterfork(void) {
-  unlock(&worldsema); /* the thread that forked holds it */
+  lock_anew(&worldsema);
   int32_t n = sched.gomaxprocs;
   sched.gomaxprocs = 0;
   sched.pidle = NULL;

@@ -429,6 +429,7 @@ bool lender_afterfork(G *me, M *m) {
   Goroutine *self = me ? me->handle : NULL;
   lender *l = lenders.first;
   while (l && l->g != me) l = l->next;
+  lock_anew(&lenders.lock); /* a fork need not be prepared: sched/fork.c */
   lenders.first = NULL;
   spare_main = NULL;
   spare_wait.lo = NULL;

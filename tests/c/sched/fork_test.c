@@ -24,6 +24,14 @@ static int in_forked_child(int (*fn)(void)) {
   return status_of(pid);
 }
 
+/* Nobody has stopped the world or taken a lock. */
+static int in_unprepared_child(int (*fn)(void)) {
+  pid_t pid = fork();
+  if (pid != 0) return status_of(pid);
+  watched(10);
+  _exit(fn());
+}
+
 /* No thread of the parent may just be starting when it forks: ASan allocates at the start of a thread, and leaves the lock
  * of its allocator held in the child. */
 static void wait_for_sysmon(void) {
@@ -103,4 +111,90 @@ TEST(ms_of_the_parent_run_nothing_in_the_child, .procs = "2") {
   host_take();
   for (int i = 0; i < 3; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
   host_drop();
+}
+
+/* ---- locks of threads that are not there ----------------------------------------------------------------------- */
+
+static int child_of_a_child(void) {
+  sched_afterfork(NULL);
+  return in_unprepared_child(child);
+}
+
+TEST(a_child_forks_before_it_starts_anything, .procs = "2") {
+  stub_start();
+  wait_for_sysmon();
+  CHECK_EQ(in_forked_child(child_of_a_child), 0);
+}
+
+static int child_stops_the_world(void) {
+  int err = child();
+  if (err) return err;
+  for (uint32_t i = 1; i <= sched.nextmid; i++)
+    if (!sched.allm[i]) return 4;
+  return gomaxprocs_set(1) != 2;
+}
+
+/* It has just begun to enter an M into the table. */
+static _Atomic bool locked;
+static void locks_until_stop(void *arg) {
+  (void)arg;
+  sched_fork_prepare();
+  sched.nextmid++;
+  store_rel(&locked, true);
+  while (!load_rlx(&stop)) os_usleep(100);
+  sched.nextmid--;
+  sched_fork_parent();
+}
+
+TEST(locks_that_a_thread_of_the_parent_holds, .procs = "2") {
+  runtime_start();
+  wait_for_sysmon();
+  group g = {0};
+  group_thread(&g, locks_until_stop, NULL);
+  while (!load_acq(&locked)) os_usleep(100);
+  CHECK_EQ(in_unprepared_child(child_stops_the_world), 0);
+  store_rlx(&stop, true);
+  group_wait(&g);
+}
+
+/* A fork after each instruction of what takes a lock: the child finds the lock held, and what it guards half changed.
+ * None of these may allocate: fork takes the allocator's locks. */
+static void registers(void *arg) {
+  (void)arg;
+  NEED(preempt_register(starts, (char *)starts + 1));
+}
+
+static void makes_g(void *arg) {
+  (void)arg;
+  NEED(gfget_native(NULL) != NULL);
+}
+
+static void makes_m(void *arg) {
+  (void)arg;
+  NEED(lender_m() != NULL);
+}
+
+static int takes_all(void) {
+  sched_afterfork(NULL);
+  for (int i = 0; i < STACK_CHUNK_SLOTS; i++) makes_g(NULL); /* more than are left */
+  makes_m(NULL);
+  registers(NULL);
+  return 0;
+}
+
+static int failed;
+static bool forks(int n) {
+  (void)n;
+  failed = in_unprepared_child(takes_all);
+  return failed == 0;
+}
+
+TEST(a_fork_after_each_instruction, .seconds = 120) {
+  void (*all[])(void *) = {registers, makes_m, makes_g};
+  runtime_start();
+  wait_for_sysmon();
+  lender_m_free(lender_m());
+  makes_g(NULL);
+  for (size_t i = 0; i < nelem(all) && !failed; i++) stepwise(all[i], NULL, forks);
+  CHECK_EQ(failed, 0);
 }
