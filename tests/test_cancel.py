@@ -373,6 +373,13 @@ READERS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "text in a loop": ("r", lambda f: [line for line in f]),  # noqa: C416
     "all text": ("r", lambda f: f.read()),
     "both ways": ("rwb", lambda f: f.readline()),
+    "both ways for": ("rwb", lambda f: next(iter(f))),
+    "raw": ("raw", lambda f: f.readline()),
+    "raw for": ("raw", lambda f: next(iter(f))),
+    "lines": ("rb", lambda f: f.readlines()),
+    "text lines": ("r", lambda f: f.readlines()),
+    "raw lines": ("raw", lambda f: f.readlines()),
+    "lines of both ways": ("rwb", lambda f: f.readlines()),
 }
 
 
@@ -381,7 +388,10 @@ def reader(where: str, mode: str) -> Iterator[tuple[Any, socket.socket, socket.s
     """A file object, its socket and the other end."""
     a, b = socket.socketpair()
     with a, b:
-        if where == "socket":
+        if mode == "raw":
+            with socket.SocketIO(a, "r") if where == "socket" else io.FileIO(a.fileno(), closefd=False) as f:
+                yield f, a, b
+        elif where == "socket":
             with a.makefile(mode) as f:  # type: ignore[call-overload]
                 yield f, a, b
         elif mode == "rwb":
@@ -410,7 +420,10 @@ def test_a_reader_that_has_nothing_is_cancelled(way: str, where: str) -> None:
 
 @pytest.mark.parametrize("part", ["before", "meanwhile"])
 @pytest.mark.parametrize("where", ["file", "socket"])
-@pytest.mark.parametrize("way", ["read", "readline", "for", "text", "text readline", "both ways"])
+@pytest.mark.parametrize(
+    "way",
+    "read|readline|for|text|text readline|both ways|both ways for|raw|raw for".split("|"),
+)
 def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
     """Half a line is there, in the object or on its way: the wait goes on, and the cancel waits."""
     mode, read = READERS[way]
@@ -433,6 +446,25 @@ def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
         theirs.sendall(b" a li\n")
         assert is_cancelled(g)
         assert lines in (["half a li\n"], [b"half a li\n"])
+
+
+@pytest.mark.parametrize("part", ["before", "meanwhile"])
+@pytest.mark.parametrize("where", ["file", "socket"])
+@pytest.mark.parametrize("way", ["all", "lines", "text lines", "raw lines", "lines of both ways"])
+def test_who_reads_to_the_end_gives_it_all_up(way: str, where: str, part: str) -> None:
+    """Also the half of a line that an object below has in hand: nobody may ever send the rest."""
+    mode, read = READERS[way]
+    with reader(where, mode) as (f, ours, theirs):
+        if part == "before":
+            theirs.sendall(b"first line\nhalf")
+            assert f.readline() in ("first line\n", b"first line\n")
+        g = go(read, f)
+        parked(g)
+        if part == "meanwhile":
+            theirs.sendall(b"half")
+            eventually(lambda: not select.select([ours], [], [], 0)[0])
+        g.cancel()
+        assert is_cancelled(g)
 
 
 # ---- notified ------------------------------------------------------------------------------------

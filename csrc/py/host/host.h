@@ -17,8 +17,9 @@ PyObject *py_install_sigquit(PyObject *module, PyObject *Py_UNUSED(ignored));
 /* Kinds of blocking calls, as hooks and shims name them. */
 typedef enum __attribute__((packed)) family { FAM_NONE, FAM_SLEEP, FAM_SEM, FAM_FD, FAM_CHILD } family;
 
-/* What a file object lets through that holds data in C code between Python and the call that waits. */
-typedef enum __attribute__((packed)) passage { PASS_NONE, PASS_UNTOUCHED, PASS_ALL } passage;
+/* What a file object lets through that holds data in C code between Python and the call that waits.  PASS_END: all, and
+ * what those below it hold is lost with the rest. */
+typedef enum __attribute__((packed)) passage { PASS_NONE, PASS_UNTOUCHED, PASS_ALL, PASS_END } passage;
 
 /* One call of a Python-callable function that may be cancelled, or must not be, on the stack of the goroutine. */
 typedef struct shim {

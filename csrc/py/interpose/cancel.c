@@ -190,12 +190,14 @@ static bool handed_on(pyframe f, const void *upto) {
 }
 
 static bool files_let_through(const shim *s) {
+  bool loses = false;
   for (const shim *o = s->outer; o; s = o, o = o->outer) {
     if (o->family != FAM_NONE) continue;
-    if (o->passes == PASS_NONE || (o->passes == PASS_UNTOUCHED && o->touched)) return false;
-    if (!handed_on(s->frame, o->frame)) return false;
+    if (o->passes == PASS_NONE || !handed_on(s->frame, o->frame)) return false;
+    loses |= o->passes == PASS_UNTOUCHED && o->touched;
+    loses &= o->passes != PASS_END;
   }
-  return true;
+  return !loses;
 }
 
 /* ---- who called ---------------------------------------------------------------------------------------------- */
@@ -310,6 +312,7 @@ static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
  * an instruction calls often, for it is specialised then, and from 3.15 on calls through other functions. */
 static const char learn_code[] =
     "from functools import partial\n"
+    "from io import RawIOBase\n"
     "from operator import methodcaller\n"
     "from types import MethodType\n"
     "class Derived(Probe):\n"
@@ -345,7 +348,11 @@ static const char learn_code[] =
     "class Supers(Derived):\n"
     "    def often(self):\n"
     "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
-    "Supers().often()\n";
+    "Supers().often()\n"
+    "class Lines(RawIOBase):\n" /* a file's line is what its readline returns */
+    "    readline = o.noargs\n"
+    "try: next(Lines())\n"
+    "except TypeError: pass\n"; /* None is none */
 
 /* At import. false: exception set. */
 bool cancel_compile(void) {

@@ -139,6 +139,7 @@ static const struct {
     {FAM_NONE, WRITES, "_io", "TextIOWrapper", "close"},
     {FAM_NONE, WRITES, "_io", "TextIOWrapper", "detach"},
     {FAM_NONE, READS, "_io", "_IOBase", "readline"},
+    {FAM_NONE, READS_SOME, "_io", "_IOBase", "readlines"},
     {FAM_NONE, WRITES, "_io", "_IOBase", "writelines"},
     {FAM_NONE, WRITES, "_io", "_IOBase", "close"},
     {LOADS, RAISES, "_imp", NULL, "create_dynamic"},
@@ -166,7 +167,8 @@ static struct installed {
 
 static passage passage_of(int i, bool all) {
   if (table[i].how == WRITES) return PASS_NONE;
-  return table[i].how == KEEPS || (table[i].how == READS_SOME && all) ? PASS_ALL : PASS_UNTOUCHED;
+  if (table[i].how == KEEPS) return PASS_ALL;
+  return table[i].how == READS_SOME && all ? PASS_END : PASS_UNTOUCHED;
 }
 
 /* Does the object hold data that this call will take first? */
@@ -349,7 +351,7 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
   X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51) X(52) \
   X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
   X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
-  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100)
+  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100) X(101)
 
 EACH(TRAMPOLINES)
 static const struct {
