@@ -5,6 +5,7 @@
 #
 #   bookworm bookworm-dbg trixie trixie-dbg    Debian's python3 and python3-dbg, each in a root of its own
 #   sid-3.14 sid-3.15                          those of Debian's development branch, together in one root
+#   sid-3.14-jit sid-3.15-jit                  the same with PYTHON_JIT=1
 #   3.11 3.12 3.13 3.14 3.15                   other interpreters of this machine: on PATH, pyenv's, uv's
 #   --full       the whole suite; without it the tests whose outcome depends on the interpreter
 #   --may-skip   exit 0 where roots cannot be made (not root, no debootstrap), for what was not run
@@ -81,19 +82,21 @@ follow() {
       env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
       ;;
     *)
-      local root=$name suite=${name%-dbg} install=$packages version
+      local root=$name suite=${name%-dbg} install=$packages version jit=
       python=python3
       case $name in
         *-dbg) python=python3-dbg install+=" python3-dbg" ;;
         sid-*) # python3 and its packages are those of one version
-          root=sid suite=sid python=python${name#sid-} install=${packages// python3-*}
+          root=sid suite=sid python=${name#sid-} install=${packages// python3-*}
+          python=python${python%-jit}
           for version in 3.14 3.15; do install+=" python$version-dev python$version-venv"; done
           ;;
       esac
       (flock 9 && make_root "$root" "$suite" "$install") 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
         { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
       unpack "$roots/$root/home/$name"
-      inside "$roots/$root" "$(commands $python "/home/$name")"
+      [[ $name == *-jit ]] && jit="export PYTHON_JIT=1;"
+      inside "$roots/$root" "$jit $(commands $python "/home/$name")"
       ;;
   esac
 }
@@ -120,14 +123,14 @@ row() {
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
-  names=(bookworm bookworm-dbg trixie trixie-dbg sid-3.14 sid-3.15)
+  names=(bookworm bookworm-dbg trixie trixie-dbg sid-3.14 sid-3.15 sid-3.14-jit sid-3.15-jit)
   for version in 3.11 3.12 3.13 3.14 3.15; do find_python $version >/dev/null && names+=("$version"); done
 fi
 missing=$(why_no_roots)
 chosen=()
 for name in "${names[@]}"; do
   case $name in
-    bookworm | bookworm-dbg | trixie | trixie-dbg | sid-3.14 | sid-3.15)
+    bookworm | bookworm-dbg | trixie | trixie-dbg | sid-3.14 | sid-3.15 | sid-3.14-jit | sid-3.15-jit)
       [ -z "$missing" ] || { echo "$name: no root can be made: $missing"; continue; }
       ;;
     3.11 | 3.12 | 3.13 | 3.14 | 3.15) ;;
