@@ -82,17 +82,17 @@ follow() {
       env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
       ;;
     *)
-      local root=$name suite=${name%-dbg} install=$packages version jit=
+      local root=$name release=${name%-dbg} install=$packages version jit=
       python=python3
       case $name in
         *-dbg) python=python3-dbg install+=" python3-dbg" ;;
         sid-*) # python3 and its packages are those of one version
-          root=sid suite=sid python=${name#sid-} install=${packages// python3-*}
+          root=sid release=sid python=${name#sid-} install=${packages// python3-*}
           python=python${python%-jit}
           for version in 3.14 3.15; do install+=" python$version-dev python$version-venv"; done
           ;;
       esac
-      (flock 9 && make_root "$root" "$suite" "$install") 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
+      (flock 9 && make_root "$root" "$release" "$install") 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
         { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
       unpack "$roots/$root/home/$name"
       [[ $name == *-jit ]] && jit="export PYTHON_JIT=1;"
