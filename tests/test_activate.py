@@ -167,13 +167,15 @@ class Handler:
         self.left, self.said = at, ""
     def trace(self, frame, event, arg):
         if frame.f_code.co_name != "<module>":
-            return self.trace  # an import in the midst of importlib's functions makes those fail (3.11)
+            # An import in the midst of importlib's functions makes those fail (3.11).
+            return self.trace
         self.left -= 1
         if self.left < 0:
             sys.settrace(None)
             try:
                 self.said = str(gmprt.go(lambda: 7).result())
-            except (NameError, AttributeError, ImportError) as error:  # threading, say, is not whole
+            except (NameError, AttributeError, ImportError) as error:
+                # threading, say, is not whole
                 self.said = type(error).__name__
         return self.trace
 

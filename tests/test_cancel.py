@@ -389,7 +389,11 @@ def reader(where: str, mode: str) -> Iterator[tuple[Any, socket.socket, socket.s
     a, b = socket.socketpair()
     with a, b:
         if mode == "raw":
-            with socket.SocketIO(a, "r") if where == "socket" else io.FileIO(a.fileno(), closefd=False) as f:
+            with (
+                socket.SocketIO(a, "r")
+                if where == "socket"
+                else io.FileIO(a.fileno(), closefd=False) as f
+            ):
                 yield f, a, b
         elif where == "socket":
             with a.makefile(mode) as f:  # type: ignore[call-overload]
@@ -422,7 +426,17 @@ def test_a_reader_that_has_nothing_is_cancelled(way: str, where: str) -> None:
 @pytest.mark.parametrize("where", ["file", "socket"])
 @pytest.mark.parametrize(
     "way",
-    "read|readline|for|text|text readline|both ways|both ways for|raw|raw for".split("|"),
+    [
+        "read",
+        "readline",
+        "for",
+        "text",
+        "text readline",
+        "both ways",
+        "both ways for",
+        "raw",
+        "raw for",
+    ],
 )
 def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
     """Half a line is there, in the object or on its way: the wait goes on, and the cancel waits."""

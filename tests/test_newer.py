@@ -76,6 +76,16 @@ def test_a_larger_stack_allows_deeper_recursion_through_c() -> None:
     assert large > 10 * small, (large, small)
 
 
+def compiled(folder: Path, source: str) -> Path:
+    """A library of the C code, with the interpreter's headers."""
+    (folder / "code.c").write_text(source)
+    compiler, include = shlex.split(sysconfig.get_config_var("CC"))[0], sysconfig.get_paths()
+    library = folder / "code.so"
+    command = [compiler, "-shared", "-fPIC", f"-I{include['include']}", "-o", str(library)]
+    subprocess.run([*command, str(folder / "code.c")], check=True)
+    return library
+
+
 OTHER_STATE = """
 #include <Python.h>
 /* Calls f on a state of its own, as C code that knows nothing of goroutines may. */
@@ -93,13 +103,7 @@ PyObject *on_another_state(PyObject *f) {
 
 @since_314
 def test_a_state_that_c_code_makes_knows_the_stack_it_is_on(tmp_path: Path) -> None:
-    (tmp_path / "other.c").write_text(OTHER_STATE)
-    compiler = shlex.split(sysconfig.get_config_var("CC"))[0]
-    library, include = tmp_path / "other.so", sysconfig.get_paths()["include"]
-    source = str(tmp_path / "other.c")
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", f"-I{include}", "-o", library, source], check=True
-    )
+    library = compiled(tmp_path, OTHER_STATE)
     code = f"""
         import ctypes
         other = ctypes.PyDLL({str(library)!r}).on_another_state
@@ -112,6 +116,57 @@ def test_a_state_that_c_code_makes_knows_the_stack_it_is_on(tmp_path: Path) -> N
         print("ok")
     """
     assert run_child(DEPTH + dedent(code)).stdout == "ok\n"
+
+
+ENTERS = """
+#include <Python.h>
+/* Calls f as a library does that knows nothing of the interpreter's thread. */
+PyObject *enters(PyObject *f) {
+  PyInterpreterGuard *guard = PyInterpreterGuard_FromCurrent();
+  PyObject *r;
+  Py_BEGIN_ALLOW_THREADS
+  PyThreadStateToken *token = PyThreadState_Ensure(guard);
+  r = PyObject_CallNoArgs(f);
+  PyThreadState_Release(token);
+  Py_END_ALLOW_THREADS
+  PyInterpreterGuard_Close(guard);
+  return r;
+}
+"""
+
+
+@since_315
+def test_what_c_code_entered_by_ensure_keeps_its_thread(tmp_path: Path) -> None:
+    code = f"""
+        import ctypes, gmprt, threading, time
+        enters = ctypes.PyDLL({str(compiled(tmp_path, ENTERS))!r}).enters
+        enters.argtypes, enters.restype = [ctypes.py_object], ctypes.py_object
+        stop = []
+        def busy():
+            while not stop: gmprt.gosched()
+        def inside(ch):
+            for _ in range(5):
+                gmprt.gosched(); time.sleep(0.001); ch.recv()
+            return threading.get_native_id()
+        def one(ch):
+            before = threading.get_native_id()
+            return enters(lambda: (threading.get_native_id(), inside(ch)))
+        def feed(ch):
+            for _ in range(5): ch.send(1)
+        def main():
+            others = [gmprt.go(busy) for _ in range(3)]
+            for _ in range(20):
+                ch = gmprt.Chan()
+                g = gmprt.go(one, ch)
+                gmprt.go(feed, ch)
+                first, last = g.result()
+                assert first == last, (first, last)
+            stop.append(1)
+            for g in others: g.join()
+        gmprt.run(main)
+        print("ok")
+    """
+    assert run_child(code, env={"GOMAXPROCS": "3"}).stdout == "ok\n"
 
 
 @since_314

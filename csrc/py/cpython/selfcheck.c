@@ -136,9 +136,27 @@ static bool data_stack(check *c) {
          holds(c, (void *)(uintptr_t)chunk, F(CHUNK, _PyStackChunk, size), limit - chunk);
 }
 
+#ifdef HAVE_ENSURE_COUNTER
+static bool entered(check *c) {
+  PyInterpreterGuard *guard = PyInterpreterGuard_FromCurrent();
+  uint64_t before = value(c, c->now, TS(ensure.counter));
+  PyThreadStateToken *token = guard ? PyThreadState_Ensure(guard) : NULL;
+  bool so = !token || holds(c, c->now, TS(ensure.counter), before + 1);
+  if (token) PyThreadState_Release(token);
+  if (guard) PyInterpreterGuard_Close(guard);
+  PyErr_Clear(); /* no memory: not our question */
+  return so;
+}
+#else
+static bool entered(check *c) {
+  (void)c;
+  return true;
+}
+#endif
+
 static bool current_state(check *c) {
   PyObject *dict = PyThreadState_GetDict();
-  return points(c, c->now, TS(dict), dict) && context(c) && data_stack(c);
+  return points(c, c->now, TS(dict), dict) && context(c) && data_stack(c) && entered(c);
 }
 
 /* ---- frames ------------------------------------------------------------------------------------------------ */
