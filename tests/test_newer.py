@@ -144,29 +144,24 @@ def test_what_c_code_entered_by_ensure_keeps_its_thread(tmp_path: Path) -> None:
         stop = []
         def busy():
             while not stop: gmprt.gosched()
-        def inside(ch):
-            for _ in range(5):
-                gmprt.gosched(); time.sleep(0.001); ch.recv()
-            return threading.get_native_id()
-        def one(ch):
-            before = threading.get_native_id()
-            return enters(lambda: (threading.get_native_id(), inside(ch)))
-        def feed(ch):
-            for _ in range(5): ch.send(1)
+        def inside():
+            seen = set()
+            for _ in range(50):
+                gmprt.gosched(); time.sleep(0.0005)
+                seen.add(threading.get_native_id())
+            return len(seen)
         def main():
             others = [gmprt.go(busy) for _ in range(3)]
-            for _ in range(20):
-                ch = gmprt.Chan()
-                g = gmprt.go(one, ch)
-                gmprt.go(feed, ch)
-                first, last = g.result()
-                assert first == last, (first, last)
+            kept = [gmprt.go(enters, inside) for _ in range(10)]
+            threads = [g.result() for g in kept]
             stop.append(1)
             for g in others: g.join()
-        gmprt.run(main)
+            return threads
+        threads = gmprt.run(main)
+        assert threads == [1] * 10, threads
         print("ok")
     """
-    assert run_child(code, env={"GOMAXPROCS": "3"}).stdout == "ok\n"
+    assert run_child(code, env={"GOMAXPROCS": "3", "GMPRT_CHAOS": "3"}).stdout == "ok\n"
 
 
 @since_314

@@ -67,10 +67,11 @@ unpack() {
   rm -rf "$1" && mkdir -p "$1" && tar -x -z -C "$1" --strip-components=1 -f "$work"/gmprt-*.tar.gz
 }
 
-# What a newcomer types, with the python that stands for python3.
+# What a newcomer types, with the python that stands for python3.  The last command must not become the first process of
+# a root, as `bash -c` would have it: timeout ends at once where it has no parent (coreutils 9.10).
 commands() {
   echo "cd $2 && ${environment/python3/$1} || exit; echo \"== \$(python -VV)\";" \
-    "$demo || { echo '== the first command failed'; exit 1; }; timeout $limit bash -c '$suite'"
+    "$demo || { echo '== the first command failed'; exit 1; }; timeout $limit bash -c '$suite'; exit \$?"
 }
 
 follow() {
