@@ -337,3 +337,32 @@ def test_a_late_request_for_the_gil_is_forgotten() -> None:
         gmprt.run(main)
     """
     assert run_child(code, timeout=10).stdout == "done\n"
+
+
+def test_the_last_free_thread_sleeps_in_the_poller() -> None:
+    """Until a far deadline: it is there for what becomes ready meanwhile, if no other is to be had."""
+    code = """
+        import os, tempfile
+        import gmprt
+        gmprt.set_max_threads(2)
+        questions, answers = gmprt.Chan(), gmprt.Chan(1)
+        def echo():
+            for x in questions:
+                answers.send(x)
+        echoes = gmprt.go(echo)
+        sleeper = gmprt.go(gmprt.sleep, 1e6)
+        while not echoes.state == sleeper.state == "waiting":
+            gmprt.sleep(0.001)
+        fifo = os.path.join(tempfile.mkdtemp(), "fifo")
+        os.mkfifo(fifo)
+        reader = gmprt.go(open, fifo, "rb")
+        while reader.state != "syscall":
+            gmprt.sleep(0.001)
+        for i in range(100):
+            questions.send(i)
+            assert answers.recv(timeout=20) == i
+        open(fifo, "wb").close()
+        reader.result().close()
+        print("ok")
+    """
+    assert run_child(code).stdout == "ok\n"

@@ -17,6 +17,7 @@
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"
+#include "sched/netpoll.h"
 
 #ifdef GM_TSAN
 void *__tsan_get_current_fiber(void);
@@ -189,7 +190,10 @@ static struct {
 } first;
 
 /* No M could be had for pp, which its caller has counted in nmspinning if it was to spin: pp is idle again (NULL: it
- * was taken meanwhile), and sysmon tries later, whoever sleeps meanwhile. */
+ * was taken meanwhile), and sysmon tries later, whoever sleeps meanwhile.
+ *
+ * The one that sleeps in the poller has no P, and is in no list: it may be the last that is free, and its deadline far.  If
+ * it is only on its way there, the break is sticky: it comes back at once. */
 static void startm_failed(P *pp, bool spinning) {
   lock(&sched.lock);
   if (pp) pidleput_locked(pp);
@@ -198,6 +202,7 @@ static void startm_failed(P *pp, bool spinning) {
   if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
   fence(); /* sysmon says that it sleeps, then looks at needm */
   sysmon_wake();
+  netpollbreak();
 }
 
 /* The host may let a new M wait for a lock that somebody holds who stops the world (CPython 3.13 forks with the list of
