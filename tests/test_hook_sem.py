@@ -536,6 +536,32 @@ def test_a_semaphore_posted_by_another_process(procs: int) -> None:
     assert process.exitcode == 0
 
 
+def test_a_lock_that_is_older_than_the_runtime() -> None:
+    """Made when nothing was replaced, as at the top of a program: the other process is heard all the same."""
+    text = """
+        import multiprocessing, os, gmprt
+
+        lock = multiprocessing.Lock()
+        lock.acquire()
+        ours, theirs = multiprocessing.Pipe()
+
+        def main():
+            if os.fork() == 0:
+                theirs.recv()
+                lock.release()
+                os._exit(0)
+            g = gmprt.go(lock.acquire)
+            while g.state not in ("syscall", "waiting"):
+                gmprt.gosched()
+            ours.send("go")
+            print(g.result())
+            os.wait()
+
+        gmprt.run(main)
+    """
+    assert run_child(text).stdout == "True\n"
+
+
 def test_the_others_go_on_beside_a_named_semaphore() -> None:
     gmprt.gomaxprocs(1)
     semaphore = multiprocessing.get_context("spawn").Semaphore(0)

@@ -37,9 +37,6 @@
   HOOK(int, sem_clockwait, (sem_t *s, clockid_t clock, const struct timespec *abs), PARK) \
   HOOK(int, sem_post, (sem_t *s), PARK) \
   ONLY(int, sem_trywait, (sem_t *s)) \
-  HOOK_OTHER(sem_t *, sem_open, (const char *, int, ...), sem_t *, hook_sem_open, (const char *name, int flags, \
-       mode_t mode, unsigned value), PARK) \
-  HOOK(int, sem_close, (sem_t *s), PARK) \
   HOOK(void, perror, (const char *s), IN_INTERPRETER) \
   HOOK(int, pthread_cond_signal, (pthread_cond_t *c), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_cond_timedwait, (pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *abs), \

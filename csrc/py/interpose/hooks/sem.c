@@ -7,14 +7,16 @@
  * A semaphore that has a name (multiprocessing) may be posted by other processes, of which we hear nothing: its waits
  * are handed off.  The thread waits in slices, between which it looks whether the goroutine has been cancelled.
  *
+ * The semaphore itself says that it is shared.  Rejected: a table of what sem_open returns.  Locks that a program makes
+ * before its first go() are not in it, and a goroutine that waited for one never heard of another process's post.
+ *
  * Rejected: parking for a while first, so that a short wait costs no thread.  The goroutine may come back on another
  * one, and SemLock.acquire does not bear that: it has the address of errno from its sem_trywait, and looks there when it
  * has taken the GIL again, so long after the wait that what is stored there (homes.c) may have been overwritten.  A
  * time-out was then read as the ENOENT of somebody else. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdarg.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "sync/sema.h"
@@ -23,54 +25,37 @@
 
 /* ---- semaphores that other processes may post ------------------------------------------------------------ */
 
-enum { NAMED_SLICE_NS = 20000000, BUCKETS = 256 };
+enum { NAMED_SLICE_NS = 20000000 };
 
-/* In a table without locks, for a fork may come at any moment.  Entries are never freed, but used again.  What has been
- * opened twice stands there twice. */
-typedef struct entry {
-  struct entry *next;
-  sem_t *_Atomic s; /* NULL: free */
-} entry;
+/* Where a semaphore says so, and how: {how, the number of the word + 1}; 0: not looked yet. */
+typedef uint64_t mark;
+static _Atomic mark shared_mark;
+enum { NO_MARK = 255 };
 
-static entry *_Atomic named[BUCKETS];
-
-static entry *_Atomic *bucket(const sem_t *s) {
-  return &named[(uintptr_t)s * UINT64_C(0x9e3779b97f4a7c15) >> 56];
+static uint32_t word(const sem_t *s, size_t i) {
+  uint32_t w;
+  memcpy(&w, (const char *)s + i * sizeof w, sizeof w);
+  return w;
 }
 
-static bool replace(const sem_t *key, sem_t *from, sem_t *to) {
-  for (entry *e = load_acq(bucket(key)); e; e = e->next)
-    if (cas(&e->s, from, to)) return true;
-  return false;
+/* The word in which two differ that were made for one process and for several. */
+static mark find_mark(void) {
+  sem_t ours, shared;
+  memset(&ours, 0, sizeof ours);
+  memset(&shared, 0, sizeof shared);
+  sem_init(&ours, 0, 0);
+  sem_init(&shared, 1, 0);
+  for (size_t i = 0; i < sizeof(sem_t) / sizeof(uint32_t); i++)
+    if (word(&ours, i) != word(&shared, i)) return (mark)word(&shared, i) << 8 | (i + 1);
+  return NO_MARK;
 }
 
-static bool named_add(sem_t *s) {
-  if (replace(s, NULL, s)) return true;
-  entry *e = malloc(sizeof *e);
-  if (!e) return false;
-  *e = (entry){.s = s};
-  do e->next = load_acq(bucket(s));
-  while (!cas(bucket(s), e->next, e));
-  return true;
-}
-
-static bool is_named(const sem_t *s) {
-  for (entry *e = load_acq(bucket(s)); e; e = e->next)
-    if (load_rlx(&e->s) == s) return true;
-  return false;
-}
-
-sem_t *hook_sem_open(const char *name, int flags, mode_t mode, unsigned value) {
-  sem_t *s = real.sem_open(name, flags, mode, value);
-  if (s == SEM_FAILED || named_add(s)) return s;
-  real.sem_close(s);
-  errno_set(ENOMEM);
-  return SEM_FAILED;
-}
-
-int hook_sem_close(sem_t *s) {
-  replace(s, s, NULL);
-  return real.sem_close(s);
+/* In doubt it is. */
+static bool is_shared(const sem_t *s) {
+  mark m = load_rlx(&shared_mark);
+  if (unlikely(!m)) store_rlx(&shared_mark, m = find_mark());
+  size_t at = m & 255;
+  return at == NO_MARK || word(s, at - 1) == (uint32_t)(m >> 8);
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------------------- */
@@ -109,7 +94,7 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
   }
   if (try(s)) return 0;
   wake_t w;
-  if (unlikely(is_named(s))) {
+  if (unlikely(is_shared(s))) {
     w = wait_in_slices(&c, s, deadline);
   } else {
     call_attach(&c);
