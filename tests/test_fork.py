@@ -56,6 +56,29 @@ assert pipeline(10) == 45
     check("0\n", body)
 
 
+@pytest.mark.parametrize("where", ["main", "another"])
+def test_a_cancel_is_the_parents(where: str) -> None:
+    """As signals that are pending are: a worker of multiprocessing would end with it."""
+    body = f"""
+pids = []
+def forks():
+    gmprt.current().cancel()
+    pids.append(os.fork())
+    if pids[0] == 0:
+        try:
+            time.sleep(0.001)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    time.sleep(1000)
+try:
+    gmprt.run(forks if {where!r} == "main" else lambda: gmprt.go(forks).result())
+except gmprt.GoroutineCancelled:
+    print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+"""
+    check("0\n", body)
+
+
 @pytest.mark.parametrize("procs", ["1", "4"])
 def test_from_the_main_thread_with_goroutines(procs: str) -> None:
     body = """

@@ -75,6 +75,7 @@ void after_fork_child(void) {
       if (gp != me && gp->kind == GK_HOST && load_rlx(&gp->status) != Gidle) bury(gp);
     }
     if (me && me->handle && has_homes(me->handle)) above.homes_forget(me->handle);
+    if (me) atomic_fetch_and(&me->wait, ~WAIT_C); /* a cancel was for the parent's, as pending signals are */
     sched_afterfork(m);
     semroot_afterfork();
     py_preempt_afterfork(m);
