@@ -717,6 +717,29 @@ def test_a_pipe_to_a_child_is_closed() -> None:
     eventually(lambda: not _children() - before)
 
 
+def test_a_thread_is_started() -> None:
+    """start() waits until the thread runs: one that has left before says that it was not started."""
+    enough = threading.Event()
+
+    class Slow(threading.Thread):
+        def _bootstrap(self) -> None:
+            enough.wait()
+            super()._bootstrap()  # type: ignore[misc]
+
+    thread = Slow()
+
+    def body() -> None:
+        thread.start()
+        thread.join()
+        time.sleep(1000)
+
+    g = go(body)
+    put_off(g)
+    enough.set()
+    assert is_cancelled(g)
+    assert not thread.is_alive()
+
+
 def test_two_threads_make_the_first_cancel() -> None:
     """What calls functions is learned then, in Python code: the other comes in the midst of it."""
     done = run_child(
