@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import logging
+import multiprocessing.managers
 import operator
 import os
 import pickle
@@ -699,6 +700,25 @@ def test_no_child_is_left(way: str) -> None:
         g.cancel()
         assert is_cancelled(g)
         eventually(lambda: not _children() - before, f"children left after wait {k}")
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+def test_a_manager_is_started() -> None:
+    """A server that nobody has heard of yet would keep the process from ending."""
+    before = _children()
+    manager = multiprocessing.managers.SyncManager(ctx=multiprocessing.get_context("fork"))
+
+    def body() -> None:
+        manager.start(initializer=os.read, initargs=(r, 1))
+        with manager:
+            time.sleep(1000)
+
+    with pipe() as (r, w):
+        g = go(body)
+        put_off(g)
+        os.write(w, b"x")
+        assert is_cancelled(g)
+    assert not _children() - before
 
 
 def test_a_pipe_to_a_child_is_closed() -> None:

@@ -51,6 +51,7 @@ static struct {
     {SHIELDS, "threading", "Thread", "start", NULL},
     {SHIELDS, "multiprocessing.synchronize", "Condition", "wait", NULL},
     {SHIELDS, "subprocess", "Popen", "_execute_child", NULL},
+    {SHIELDS, "multiprocessing.managers", "BaseManager", "start", NULL},
     {SHIELDS, "multiprocessing.popen_spawn_posix", "Popen", "_launch", NULL},
     {SHIELDS, "multiprocessing.popen_forkserver", "Popen", "_launch", NULL},
     {SHIELDS, "gzip", "GzipFile", "write", NULL},
