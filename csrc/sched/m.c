@@ -287,6 +287,12 @@ static bool unchanged(void) {
   return m ? !m->lender && !m->lockedg && !m->reap : pthread_equal(pthread_self(), sched.sysmonthread) != 0;
 }
 
+/* May the calling thread make one just now? */
+static bool may_start(void) {
+  M *m = getm();
+  return !(m && m->nothread) && unchanged();
+}
+
 /* Runs pp on some M.  spinning: the caller has counted it in nmspinning.  false: no M could be had; pp is
  * idle again, and the next M that is, or sysmon, sees to it. */
 bool startm(P *pp, bool spinning) {
@@ -304,7 +310,7 @@ bool startm(P *pp, bool spinning) {
     notewakeup(&m->park);
     return true;
   }
-  if (unchanged() && newm(pp, spinning, false)) return true;
+  if (may_start() && newm(pp, spinning, false)) return true;
   startm_failed(pp, spinning);
   return false;
 }

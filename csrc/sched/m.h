@@ -16,6 +16,7 @@ struct M {
   P *p;                           /* NULL, or believed to be ours: in HOST only a pin makes it sure */
   bool hostmode;                  /* on the way into, in, or out of host code */
   bool spinning;
+  bool nothread;                  /* it starts none now: timers_run */
   uint64_t rand;
   G *lockedg;
   void *host;                     /* the host's state of this thread (its base PyThreadState) */

@@ -163,8 +163,7 @@ bool timer_del(timer *t) {
   }
 }
 
-/* Runs what is due, callbacks without the lock.  Returns when the next is due, INT64_MAX: none. */
-int64_t timers_run(timers *ts, int64_t now) {
+static void run_due(timers *ts, int64_t now) {
   while (load_rlx(&ts->next) <= now) {
     spin_lock(&ts->lock);
     timer *t = ts->root;
@@ -179,6 +178,19 @@ int64_t timers_run(timers *ts, int64_t now) {
     f(t, seq); /* from here on t may be armed again by its owner */
     xadd(&counts.timers_fired, 1);
   }
+}
+
+/* Runs what is due, callbacks without the lock.  Returns when the next is due, INT64_MAX: none.
+ *
+ * On a goroutine's stack that one is about to park, and has the lock of what it waits for still in its hand: the lander
+ * drops it.  A thread is not started below that lock, with others spinning for it.  If what is made ready wants an M
+ * and none sleeps, it is sysmon's to start one, as if there were no thread to be had. */
+int64_t timers_run(timers *ts, int64_t now) {
+  M *m = getm();
+  bool parks = m && load_rlx(&m->curg);
+  if (parks) m->nothread = true;
+  run_due(ts, now);
+  if (parks) m->nothread = false;
   return load_rlx(&ts->next);
 }
 

@@ -322,3 +322,52 @@ TEST(ticks_are_nanoseconds) {
   CHECK(ticks_to_ns(d - a) > ns * 9 / 10);
   CHECK_EQ(ticks_to_ns(0), 0);
 }
+
+/* ---- timers that are run while a goroutine parks ----------------------------------------------------------------- */
+
+static gm_chan *over;
+static G *sleepers[2];
+static _Atomic int napped;
+
+static void naps_long(void *arg) {
+  sleepers[(intptr_t)arg] = self();
+  CHECK_EQ(gm_sleep((int64_t)3600 * 1000 * MS), GM_OK);
+  if (xadd(&napped, 1) + 1 == 2) gm_chan_close(over);
+}
+
+/* As if there were no others. */
+static void forget_idle_ms(void) {
+  lock(&sched.lock);
+  sched.midle = NULL;
+  sched.nmidle = 0;
+  unlock(&sched.lock);
+}
+
+/* Of two whose timers a pick finds due, the second wants an M, and there is none: a thread.  None is started with the
+ * lock of the channel held (debug builds throw).  sysmon may be quicker, but not always. */
+static void parks_when_due(void *arg) {
+  (void)arg;
+  for (intptr_t i = 0; i < 2; i++) { /* one by one: two would want an M at once */
+    CHECK_EQ(gm_go(naps_long, (void *)i), GM_OK);
+    gm_yield();
+  }
+  while (load_acq(&sleepers[0]->status) != Gwaiting || load_acq(&sleepers[1]->status) != Gwaiting) gm_yield();
+  forget_idle_ms();
+  for (int i = 0; i < 2; i++) {
+    timer *t = &sleepers[i]->timer;
+    NEED(timer_del(t));
+    timer_add(t->ts, t, 1); /* long ago */
+  }
+  getm()->p->picks = SCHED_TICK_GLOBAL - 1;
+  long v;
+  CHECK_EQ(gm_chan_recv(over, &v, -1), GM_CLOSED);
+}
+
+TEST(no_thread_is_started_below_a_lock, .procs = "2") {
+  runtime_start();
+  for (int i = 0; i < 10; i++) {
+    over = gm_chan_make(8, 0);
+    store_rlx(&napped, 0);
+    in_goroutine(parks_when_due, NULL);
+  }
+}
