@@ -340,7 +340,7 @@ def test_a_late_request_for_the_gil_is_forgotten() -> None:
 
 
 def test_the_last_free_thread_sleeps_in_the_poller() -> None:
-    """Until a far deadline: it is there for what becomes ready meanwhile, if no other is to be had."""
+    """Until a far deadline: what becomes ready meanwhile is its own, if no other is to be had."""
     code = """
         import os, tempfile
         import gmprt

@@ -374,3 +374,32 @@ def test_what_a_child_of_vfork_closes_and_resets_stays_with_the_parent(where: st
         print("ok")
     """
     assert run_child(code).stdout == "ok\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the warning came with 3.12")
+@pytest.mark.parametrize("where", ["f()", "gmprt.run(f)", "gmprt.go(f).result()"])
+def test_a_fork_is_warned_of_beside_threads_of_python_only(where: str) -> None:
+    """Those of the runtime stand still meanwhile."""
+    code = f"""
+        import os, threading, warnings
+        import gmprt
+        gmprt.go(int).join()
+        def f():
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            {where}
+            assert not seen, seen
+            end = threading.Event()
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            {where}
+            assert [w.category for w in seen] == [DeprecationWarning], seen
+        end.set()
+        thread.join()
+        print("ok")
+    """
+    assert run_child(code).stdout == "ok\n"

@@ -104,12 +104,6 @@ static PyObject *py_child_last(PyObject *self, PyObject *Py_UNUSED(ignored)) {
   Py_RETURN_NONE;
 }
 
-static PyObject *py_parent(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-  (void)self;
-  fork_over();
-  Py_RETURN_NONE;
-}
-
 /* Not through builtins.__import__, which may be anybody's. */
 static bool register_at_fork(const char *when, PyObject *fn) {
   PyObject *os = PyImport_ImportModuleLevel("posix", NULL, NULL, NULL, 0), *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
@@ -132,16 +126,14 @@ static bool register_first(const char *when, PyObject *fn) {
 /* Each once. */
 bool fork_handlers_register(void) {
   static PyMethodDef child = {"after_fork_child", py_child, METH_NOARGS, NULL},
-                     last = {"drop_parents", py_child_last, METH_NOARGS, NULL},
-                     parent = {"after_fork_parent", py_parent, METH_NOARGS, NULL};
+                     last = {"drop_parents", py_child_last, METH_NOARGS, NULL};
   static struct {
     bool (*how)(const char *when, PyObject *fn);
     const char *when;
     PyMethodDef *def;
     bool done;
   } all[] = {{register_first, "after_in_child", &child, false},
-             {register_at_fork, "after_in_child", &last, false},
-             {register_at_fork, "after_in_parent", &parent, false}};
+             {register_at_fork, "after_in_child", &last, false}};
   for (size_t i = 0; i < nelem(all); i++) {
     if (all[i].done) continue;
     PyObject *fn = PyCFunction_New(all[i].def, NULL);

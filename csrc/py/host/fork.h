@@ -20,6 +20,6 @@ bool fork_register(void);
 void fork_asked(bool yes);      /* the fork that this thread is about to do is meant to go on in Python */
 bool fork_is_asked(void);
 void fork_done(bool in_parent); /* the runtime runs on there */
-bool fork_just_done(void);      /* once: then it is forgotten */
+bool fork_just_done(void);      /* once: then it is forgotten.  (Versions ask before or behind their handlers in the parent.) */
 
 #endif
