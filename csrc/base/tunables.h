@@ -34,6 +34,8 @@ enum {
   GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
   G_SLAB = 64,              /* Gs allocated at once */
   M_STACK = 256 << 10,      /* pthread stack of an M: g0 runs only the scheduler */
+  MUTEX_SPINS = 4,          /* rounds in which a native Mutex is awaited awake (Go's active_spin) */
+  MUTEX_PAUSES = 30,        /* pauses in each (Go's active_spin_cnt) */
   MUTEX_STARVE_NS = 1000000 /* a Mutex waiter older than 1 ms is handed the lock (Go) */
 };
 

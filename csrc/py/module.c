@@ -75,7 +75,7 @@ static int core_exec(PyObject *module) {
     return -1;
   }
   if (!selfcheck_version()) return -1;
-  if (load_errors() < 0 || !outcome_init() || !selfcheck() || !tstate_init() || !cancel_compile()) return -1;
+  if (load_errors() < 0 || !exception_init() || !selfcheck() || !tstate_init() || !cancel_compile()) return -1;
   gm_start_hook = py_gm_start;
   preempt_barred = fork_in_progress;
   above = (struct above){.activate = activate,

@@ -55,7 +55,7 @@ static void licence_afterfork(bool alive) {
   L *l = &sched.l;
   memset(l->runq, 0, sizeof l->runq);
   l->runnext = l->ovhead = l->ovtail = l->gfree = l->gshell = NULL;
-  l->head = l->tail = l->ngfree = l->nunits = l->npromised = 0;
+  l->head = l->tail = l->ngfree = l->npromised = 0;
   l->nlive = l->nunits = alive;
   store_rlx(&l->holder, (M *)NULL);
   store_rlx(&l->nqueued, 0);

@@ -46,7 +46,6 @@ typedef void (*host_after)(struct G *gp);
 typedef enum { HOST_INSIDE, HOST_WANTS, HOST_OUT, HOST_UNKNOWN } host_where;
 
 typedef struct host_t {
-  const char *name;
   size_t stack_size; /* slot of a hosted goroutine, bytes; 2 MiB-aligned when it is a multiple */
   size_t stack_top;  /* bytes above the C stack's start that the host uses (a frame chunk) */
   bool (*m_init)(struct M *m);

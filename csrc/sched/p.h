@@ -39,7 +39,6 @@ struct P {
   /* sysmon only. */
   uint32_t seen_tick;
   int64_t seen_when;
-  uint64_t stopword; /* stop-the-world: the word this P was stopped in */
 };
 
 /* m.c */

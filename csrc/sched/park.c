@@ -195,10 +195,7 @@ static void wait_signal(G *gp, uint64_t pending, wake_t result, bool hosted) {
         w = atomic_load(&gp->wait);
         continue;
       }
-      if (hosted)
-        goready_hosted(gp);
-      else
-        goready(gp);
+      ready_any(gp, hosted);
       return;
     }
     if (w & pending) return;
@@ -210,10 +207,7 @@ static void wait_signal(G *gp, uint64_t pending, wake_t result, bool hosted) {
 void gocancel(G *gp, bool hosted) { wait_signal(gp, WAIT_C, WAKE_CANCELLED, hosted); }
 
 /* gp's current or next park ends with WAKE_INTERRUPTED, once. */
-bool gointerrupt(G *gp, bool hosted) {
-  wait_signal(gp, WAIT_I, WAKE_INTERRUPTED, hosted);
-  return true;
-}
+void gointerrupt(G *gp, bool hosted) { wait_signal(gp, WAIT_I, WAKE_INTERRUPTED, hosted); }
 
 /* ---- park ---------------------------------------------------------------------------------------- */
 

@@ -19,7 +19,7 @@ uint64_t wait_next(G *gp);
 void wait_void(G *gp);
 wake_t wait_pending(G *gp, bool cancel);
 void gocancel(G *gp, bool hosted);
-bool gointerrupt(G *gp, bool hosted);
+void gointerrupt(G *gp, bool hosted);
 void goroutine_frame(G *gp);
 void goroutine_unframe(G *gp);
 wake_t timesleep(int64_t ns);

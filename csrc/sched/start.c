@@ -17,7 +17,7 @@ const host_t *host;
 static bool base, monitored; /* schedinit has set up what is never made again; sysmon runs */
 static pid_t starter;        /* the process that has started it */
 
-static const host_t host_none = {.name = "none", .stack_size = 256 << 10};
+static const host_t host_none = {.stack_size = 256 << 10};
 static bool none_false(void) { return false; }
 static void none_asleep(unsigned epoch) { (void)epoch; }
 

@@ -153,13 +153,7 @@ bool procresize(int32_t n) {
   lock(&sched.lock);
   sched.gomaxprocs = n;
   for (int32_t i = n; i < old; i++) pdestroy(sched.allp[i]);
-  for (int32_t i = old; i < n; i++) {
-    P *pp = sched.allp[i];
-    store_rel(&pp->status, PWORD(0, Pidle));
-    pp->link = sched.pidle;
-    sched.pidle = pp;
-    xadd(&sched.npidle, 1);
-  }
+  for (int32_t i = old; i < n; i++) pidleput_locked(sched.allp[i]);
   unlock(&sched.lock);
   for (int32_t i = n; i < old; i++) timers_move(&sched.allp[i]->timers, &sched.allp[0]->timers);
   return true;

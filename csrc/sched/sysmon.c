@@ -217,7 +217,8 @@ void sysmon_wake(void) {
 }
 
 /* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
- * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could not be had. */
+ * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could
+ * not be had: that is asked for again and again. */
 static bool all_rest(void) {
   return load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
          !load_rlx(&sched.needm);
@@ -228,8 +229,8 @@ static void deep_sleep(void) {
   noteclear(&sched.sysmonnote);
   store_rlx(&sched.sysmonwait, true);
   fence();
-  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.needm) &&
-      !load_rlx(&sched.l.cold) && !netpoll_broken())
+  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.l.cold) &&
+      !netpoll_broken())
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
@@ -271,7 +272,7 @@ void *sysmon_main(void *arg) {
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
-    if (all_rest() && !load_rlx(&sched.needm)) { /* else no thread is to be had now: asked again and again */
+    if (all_rest()) {
       deep_sleep();
       idle = 0;
       delay = SYSMON_MIN_US * 1000;

@@ -88,15 +88,13 @@ void semrelease(sema *s, uint32_t n) {
 
 /* ---- Mutex -------------------------------------------------------------------------------------------- */
 
-enum { SPIN_ROUNDS = 4, SPIN_PAUSE = 30 }; /* Go's */
-
 /* Spin only for a native lock on a machine where its holder may be running. */
 static void spin_a_little(gomutex *m) {
   if (m->hosted || load_rlx(&sched.gomaxprocs) == 1) return;
-  for (int i = 0; i < SPIN_ROUNDS; i++) {
+  for (int i = 0; i < MUTEX_SPINS; i++) {
     uint32_t s = load_rlx(&m->state);
     if (!(s & mutexLocked) || s & mutexStarving) return;
-    for (int j = 0; j < SPIN_PAUSE; j++) cpu_relax();
+    for (int j = 0; j < MUTEX_PAUSES; j++) cpu_relax();
   }
 }
 

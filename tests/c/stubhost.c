@@ -386,7 +386,6 @@ void hosted_unlock_thread(void) { unwire(load_rlx(&getm()->curg)); }
 /* ---- start ------------------------------------------------------------------------------------------ */
 
 static const host_t stub_host = {
-    .name = "stub",
     .stack_size = 4 << 20,
     .stack_top = 32 << 10,
     .m_init = stub_m_init,

@@ -29,7 +29,7 @@ static void normalize(PyObject **type, PyObject **value, PyObject **tb) {
 #endif
 
 /* At import. false: exception set. */
-bool outcome_init(void) {
+bool exception_init(void) {
 #ifdef HAVE_CURRENT_EXC_TRIPLE
   return last_resort || (last_resort = PyObject_CallNoArgs(PyExc_MemoryError));
 #else

@@ -4,7 +4,7 @@
 
 #include "py/cpython/version.h"
 
-bool outcome_init(void); /* at import; false: exception set */
+bool exception_init(void); /* at import; false: exception set */
 PyObject *take_exception(void); /* new reference */
 
 /* What is being raised stands aside while `call` is made. */

@@ -6,7 +6,7 @@
 #include "py/host/life.h"
 
 PyObject *reporter_hook;
-PyObject *failed; /* list: handles that failed and were dropped */
+static PyObject *failed; /* list: handles that failed and were dropped */
 static bool report_scheduled;
 static Goroutine *held; /* handles that failed and live, and nobody has asked: through extras.fnext */
 

@@ -84,7 +84,6 @@ static void host_dump(void) {
 }
 
 const host_t python_host = {
-    .name = "cpython",
     .stack_size = HOST_STACK,
     .stack_top = 32 << 10, /* first chunk of the data stack: address space, touched as it is used */
     .m_init = host_m_init,

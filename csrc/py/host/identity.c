@@ -52,20 +52,18 @@ unsigned long identity_new(void) {
   return (unsigned long)(uintptr_t)idents + IDENT_STEP * next_ident++;
 }
 
-/* The living goroutine with that ident; NULL: a thread's. GIL held. O(goroutines). */
-G *goroutine_of(pthread_t t) {
-  uintptr_t at = (uintptr_t)t;
-  if (!idents || at < (uintptr_t)idents || at >= (uintptr_t)idents + IDENT_STEP * next_ident) return NULL;
-  uint32_t cursor = 0;
-  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
-    PyThreadState *ts = gp->kind == GK_HOST ? ts_of(gp) : NULL;
-    if (ts && ts->thread_id == at && gp->handle) return gp;
-  }
-  return NULL;
-}
-
 bool is_goroutine(pthread_t t) {
   uintptr_t at = (uintptr_t)t;
   return idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident;
 }
 
+/* The living goroutine with that ident; NULL: a thread's. GIL held. O(goroutines). */
+G *goroutine_of(pthread_t t) {
+  if (!is_goroutine(t)) return NULL;
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    PyThreadState *ts = gp->kind == GK_HOST ? ts_of(gp) : NULL;
+    if (ts && ts->thread_id == (unsigned long)t && gp->handle) return gp;
+  }
+  return NULL;
+}

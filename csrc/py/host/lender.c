@@ -104,9 +104,7 @@ static void publish_mask(lender *l, uint64_t bits) {
 }
 
 static void mask_real(lender *l, bool open, sigset_t *mask) {
-  uint64_t bits = open ? load_acq(&l->mask) : ~UINT64_C(0);
-  sigemptyset(mask);
-  memcpy(mask, &bits, sizeof bits);
+  from_bits(mask, open ? load_acq(&l->mask) : ~UINT64_C(0));
 }
 
 /* One look through the open window: signals that are pending run their handlers now. */

@@ -14,13 +14,8 @@ PyTypeObject *Mutex_Type, *Semaphore_Type, *WaitGroup_Type;
 /* One optional argument, timeout, by position or name. */
 static int patience_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                        patience *p) {
-  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-  if (nargs + nkw > 1 ||
-      (nkw && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "timeout") != 0)) {
-    PyErr_Format(PyExc_TypeError, "%s() takes one argument: timeout", name);
-    return -1;
-  }
-  return patience_parse_strict(name, nargs + nkw ? args[0] : NULL, p);
+  PyObject *timeout;
+  return timeout_arg(name, args, nargs, kwnames, &timeout) < 0 ? -1 : patience_parse_strict(name, timeout, p);
 }
 
 static void plain_dealloc(PyObject *self) {
