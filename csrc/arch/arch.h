@@ -16,6 +16,7 @@
  *   uint64_t cputicks(void)                    a cheap clock that counts at a constant rate
  *   void cpu_relax(void)                       the pause hint of a spin loop
  *   void fence_after_rmw(void)                 a store-load fence behind a read-modify-write
+ *   long cpu_syscall(long number, ...)         a system call that leaves errno alone: a failure is -errno
  *
  * and inject.c, with what it needs in asyncpreempt.S:
  *

@@ -5,7 +5,7 @@
  * a waiter yields the processor after a while.  A mutex may be held over a system call (starting a
  * thread): its waiters sleep on a futex, the usual three-state word.
  *
- * A native channel's spinlock is held across a stack switch and released by the lander (park.c): both
+ * A native channel's spinlock is held across a stack switch and released by the lander (sched/park.c): both
  * happen on one M, so the per-thread record of ranks stays right. */
 #include <sched.h>
 #include <stdarg.h>
@@ -62,7 +62,7 @@ static __thread struct {
 } held[HELD_MAX];
 static __thread int nheld;
 
-/* Equal ranks are allowed in address order only: channels of one select. */
+/* Equal ranks are allowed in address order only: the channels of a select, the descriptors of a poll. */
 noinline void lockrank_enter(uint8_t rank, const void *l) {
   if (rank == 0) return; /* a zero-initialised gm_mutex or gm_sema: unranked */
   if (nheld > 0) {

@@ -13,14 +13,14 @@
 
 typedef enum {
   rank_worldsema = 1, /* one stop-the-world at a time */
-  rank_poll,          /* a descriptor's two waiters (netpoll.c) */
+  rank_poll,          /* who waits for a descriptor; several of them in address order (netpoll.c) */
   rank_chan,          /* hchan.lock; several of them in address order (select.c) */
   rank_sema,          /* a semaphore's or mutex's waiters (sema.c) */
   rank_timers,        /* a heap (time.c): its callbacks run after it is dropped */
   rank_foreign,       /* list of foreign threads (foreign.c) */
   rank_sched,         /* sched.lock: idle lists, global queue, depot */
   rank_gtable,        /* growth of the table of Gs (gstatus.c) */
-  rank_stack,         /* stack depot (stack.c) */
+  rank_stack,         /* stack depot (stack.c); the ranges of gm_preemptible (preempt.c) */
   rank_lenders        /* their list (py/host/lender.c): a fork takes it when it has all the others */
 } lockrank;
 

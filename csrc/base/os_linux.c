@@ -177,7 +177,6 @@ int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg) {
   return err;
 }
 
-/* On a new M: a signal stack for the handler above, and timers without the kernel's 50 us of slack. */
 #if !defined(GM_ASAN) && !defined(GM_TSAN)
 static size_t signal_stack_size(void) {
   size_t n = (size_t)getauxval(AT_MINSIGSTKSZ);
@@ -185,7 +184,8 @@ static size_t signal_stack_size(void) {
 }
 #endif
 
-/* false: no memory.  Without that stack no goroutine may run here: one whose stack is to grow would die of it. */
+/* On a new M: a signal stack, and timers without the kernel's 50 us of slack.  false: no memory.  Without that stack no
+ * goroutine may run here: handlers would run on its own, and of an overflow of that one it would die without a word. */
 bool os_minit(void) {
 #if !defined(GM_ASAN) && !defined(GM_TSAN)
   stack_t ss = {.ss_size = signal_stack_size()};

@@ -25,9 +25,9 @@
  *
  * The stack of a native goroutine has its line coloured only: its slot is small.
  *
- * Free slots are kept, hottest first, and never unmapped; their pages are given back when the process has
- * been idle for long (gtrim_drop): a touched page costs 1.5 us to get again, and
- * madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
+ * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
+ * pages are given back, and the slot comes here (gtrim_drop in sched/gstatus.c): a touched page costs 1.5 us to get
+ * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -58,7 +58,7 @@ typedef struct slotclass {
   uint32_t left;     /* slots never used, later chunks included */
   uint32_t promised; /* of them, to goroutines that have not started */
   uint32_t colour;
-  char **freed;   /* slots given back without a G (errors, big tests) */
+  char **freed;   /* slots given back */
   uint32_t nfreed, capfreed;
 } slotclass;
 

@@ -1,4 +1,4 @@
-/* module.c - the C module gmprt._core: types, control, statistics, the end.
+/* module.c - the C module gmprt._core: put together of types and functions, and of what one layer hands to another.
  *
  * It lives in the same shared object as the cffi module gmprt._native (gmprt/_life/load.py loads both).  A cffi call
  * releases the GIL, which a channel operation that completes without waiting must not. */

@@ -47,7 +47,7 @@ typedef enum {
   GK_G0          /* an M's scheduler context */
 } gkind;
 
-/* Go's words (waitReasonStrings), in the order of traceback.c's table. */
+/* Go's (waitReasonStrings); traceback.c has the words. */
 typedef enum {
   waitReasonZero = 0,
   waitReasonIOWait,

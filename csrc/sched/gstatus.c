@@ -213,7 +213,8 @@ void gfree_flush(P *pp) {
  * fail later.
  *
  * A unit is {sp, stk, host state}; it lies in a G, dead or alive, and moves by exchange.  A G without a
- * stack has a host state too, never used or exchanged, so there are as many states as Gs. */
+ * stack (a shell) has a host state too: its own, or what it got in exchange.  So there are as many states as
+ * Gs, but for the main goroutines of run(), whose states are lent. */
 
 static void shell_push(L *l, G *gp) {
   gp->schedlink = l->gshell;

@@ -1,7 +1,7 @@
 /* host.h - the only door between the runtime and the language it hosts.
  *
- * A host with a lock of its own (CPython's GIL) fills one table.  The runtime calls it as follows, always
- * on an M:
+ * A host with a lock of its own (CPython's GIL) fills one table.  The runtime calls it as follows, on an M
+ * unless another thread is named:
  *   m_init      on the thread of a new M, before it takes part in anything, host lock not held: make its base
  *               state.  false: no memory.  May be NULL.
  *   attach      on g0, holding the licence: take the host lock, make the M's base state current.
@@ -23,7 +23,7 @@
  *   interruptible  does the calling thread run host code, so that a signal concerns it?  No lock held.
  *   wake_lender a goroutine is ready that is locked to the thread that waits in run(): wake that one.
  *   lend        on g0 of an M whose goroutine forked, in the child: wait as the thread in run() does; no return.
- *   all_asleep  the last M goes idle and nothing can wake anybody from inside; must not block.
+ *   all_asleep  sched.lock held: the last M goes idle and nothing can wake anybody from inside; must not block.
  *   preempt     sysmon: ask the hosted goroutine that M runs to yield; false: it cannot be asked.  May be NULL.
  *   preempt_signal  in the handler of SIGURG on M, whose goroutine was asked.  May be NULL.
  *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.

@@ -74,7 +74,7 @@ void acquirep(M *m, P *pp) {
   store_rel(&pp->status, PWORD(m->id, Prunning));
   pp->hostfirst = false;
   pp->turnstart = nanotime();
-  if (load_rlx(&sched.sysmonwait)) sysmon_wake(); /* order: npidle--, unlock, this load; see the head */
+  if (load_rlx(&sched.sysmonwait)) sysmon_wake(); /* order: npidle--, unlock, this load; see wake.c */
 }
 
 /* Back from host code: is the P still ours?  Waits while the world is stopped.  What the CAS has seen decides: a
@@ -338,7 +338,7 @@ bool spare_m(M *m) {
 /* The same; one is started if need be. */
 bool spare_m_had(M *m) { return spare_m(m) || newm(NULL, false, false); }
 
-/* ---- all asleep ------------------------------------------------------------------------------------ */
+/* ---- sleeping, ending -------------------------------------------------------------------------------- */
 
 /* Sleeps without a P until somebody gives one. */
 void stopm(M *m) {
@@ -392,7 +392,7 @@ void mreap_idle(int64_t now) {
   unlock(&sched.lock);
 }
 
-/* ---- wired goroutines ------------------------------------------------------------------------------ */
+/* ---- the thread in run() --------------------------------------------------------------------------------- */
 
 /* The thread that waits in run() is an M while its main goroutine is locked to it. */
 M *lender_m(void) {
@@ -427,7 +427,7 @@ void lender_m_free(M *m) {
   unlock(&sched.lock);
 }
 
-/* ---- start and stop --------------------------------------------------------------------------------- */
+/* ---- the first ---------------------------------------------------------------------------------------- */
 
 /* One M from the start: if no thread can be had, the caller hears of it before anything is queued. 0 or an errno.  In a
  * forked child sysmon may have started one already, and its goroutine has come to the end of the process.

@@ -29,10 +29,11 @@ struct M {
   _Atomic bool wants; /* waits for the host lock: no blocking call, whatever it looks like */
   _Atomic bool tries; /* in a call that cannot block */
   _Atomic uint32_t drops; /* of the host lock, if the host counts them: tells one call from the next */
-  _Atomic bool preempt;        /* sysmon: the goroutine that runs here shall yield, */
-  _Atomic uint32_t preempt_at; /* ... if `switches` is still this */
-  int64_t preempt_since;       /* sysmon only: when it was first asked */
   int *errno_at;      /* its errno; NULL when the thread has ended */
+
+  /* Written by anybody: sysmon and who stops the world; who leaves the thread below C code, and comes back. */
+  _Atomic bool preempt;        /* the goroutine that runs here shall yield, */
+  _Atomic uint32_t preempt_at; /* ... if `switches` is still this */
   _Atomic uint32_t homed; /* goroutines whose C code may know errno_at: the thread must not end */
 
   /* sched.lock. */
@@ -45,6 +46,7 @@ struct M {
   _Atomic(G *) wiredg; /* the goroutine wired to it, runnable; a lender looks of its own accord, too */
   note park;
 
+  /* Set before it takes part in anything; tid is 0 again, under sched.lock, when the thread ends. */
   uint32_t id; /* index in sched.allm, from 1 */
   pid_t tid;
   pthread_t thread;
@@ -55,6 +57,7 @@ struct M {
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
+  int64_t preempt_since;   /* when it was first asked to yield */
   uint32_t stray_switches; /* when it was first seen with the host lock, and without the licence */
   int64_t stray_since;
 };

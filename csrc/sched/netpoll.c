@@ -373,7 +373,7 @@ void netpollaudit(void) {
   }
 }
 
-/* ---- read, write, accept of native goroutines --------------------------------------------------------- */
+/* ---- fork ------------------------------------------------------------------------------------------------ */
 
 /* In a forked child nobody waits, and nothing is registered. */
 void netpoll_afterfork(void) {

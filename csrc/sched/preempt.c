@@ -6,8 +6,8 @@
  *   touch what only that thread touches (host->preempt_signal).
  *   Native goroutines run code that knows nothing of us.  If it has been interrupted in a range that was
  *   registered as preemptible (gm_preemptible), the handler makes it call preempted() when it goes on
- *   (arch/CPU/inject.c).  Such code calls nothing but gm_*() with a lock in hand, and keeps no address of a
- *   thread-local.  Elsewhere, in the C library say, it is asked again at the next tick.
+ *   (arch/CPU/inject.c).  Such code takes no lock that has an owner, and keeps no address of a thread-local.
+ *   Elsewhere, in the C library say, it is asked again at the next tick.
  *
  * SIGURG, as in Go: its default action is to be ignored, debuggers let it pass, the C library does not use it.  It
  * goes only to an M that runs: a blocking call would fail with EINTR, in spite of SA_RESTART.  It is sent
@@ -50,7 +50,7 @@ bool preempt_signalM(M *m) {
   return signals;
 }
 
-/* sysmon: asks the goroutine that m runs to yield. false: it cannot be asked. */
+/* sysmon, or who stops the world: asks the goroutine that m runs to yield. false: it cannot be asked. */
 bool preemptone(M *m) {
   if (!enabled) return false;
   G *gp = load_acq(&m->curg);

@@ -2,7 +2,7 @@
  *
  * A G is a goroutine: a stack and a saved stack pointer (g.h).  An M is an OS thread that runs Gs (m.h).  A P is the
  * right to run one: there are gomaxprocs of them, each with a ring of runnable native goroutines (p.h).
- * Go code needs nothing else.  Goroutines of a host with a lock of its own (Python's GIL) hang on L, the
+ * Native goroutines need nothing else.  Goroutines of a host with a lock of its own (Python's GIL) hang on L, the
  * licence (l.h): whatever they touch without a lock is protected by the host lock, and the one M that holds
  * the licence drives them. */
 #ifndef GMPRT_SCHED_SCHED_H

@@ -79,7 +79,7 @@ void gcstopm(M *m) {
   stopm(m);
 }
 
-/* Affinity, cgroup quota (at least 2 if it is the quota that limits), GOMAXPROCS. */
+/* In CPUs, at least 2; MAX_PROCS: there is none. */
 static int cgroup_quota(void) {
   FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re"); /* "200000 100000", or "max 100000" */
   if (!f) return MAX_PROCS;
@@ -93,6 +93,7 @@ static int cgroup_quota(void) {
   return cpus < 2 ? 2 : cpus;
 }
 
+/* GOMAXPROCS; else what affinity and quota allow. */
 int32_t gomaxprocs_default(void) {
   const char *env = getenv("GOMAXPROCS");
   if (env && *env) {

@@ -6,8 +6,8 @@
 
 typedef struct timers timers;
 
-/* A deadline, and a node of the heap that it is in. */
 enum { TIMER_OUT = -1, TIMER_ANNOUNCED = -2, TIMER_IN = 0 };
+/* A deadline, and a node of the heap that it is in. */
 typedef struct timer {
   _Atomic int64_t when; /* CLOCK_MONOTONIC, ns; foreign threads: the deadline, read by the judge */
   uint64_t seq;  /* handed to f: what the timer was armed for */

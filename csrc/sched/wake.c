@@ -33,7 +33,7 @@
 #include "sched/sched.h"
 #include "sched/netpoll.h"
 
-/* ---- Ms -------------------------------------------------------------------------------------------- */
+/* ---- waking ---------------------------------------------------------------------------------------- */
 
 /* The caller's push is ordered before: see the head of the file. */
 void wakep(void) {
@@ -118,7 +118,7 @@ void checkdead_locked(void) {
   if (all_asleep_locked()) host->all_asleep(xadd(&sched.idle_epoch, 1) + 1);
 }
 
-/* ---- finding work ---------------------------------------------------------------------------------- */
+/* ---- who has found work ----------------------------------------------------------------------------- */
 
 /* Found work while spinning: the next wake-up is this M's duty.  Whoever pushed meanwhile, native or hosted,
  * saw a spinning M and woke nobody. */

@@ -15,7 +15,6 @@
 
 enum { FEW = 16 };
 
-/* The channels of cases[order[..n]] sorted by address.  Few: insertion; many: heap sort, in place. */
 static bool lock_before(scase *cases, uint16_t a, uint16_t b) {
   return (uintptr_t)cases[a].c < (uintptr_t)cases[b].c;
 }
@@ -30,6 +29,7 @@ static void lock_sift(scase *cases, uint16_t *order, int32_t at, int32_t n) {
   order[at] = x;
 }
 
+/* The channels of cases[order[..n]] sorted by address.  Few: insertion; many: heap sort, in place. */
 static void lock_sort(scase *cases, uint16_t *order, int32_t n) {
   if (n <= FEW) {
     for (int32_t i = 1; i < n; i++) {

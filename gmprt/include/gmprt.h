@@ -33,7 +33,7 @@ typedef enum gm_result {
   GM_CANCELLED = 4,  /* the waiting goroutine was cancelled (Python goroutines only) */
   GM_INTERRUPTED = 5,/* a signal; only threads that run Python hear of it */
   GM_NOMEM = 7,      /* no memory, no thread */
-  GM_INVALID = 8     /* gm_go: no function */
+  GM_INVALID = 8     /* gm_go: no function; gm_preemptible: no range */
 } gm_result;
 
 typedef struct gm_case {

@@ -1,4 +1,4 @@
-/* amd64: first frame, clock, spin hint.  The frame is what gm_switch pops (switch.S). */
+/* amd64: first frame, system call, clock, fence, spin hint.  The frame is what gm_switch pops (switch.S). */
 #ifndef GMPRT_CPU_H
 #define GMPRT_CPU_H
 

@@ -1,4 +1,4 @@
-/* arm64: first frame, clock, spin hint.  The frame is what gm_switch loads (switch.S). */
+/* arm64: first frame, system call, clock, fence, spin hint.  The frame is what gm_switch loads (switch.S). */
 #ifndef GMPRT_CPU_H
 #define GMPRT_CPU_H
 

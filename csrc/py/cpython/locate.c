@@ -1,4 +1,9 @@
-/* locate.c - where the interpreter keeps the current thread state of a thread: its private slot, and the TSS entry. */
+/* locate.c - where the interpreter keeps the thread states of a thread: the current one, and what PyGILState_* finds.
+ *
+ * From 3.12 on the current one is in a private thread-local (the slot), from 3.15 on the other, too.  They are found once, at
+ * import, among the thread-locals of the object that holds the interpreter: a word is believed if public functions
+ * return what is written there.  Before 3.15 what PyGILState_* finds is the value of a key, the TSS entry.  It lies
+ * elsewhere in each thread, so each M looks for its own. */
 #define _GNU_SOURCE
 #include <link.h>
 #include <unistd.h>
@@ -74,7 +79,7 @@ static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
 
 PyThreadState **slot_of_this_thread(void) { return slot_at(current.at); }
 
-/* Exactly one word is believed to be each. */
+/* For each of them there must be one that is believed, and only one. */
 bool find_slot(void) {
   bool shared = false, all = true;
   for (size_t i = 0; i < nelem(words); i++) words[i]->found = 0;

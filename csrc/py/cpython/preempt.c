@@ -28,7 +28,9 @@
 
 bool (*preempt_barred)(void);
 
-static inline bool must_go_on(void) { return PyInterpreterState_Main()->gc.collecting || (preempt_barred && preempt_barred()); }
+static inline bool must_go_on(void) {
+  return PyInterpreterState_Main()->gc.collecting || (preempt_barred && preempt_barred());
+}
 
 static void yield_now(void) {
   xadd(&counts.preemptions, 1);

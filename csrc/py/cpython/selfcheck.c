@@ -4,7 +4,7 @@
  * structs have been stable within a minor version so far, but nobody promises it, and a field that has moved by
  * eight bytes corrupts memory without a word.  So the structs are looked at once, at import, before anything is
  * written to them: by their values (a state just made is known in every field), by public operations (enter a
- * context: the field changes), and on 3.13 by the offsets that the interpreter publishes for debuggers.
+ * context: the field changes), and from 3.13 on by the offsets that the interpreter publishes for debuggers.
  *
  * What changes between releases is that a field is put in, or taken out, and all behind it move.  So not every field
  * needs a look: each that we use lies at or before one that has a look in the same struct.  Fields without a look of
@@ -426,8 +426,7 @@ static bool conclude(check *c, const char **why) {
   return v != UNKNOWN_LAYOUT;
 }
 
-/* At import. */
-/* A module of another minor version has not even the same functions. */
+/* At import, before the rest: another minor version has not even the same functions. */
 bool selfcheck_version(void) {
   if (((unsigned long)Py_Version >> 16) == (PY_VERSION_HEX >> 16)) return true;
   PyErr_Format(PyExc_ImportError, "gmprt was built for Python %d.%d and this is %s", PY_MAJOR_VERSION, PY_MINOR_VERSION,
@@ -451,8 +450,8 @@ static PyObject *py_fields(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return c.list;
 }
 
-/* Does what import would have done, had the fields of that struct from that offset on moved by so many bytes.  Returns why
- * there is no preemption then. */
+/* Does what import would have done, had the fields of that struct from that offset on moved by so many bytes.  Returns what
+ * is off then, and why; None: nothing is. */
 static PyObject *py_moved(PyObject *module, PyObject *args) {
   (void)module;
   int in, by;

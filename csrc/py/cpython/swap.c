@@ -1,21 +1,21 @@
 /* swap.c - another thread state becomes the current one, without the GIL changing hands.
  *
  * Swap, GIL held throughout.  After it, on this thread: current state == what PyGILState_* finds == the
- * new goroutine's.  3.11: current is one global.  3.12 and 3.13: it is a private thread-local of the
+ * new goroutine's.  3.11: current is one global.  From 3.12 on it is a private thread-local of the
  * interpreter, and the public PyThreadState_Swap gives the GIL away: whoever takes it then finds a goroutine
  * that has queued itself and whose wait is not open yet, and its wake-up is lost.  So the slot is located
- * once, verified, and written directly; an interpreter where it cannot be found is refused at import.
+ * once (locate.c), verified, and written directly; an interpreter where it cannot be found is refused at import.
  *
  * The TSS entry that PyGILState_* looks at is written on every swap, too.  pthread_setspecific checks key and
  * sequence for 4 ns; the entry of a low key lies in the thread's descriptor, so each M finds its own once
- * and verifies it.  Another C library: not found, and the function is called.
+ * and verifies it.  Another C library: not found, and the function is called.  From 3.15 on the entry is a thread-local as the slot is.
  *
  * What a direct swap must carry over, and what happens if it is forgotten:
- *   TSS key            ctypes/cffi callbacks deadlock on the GIL (3.11, 3.12) or abort (3.13)
+ *   TSS key            ctypes/cffi callbacks deadlock on the GIL (3.11, 3.12) or abort (3.13+)
  *   bound_gilstate     the next attach elsewhere would not rebind (3.12+)
- *   last_holder        waiters ask a parked state to drop the GIL: starvation (3.13: a freed one: crash)
- *   version bits       of eval_breaker: RESUME would loop for ever (3.13)
- *   drop request       one more 5 ms interval for the waiter; kept by a parked state: a hang (3.13)
+ *   last_holder        waiters ask a parked state to drop the GIL: starvation (3.13+: a freed one: crash)
+ *   version bits       of eval_breaker: RESUME would loop for ever (3.13+)
+ *   drop request       one more 5 ms interval for the waiter; kept by a parked state: a hang (3.13+)
  *   eval_breaker       a pending signal stays hidden from the main goroutine (3.11, 3.12) */
 #define _GNU_SOURCE
 #include <link.h>

@@ -19,9 +19,7 @@
 PyInterpreterState *interp;
 static uint64_t next_id = (uint64_t)1 << 40; /* own range: ContextVar caches key on it */
 
-/* ---- the TSS entry --------------------------------------------------------------------------------- */
-
-/* false: exception set. */
+/* At import. false: exception set. */
 bool tstate_init(void) {
   interp = PyInterpreterState_Main();
 #ifdef HAVE_TLS_CURRENT

@@ -5,8 +5,8 @@
 #define HAVE_FRAGILE_NEW 1        /* PyThreadState_New writes to the state that it could not allocate */
 #define HAVE_CFRAME 1             /* tstate->cframe->current_frame */
 #define HAVE_GLOBAL_BREAKER 1     /* eval_breaker is the interpreter's: computed for the thread that asks */
-#define HAVE_ON_DELETE 1
-#define HAVE_PREV_INSTR 1
+#define HAVE_ON_DELETE 1          /* tstate->on_delete: how threading hears of a thread's end */
+#define HAVE_PREV_INSTR 1         /* a frame has f_code and prev_instr; later f_executable and instr_ptr */
 #ifdef Py_DEBUG
 #define ASSERTS_UNTRACED 1 /* an instruction asserts that tracing does not begin in the middle of it */
 #endif

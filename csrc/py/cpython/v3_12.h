@@ -7,8 +7,8 @@
 #define HAVE_C_RECURSION 1      /* c_recursion_remaining */
 #define HAVE_CFRAME 1           /* tstate->cframe->current_frame */
 #define HAVE_GLOBAL_BREAKER 1   /* eval_breaker is the interpreter's: computed for the thread that asks */
-#define HAVE_ON_DELETE 1
-#define HAVE_PREV_INSTR 1
+#define HAVE_ON_DELETE 1        /* tstate->on_delete: how threading hears of a thread's end */
+#define HAVE_PREV_INSTR 1       /* a frame has f_code and prev_instr; later f_executable and instr_ptr */
 
 #ifndef Py_C_RECURSION_LIMIT
 #define Py_C_RECURSION_LIMIT C_RECURSION_LIMIT

@@ -10,7 +10,7 @@ static PyObject *failed; /* list: handles that failed and were dropped */
 static bool report_scheduled;
 static Goroutine *held; /* handles that failed and live, and nobody has asked: through extras.fnext */
 
-/* ---- the end --------------------------------------------------------------------------------------------- */
+/* ---- those whose handle lives --------------------------------------------------------------------------- */
 
 bool worth_reporting(Goroutine *self) {
   return self->failed && self->outcome && !self->cancelled && !self->collected && !self->reported && !self->lent &&
@@ -47,7 +47,7 @@ void report_failure(Goroutine *self) {
   Py_XDECREF(r);
 }
 
-/* ---- failures that nobody collected ------------------------------------------------------------------------ */
+/* ---- those whose handle was dropped -------------------------------------------------------------------------- */
 
 static PyObject *take_failed(void) {
   PyObject *list = failed;

@@ -106,7 +106,8 @@ static PyObject *py_child_last(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* Not through builtins.__import__, which may be anybody's. */
 static bool register_at_fork(const char *when, PyObject *fn) {
-  PyObject *os = PyImport_ImportModuleLevel("posix", NULL, NULL, NULL, 0), *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+  PyObject *os = PyImport_ImportModuleLevel("posix", NULL, NULL, NULL, 0);
+  PyObject *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
   PyObject *none = reg ? PyTuple_New(0) : NULL, *args = none ? PyDict_New() : NULL, *r = NULL;
   if (args && PyDict_SetItemString(args, when, fn) == 0) r = PyObject_Call(reg, none, args);
   Py_XDECREF(r);

@@ -105,20 +105,6 @@ void goroutine_start(Goroutine *self, G *gp) {
   newproc_host(gp);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------- */
-
-void drop_call(Goroutine *self) {
-  PyObject *fn = self->fn, **argv = self->argv;
-  uint32_t n = self->nargs;
-  self->fn = NULL;
-  self->nargs = 0;
-  Py_XDECREF(fn);
-  for (uint32_t i = 1; i <= n; i++) Py_CLEAR(argv[i]);
-  if (argv != self->few) PyMem_Free(argv);
-  self->argv = self->few;
-  if (self->more) Py_CLEAR(self->more->kwnames);
-}
-
 /* A new goroutine, runnable. NULL: exception set. */
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   if (!runtime_ensure()) return NULL;
@@ -133,4 +119,17 @@ Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnam
   }
   goroutine_start(self, gp);
   return self;
+}
+
+/* It has returned, or will never run. */
+void drop_call(Goroutine *self) {
+  PyObject *fn = self->fn, **argv = self->argv;
+  uint32_t n = self->nargs;
+  self->fn = NULL;
+  self->nargs = 0;
+  Py_XDECREF(fn);
+  for (uint32_t i = 1; i <= n; i++) Py_CLEAR(argv[i]);
+  if (argv != self->few) PyMem_Free(argv);
+  self->argv = self->few;
+  if (self->more) Py_CLEAR(self->more->kwnames);
 }

@@ -43,7 +43,7 @@ typedef struct Goroutine {
   struct shim *shim; /* the innermost call of a function that can be cancelled, or NULL (shim.h) */
   uint32_t asking;   /* calls that wait to be told how it ends */
   uint32_t run;      /* number of the run() that it descends from, 0: none */
-  uint16_t gilstate_base; /* gilstate_counter of its thread state at the start */
+  uint16_t gilstate_base; /* ts_entered() of its thread state at the start */
   bool started : 1, done : 1, failed : 1, cancelled : 1, detached : 1, collected : 1, reported : 1,
       lent : 1;
   bool left : 1;       /* done, and it runs no code any more: its G is not its own */

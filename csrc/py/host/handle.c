@@ -1,4 +1,4 @@
-/* handle.c - a goroutine's handle as an object: made, traversed, freed. */
+/* handle.c - a goroutine's handle as an object: what it has besides, traversed, freed. */
 #include "py/host/life.h"
 
 PyTypeObject *Goroutine_Type;
@@ -6,7 +6,7 @@ PyTypeObject *Goroutine_Type;
 /* For others: while it runs the code of its end it counts as ended. */
 G *goroutine_g(Goroutine *self) { return self->done ? NULL : self->g; }
 
-/* Its extras, made when first needed. NULL: exception set. */
+/* Its extras, made when first needed. */
 extras *extras_raw(Goroutine *self) {
   if (!self->more) self->more = PyMem_RawCalloc(1, sizeof *self->more);
   return self->more;
@@ -15,8 +15,6 @@ extras *extras_of(Goroutine *self) {
   if (!extras_raw(self)) PyErr_NoMemory();
   return self->more;
 }
-
-/* ---- the end --------------------------------------------------------------------------------------------- */
 
 int goroutine_clear(PyObject *op) {
   Goroutine *self = (Goroutine *)op;
@@ -30,8 +28,6 @@ int goroutine_clear(PyObject *op) {
   }
   return 0;
 }
-
-/* ---- the handle ---------------------------------------------------------------------------------------------- */
 
 int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
   Goroutine *self = (Goroutine *)op;

@@ -54,14 +54,14 @@ static void host_g_bind(G *gp) {
 }
 
 static host_where host_where_is(G *gp) {
-  PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() */
+  PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() in sched/gstatus.c */
   if (ts && tstate_attached(ts)) return HOST_INSIDE;
   if (load_rlx(&gp->m->tries)) return HOST_INSIDE; /* as good as */
   if (!interposed.gil) return HOST_UNKNOWN;
   return load_rlx(&gp->m->wants) ? HOST_WANTS : HOST_OUT;
 }
 
-/* The M ends (it was idle for long): its base state goes. */
+/* The M ends (it was idle for long, or what had locked its thread has ended): its base state goes. */
 static void host_m_exit(M *m) {
   pym *pm = m->host;
   m->host = NULL;

@@ -3,8 +3,8 @@
  * lend(fn, ...) makes a goroutine of the calling thread's own PyThreadState: thread-locals, contextvars
  * and ident stay, and on the main thread the interpreter takes it for the main thread wherever it runs.
  * The OS thread, T0, meanwhile waits with a spare state of its own, and
- *   - receives the program's signals: it blocks them all and unblocks them only inside ppoll, so none is
- *     lost between a check and the wait.  Python's C-level handler runs on T0, whose real ident is the
+ *   - receives the program's signals: it blocks them all and unblocks them only inside ppoll (and where
+ *     lender_expose asks for it), so none is lost between a check and the wait.  Python's C-level handler runs on T0, whose real ident is the
  *     main thread's; then the main goroutine is told: its wait ends with "interrupted" and runs the
  *     handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR.
  *     What the main goroutine sends to its own process is acknowledged: its call returns when T0 has been
@@ -462,7 +462,7 @@ bool lender_afterfork(G *me, M *m) {
   return returns;
 }
 
-/* ---- lock_os_thread ------------------------------------------------------------------------------------------------ */
+/* ---- functions --------------------------------------------------------------------------------------------------- */
 
 PyMethodDef run_functions[] = {
     {"lend", (PyCFunction)(void (*)(void))py_lend, METH_FASTCALL | METH_KEYWORDS,

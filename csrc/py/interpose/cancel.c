@@ -10,10 +10,10 @@
  *      compressor gave out and will not give out again;
  *   2. each file object above lets it through.  Those that lose what was written let nothing through, whatever the
  *      call is and whether it was made by C or by Python code in between (SocketIO).  BufferedWriter keeps it: a
- *      write or flush of its own ends, having done a part of what it was called for, as sendall() does.  Those that hold what was
- *      read let a read from below through as long as nothing would be lost: they had nothing when they were called
- *      and have got nothing since, or they are to read to the end (who gives up on that gives it all up).  Python
- *      code between them and the call must be known to hand the data on (HANDS_ON);
+ *      write or flush of its own ends, having done a part of what it was called for, as sendall() does.  Those that hold
+ *      what was read let a read from below through as long as nothing would be lost: they had nothing when they were
+ *      called and have got nothing since, or they are to read to the end (who gives up on that gives it all up).
+ *      Python code between them and the call must be known to hand the data on (HANDS_ON);
  *   3. the evaluation loop itself called the shim, or the file object above it: nothing lies between but what the
  *      interpreter calls C functions with, and what passes a call on (partial, methodcaller, bound methods, super()).
  *      C code of any other kind (map(), sorted(key=), a pickler, extensions) may have a state that an exception
@@ -378,7 +378,7 @@ bool cancel_learn(void) {
     done = run_code(compiled.learn, names);
   add_glue((uintptr_t)PyObject_Vectorcall); /* what starts a goroutine: from 3.15 on the interpreter goes other ways */
   glue.learned |= done != NULL;
-  if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* the compiler may forget it */
+  if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* what was refused memory may not have said so */
   bool learned = done != NULL;
   Py_XDECREF(done);
   Py_XDECREF(list);

@@ -1,4 +1,4 @@
-/* signal.c - the signal mask belongs to the goroutine, and signals to the thread that waits in run().
+/* signal.c - the signal mask belongs to the goroutine, signals to the thread that waits in run().
  *
  * The runtime's threads block nearly all signals (base/os_linux.c), so that Python's handlers run on the program's
  * own threads.  That must not be seen: a goroutine has a mask of its own (host/sigmask.c), which
@@ -16,7 +16,7 @@
  * A signal for one goroutine (pthread_kill with its ident) is one for the process, unless that goroutine blocks it: then it
  * is pending for it alone, wherever it runs, until it waits for it or unblocks it.
  *
- * The runtime's own handlers (stack growth, preemption) stay in front whatever the program installs: what it
+ * The runtime's own handlers (stack overflow, preemption) stay in front whatever the program installs: what it
  * wishes is kept behind them, and called for what is not ours. */
 #define _GNU_SOURCE
 #include <errno.h>

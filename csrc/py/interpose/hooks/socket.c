@@ -144,9 +144,8 @@ static void advance(struct msghdr *m, size_t n) {
   m->msg_iov->iov_len -= n;
 }
 
-/* A blocking send on a stream returns when all is sent.  m is ours to change; partial: some of
- * it is sent already.  false: not here, and nothing was
- * sent. */
+/* A blocking send on a stream returns when all is sent.  m is ours to change; partial: some of it is sent already.
+ * false: not here, and nothing was sent. */
 static bool send_all(int fd, struct msghdr *m, size_t total, int flags, bool partial, ssize_t *result) {
   io x;
   if (!io_begin(&x, fd, POLL_WRITE)) return false;
