@@ -501,6 +501,10 @@ def seconds(function: str, value: float, /) -> float: ...  # an argument of that
 def goroutines() -> list[Goroutine[Any]]:
     """All that are alive, by id."""
 
+# Those that are done, but for their callbacks and what their ends destroy.
+def leaving() -> list[Goroutine[Any]]: ...
+def cancel_leaving(g: Goroutine[Any], /) -> None: ...
+def join_leaving(g: Goroutine[Any], timeout: float, /) -> bool: ...
 def num_goroutine() -> int:
     """Goroutines alive, native ones included."""
 

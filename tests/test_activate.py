@@ -167,15 +167,13 @@ class Handler:
         self.left, self.said = at, ""
     def trace(self, frame, event, arg):
         if frame.f_code.co_name != "<module>":
-            # An import in the midst of importlib's functions makes those fail (3.11).
-            return self.trace
+            return self.trace  # those of importlib fail if there is an import in their midst
         self.left -= 1
         if self.left < 0:
             sys.settrace(None)
             try:
                 self.said = str(gmprt.go(lambda: 7).result())
-            except (NameError, AttributeError, ImportError) as error:
-                # threading, say, is not whole
+            except (NameError, AttributeError, ImportError) as error:  # half imported
                 self.said = type(error).__name__
         return self.trace
 

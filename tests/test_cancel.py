@@ -384,24 +384,26 @@ READERS: dict[str, tuple[str, Callable[[Any], object]]] = {
 }
 
 
+TO_THE_END = ["all", "lines", "text lines", "raw lines", "lines of both ways"]
+KEEP_WHAT_THEY_HAVE = ["read", "readline", "for", "text", "text readline", "both ways"]
+KEEP_WHAT_THEY_HAVE += ["both ways for", "raw", "raw for"]
+
+
 @contextmanager
 def reader(where: str, mode: str) -> Iterator[tuple[Any, socket.socket, socket.socket]]:
     """A file object, its socket and the other end."""
     a, b = socket.socketpair()
     with a, b:
         if mode == "raw":
-            with (
-                socket.SocketIO(a, "r")
-                if where == "socket"
-                else io.FileIO(a.fileno(), closefd=False) as f
-            ):
+            in_c = where == "file"
+            with io.FileIO(a.fileno(), closefd=False) if in_c else socket.SocketIO(a, "r") as f:
                 yield f, a, b
         elif where == "socket":
             with a.makefile(mode) as f:  # type: ignore[call-overload]
                 yield f, a, b
         elif mode == "rwb":
-            raw = io.FileIO(a.fileno(), "r", closefd=False)
-            pair = io.BufferedRWPair(raw, io.FileIO(a.fileno(), "w", closefd=False))
+            half = io.FileIO(a.fileno(), "r", closefd=False)
+            pair = io.BufferedRWPair(half, io.FileIO(a.fileno(), "w", closefd=False))
             yield pair, a, b
         else:
             with open(a.fileno(), mode, closefd=False) as f:
@@ -425,20 +427,7 @@ def test_a_reader_that_has_nothing_is_cancelled(way: str, where: str) -> None:
 
 @pytest.mark.parametrize("part", ["before", "meanwhile"])
 @pytest.mark.parametrize("where", ["file", "socket"])
-@pytest.mark.parametrize(
-    "way",
-    [
-        "read",
-        "readline",
-        "for",
-        "text",
-        "text readline",
-        "both ways",
-        "both ways for",
-        "raw",
-        "raw for",
-    ],
-)
+@pytest.mark.parametrize("way", KEEP_WHAT_THEY_HAVE)
 def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
     """Half a line is there, in the object or on its way: the wait goes on, and the cancel waits."""
     mode, read = READERS[way]
@@ -465,7 +454,7 @@ def test_what_was_read_is_not_lost(way: str, where: str, part: str) -> None:
 
 @pytest.mark.parametrize("part", ["before", "meanwhile"])
 @pytest.mark.parametrize("where", ["file", "socket"])
-@pytest.mark.parametrize("way", ["all", "lines", "text lines", "raw lines", "lines of both ways"])
+@pytest.mark.parametrize("way", TO_THE_END)
 def test_who_reads_to_the_end_gives_it_all_up(way: str, where: str, part: str) -> None:
     """Also the half of a line that an object below has in hand: nobody may ever send the rest."""
     mode, read = READERS[way]
@@ -738,7 +727,7 @@ def test_a_pipe_to_a_child_is_closed() -> None:
 
 
 def test_a_thread_is_started() -> None:
-    """start() waits until the thread runs: one that has left before says that it was not started."""
+    """start() waits until the thread runs, which could not be joined before."""
     enough = threading.Event()
 
     class Slow(threading.Thread):

@@ -537,7 +537,7 @@ def test_a_semaphore_posted_by_another_process(procs: int) -> None:
 
 
 def test_a_lock_that_is_older_than_the_runtime() -> None:
-    """Made when nothing was replaced, as at the top of a program: the other process is heard all the same."""
+    """Made when nothing was replaced, as at the top of a program: the other process is heard."""
     text = """
         import multiprocessing, os, gmprt
 

@@ -535,6 +535,64 @@ def test_looking_for_those_that_stay_takes_a_small_share() -> None:
     assert looks <= 2 + (time.monotonic() - began) / (20 * 0.02)
 
 
+def test_callbacks_are_leftovers_too() -> None:
+    """One that waits is cancelled, and waited for: what it does then is not lost."""
+    seen: list[str] = []
+
+    def callback(_: gmprt.Goroutine[Any]) -> None:
+        try:
+            Chan[None]().recv()
+        except gmprt.Cancelled:
+            gmprt.sleep(0.001)
+            seen.append("cancelled")
+
+    def main() -> None:
+        g = go(int)
+        g.add_done_callback(callback)
+        assert g.join(PATIENCE)
+
+    run(main)
+    assert seen == ["cancelled"]
+
+
+def test_callbacks_at_the_end_of_the_process() -> None:
+    done = run_child(
+        """
+        import gmprt
+
+        def callback(_):
+            try:
+                gmprt.Chan().recv()
+            except gmprt.Cancelled:
+                gmprt.sleep(0.001)
+                print("cancelled")
+
+        g = gmprt.go(int)
+        g.add_done_callback(callback)
+        g.join()
+        """
+    )
+    assert done.stdout == "cancelled\n"
+
+
+def test_a_cancel_of_a_callback_is_not_the_next_goroutines() -> None:
+    """Which has the same G."""
+    entered: Chan[None] = Chan()
+    leave: Chan[None] = Chan()
+
+    def callback(_: gmprt.Goroutine[Any]) -> None:
+        entered.send(None)
+        leave.recv_ok()
+
+    g = go(int)
+    g.add_done_callback(callback)
+    entered.recv()
+    leave.close()
+    gmprt._core.cancel_leaving(g)  # too late: it waits no more
+    assert gmprt._core.join_leaving(g, PATIENCE)
+    assert all(go(gmprt.sleep, 0.0001).result(PATIENCE) is None for _ in range(10))
+
+
 def test_who_ends_while_others_are_cancelled_does_not_stay() -> None:
     class Ending(_Ending):
         def _cancel(self, goroutines: list[gmprt.Goroutine[Any]]) -> None:

@@ -97,14 +97,14 @@ def _report_uncollected(run_id: int = 0) -> None:
 
 def _end_descendants(run_id: int, main_id: int) -> None:
 
-    def descendants() -> list[_core.Goroutine[Any]]:
-        return [
-            g
-            for g in _core.goroutines()
-            if g.run_id == run_id and g.id != main_id and not g.detached and not g.done()
-        ]
+    def descendants(these: list[_core.Goroutine[Any]]) -> list[_core.Goroutine[Any]]:
+        return [g for g in these if g.run_id == run_id and g.id != main_id and not g.detached]
 
-    ending = _Ending(descendants, "the main goroutine has ended")
+    ending = _Ending(
+        lambda: [g for g in descendants(_core.goroutines()) if not g.done()],
+        "the main goroutine has ended",
+        lambda: descendants(_core.leaving()),
+    )
     left = ending.wait(time.monotonic() + _WARN_AFTER)
     if left:
         _say_who_stays(left)
@@ -142,12 +142,22 @@ def _warn(message: str) -> None:
 
 
 class _Ending:
-    """Cancels goroutines, once each, and waits for their ends: all at once, and new ones too."""
+    """Cancels goroutines, once each, and waits for their ends: all at once, and new ones too.
 
-    def __init__(self, alive: Callable[[], list[_core.Goroutine[Any]]], reason: str) -> None:
+    Then for those that are done but for their callbacks: what these were to do is not lost.
+    """
+
+    def __init__(
+        self,
+        alive: Callable[[], list[_core.Goroutine[Any]]],
+        reason: str,
+        leaving: Callable[[], list[_core.Goroutine[Any]]] = list,
+    ) -> None:
         self._alive = alive  # those still to end; called again for those that appear meanwhile
+        self._leaving = leaving  # likewise
         self._reason = reason
         self._cancelled: set[int] = set()  # ids
+        self._hurried: set[int] = set()  # ids of those whose callbacks' waits were cancelled
         self._count = _core.WaitGroup()
 
     def wait(self, deadline: float) -> list[_core.Goroutine[Any]]:
@@ -156,14 +166,16 @@ class _Ending:
             began = time.monotonic()
             alive = self._alive()
             looked = time.monotonic() - began
-            if not alive:
-                break
+            leaving = [] if alive else self._leaving()
+            if not alive and not leaving:
+                return []
             self._cancel(alive)
+            self._hurry(leaving)
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            self._sleep(min(left, max(_LOOK_AGAIN, _LOOK_SHARE * looked)))
-        return [g for g in alive if not g.done()]
+            self._sleep(leaving, min(left, max(_LOOK_AGAIN, _LOOK_SHARE * looked)))
+        return [g for g in alive if not g.done()] + leaving
 
     def _cancel(self, goroutines: list[_core.Goroutine[Any]]) -> None:
         for g in goroutines:
@@ -176,9 +188,18 @@ class _Ending:
     def _ended(self, _: _core.Goroutine[Any]) -> None:
         self._count.done()
 
-    def _sleep(self, seconds: float) -> None:
+    def _hurry(self, goroutines: list[_core.Goroutine[Any]]) -> None:
+        for g in goroutines:
+            if g.id not in self._hurried:
+                self._hurried.add(g.id)
+                _core.cancel_leaving(g)
+
+    def _sleep(self, leaving: list[_core.Goroutine[Any]], seconds: float) -> None:
         try:
-            self._count.wait(timeout=seconds)
+            if leaving:
+                _core.join_leaving(leaving[0], seconds)
+            else:
+                self._count.wait(timeout=seconds)
         except Cancelled:
             # The main goroutine itself was cancelled, which is under way already.
             pass
@@ -191,7 +212,7 @@ def _shutdown() -> None:
         return
     deadline = time.monotonic() + _EXIT_DEADLINE
     try:
-        for g in _Ending(_others, _EXITING).wait(deadline):
+        for g in _Ending(_others, _EXITING, _others_leaving).wait(deadline):
             _warn(
                 f"gmprt: abandoned at exit, {_EXIT_DEADLINE:g} s after cancel: {debug.block(g)}\n"
             )
@@ -212,6 +233,11 @@ def stopped() -> BaseException:
 def _others() -> list[_core.Goroutine[Any]]:
     me = _core.current()  # not None if C code inside a goroutine ends the process
     return [g for g in _core.goroutines() if not g.done() and (me is None or g.id != me.id)]
+
+
+def _others_leaving() -> list[_core.Goroutine[Any]]:
+    me = _core.current()
+    return [g for g in _core.leaving() if me is None or g.id != me.id]
 
 
 atexit.register(_shutdown)

@@ -152,6 +152,8 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   fork_child_end(gp, Py_None); /* it has forked since it returned */
   self = gp->handle;
   leave(gp, self);
+  atomic_fetch_and(&gp->wait, ~WAIT_C); /* of what its callbacks waited for */
+  if (unlikely(self->joiners.first)) waitq_wakeall(&self->joiners);
   gp->handle = NULL;
   Py_DECREF(self); /* runs no code */
 }

@@ -1,4 +1,6 @@
 /* functions.c - functions of the package that concern the running goroutine, or all of them. */
+#include "sync/sema.h"
+#include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/life.h"
 #include "py/types/args.h"
@@ -81,19 +83,56 @@ static int by_id(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static PyObject *py_goroutines(PyObject *module, PyObject *Py_UNUSED(ignored)) {
-  (void)module;
+static bool is_alive(const Goroutine *self) { return !self->done; }
+
+/* Its function has returned, its callbacks and what its end destroys have not. */
+static bool is_leaving(const Goroutine *self) { return self->done && !self->left; }
+
+static PyObject *handles(bool (*wanted)(const Goroutine *)) {
   PyObject *list = PyList_New(0);
   uint32_t cursor = 0;
   for (G *gp; list && (gp = allg_next(&cursor)) != NULL;) {
     Goroutine *self = gp->kind == GK_HOST ? gp->handle : NULL;
-    if (self && !self->done && PyList_Append(list, (PyObject *)self) < 0) Py_CLEAR(list);
+    if (self && wanted(self) && PyList_Append(list, (PyObject *)self) < 0) Py_CLEAR(list);
   }
   if (list && PyList_GET_SIZE(list) > 1) {
     PyObject **items = ((PyListObject *)list)->ob_item;
     qsort(items, (size_t)PyList_GET_SIZE(list), sizeof *items, by_id);
   }
   return list;
+}
+
+static PyObject *py_goroutines(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return handles(is_alive);
+}
+
+static PyObject *py_leaving(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+  (void)module;
+  return handles(is_leaving);
+}
+
+/* (goroutine): its callback's current or next wait raises Cancelled. */
+static PyObject *py_cancel_leaving(PyObject *module, PyObject *op) {
+  (void)module;
+  Goroutine *self = (Goroutine *)op;
+  if (!above.cancel_learn()) return NULL;
+  if (!self->left) gocancel(self->g, true);
+  Py_RETURN_NONE;
+}
+
+/* (goroutine, seconds): has it left? */
+static PyObject *py_join_leaving(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module;
+  Goroutine *self = (Goroutine *)args[0];
+  patience p;
+  if (patience_parse_strict("join_leaving", nargs > 1 ? args[1] : NULL, &p) < 0) return NULL;
+  while (!self->left) {
+    wake_t r = p.block ? waitq_wait(&self->joiners, waitReasonJoin, p.deadline) : WAKE_TIMEOUT;
+    if (r == WAKE_TIMEOUT) break;
+    if (r != WAKE_OK && wake_error(r) != 0) return NULL;
+  }
+  return PyBool_FromLong(self->left);
 }
 
 static PyObject *py_num_goroutine(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -135,6 +174,9 @@ PyMethodDef goroutine_functions[] = {
      "sleep(seconds, /)\n--\n\nPark for that long; 0 yields. An ordinary thread blocks, without the GIL."},
     {"seconds", FN(py_seconds), METH_FASTCALL, NULL},
     {"goroutines", py_goroutines, METH_NOARGS, "goroutines()\n--\n\nAll that live, by id."},
+    {"leaving", py_leaving, METH_NOARGS, NULL},
+    {"cancel_leaving", py_cancel_leaving, METH_O, NULL},
+    {"join_leaving", FN(py_join_leaving), METH_FASTCALL, NULL},
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},
     {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
