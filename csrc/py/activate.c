@@ -71,9 +71,9 @@ static void modules_swap(PyObject *kept[], bool out) {
   PyErr_Restore(type, value, traceback);
 }
 
-/* Who calls go() in the middle of that very import (a signal handler, a destructor, an import hook) finds modules that are
- * not whole, and nobody will make them so before it returns.  It imports them anew, for itself: what they hand over may
- * be handed over twice.  Not if what they import is being imported: that says so. */
+/* Who calls go() in the middle of that very import (a signal handler, a destructor, an import hook) finds modules that
+ * are not whole, and nobody will make them so before it returns.  It imports them anew, for itself: what they hand over
+ * may be handed over twice.  Not if what they import is being imported: that says so. */
 static bool import(void) {
   if (!import_once()) return false;
   if (likely(threads_known())) return true;

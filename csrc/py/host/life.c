@@ -152,7 +152,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   fork_child_end(gp, Py_None); /* it has forked since it returned */
   self = gp->handle;
   leave(gp, self);
-  atomic_fetch_and(&gp->wait, ~WAIT_C); /* of what its callbacks waited for */
+  if (unlikely(load_rlx(&gp->wait) & WAIT_C)) atomic_fetch_and(&gp->wait, ~WAIT_C); /* its callbacks wait no more */
   if (unlikely(self->joiners.first)) waitq_wakeall(&self->joiners);
   gp->handle = NULL;
   Py_DECREF(self); /* runs no code */

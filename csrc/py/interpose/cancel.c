@@ -6,8 +6,8 @@
  * takes an exception for the end of it.  So a cancel ends a call only if
  *
  *   1. no frame above belongs to code that must not be left in the middle (SHIELDS): it takes back a lock that its
- *      caller will release whatever happens, has made a child or a thread of which nobody knows yet, or writes what a
- *      compressor gave out and will not give out again;
+ *      caller will release whatever happens, has made a child or a thread of which nobody knows yet, or writes what
+ *      a compressor gave out and will not give out again;
  *   2. each file object above lets it through.  Those that lose what was written let nothing through, whatever the
  *      call is and whether it was made by C or by Python code in between (SocketIO).  BufferedWriter keeps it: a
  *      write or flush of its own ends, having done a part of what it was called for, as sendall() does.  Those that hold
