@@ -1,5 +1,4 @@
 /* gmprt.c - the C interface of gmprt.h: checks its arguments, then calls the runtime. */
-#define _GNU_SOURCE
 #include "gmprt.h"
 
 #include <errno.h>

@@ -3,6 +3,7 @@
 
 #include "arch/arch.h"
 #include "base/base.h"
+#include "base/clock.h"
 
 static uint64_t tick0;
 static int64_t time0;

@@ -8,10 +8,6 @@
  * A native channel's spinlock is held across a stack switch and released by the lander (sched/park.c): both
  * happen on one M, so the per-thread record of ranks stays right. */
 #include <sched.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "arch/arch.h"
 #include "base/lockrank.h"

@@ -9,7 +9,7 @@
 #ifndef GMPRT_LOCKRANK_H
 #define GMPRT_LOCKRANK_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef enum {
   rank_worldsema = 1, /* one stop-the-world at a time */

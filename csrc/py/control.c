@@ -1,8 +1,4 @@
 /* control.c - what the package asks of the runtime as a whole: counters, features, limits, the stop. */
-#include <errno.h>
-#include <signal.h>
-#include <unistd.h>
-
 #include "base/clock.h"
 #include "sched/chaos.h"
 #include "sched/netpoll.h"

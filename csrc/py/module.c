@@ -3,8 +3,6 @@
  * It lives in the same shared object as the cffi module gmprt._native (gmprt/_life/load.py loads both).  A cffi call
  * releases the GIL, which a channel operation that completes without waiting must not. */
 #include <errno.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include "py/cpython/exception.h"
 #include "py/cpython/preempt.h"

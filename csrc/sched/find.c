@@ -14,11 +14,6 @@
  *
  * Rejected, as in Go: handing a new goroutine to an idle M directly (threads ping-pong, no locality), and
  * one central queue (its lock). */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <stdlib.h>
-
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"

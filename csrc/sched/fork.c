@@ -14,8 +14,6 @@
  * Not every fork is prepared: that of a child that has not started anything yet is not, nor one in the middle of which a
  * handler of pthread_atfork starts the runtime.  Then, and where a lock is not among those that are taken, it may be held
  * by a thread that is not in the child: each is made anew, and what it guards is given up if it may be half changed. */
-#include <stdlib.h>
-
 #include "base/clock.h"
 #include "base/ownfd.h"
 #include "sched/sched.h"

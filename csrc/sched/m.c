@@ -9,9 +9,7 @@
  * Who has locked its thread may have changed it (priority, affinity, namespaces), and new threads inherit that.
  * So they are made by sysmon, or by an M that nobody has locked; and a goroutine that ends without unlocking takes
  * its thread with it.  As in Go. */
-#define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "arch/arch.h"

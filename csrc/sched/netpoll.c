@@ -35,13 +35,10 @@
  *
  * Rejected: one `ready` flag per direction (Go's; of two who wait, one may consume the other's edge; Go forbids
  * two), adding or re-arming at each wait (a system call, 3 % of an echo server's time). */
-#define _GNU_SOURCE
-#include <errno.h>
 #include <stdlib.h>
 
 #include "arch/arch.h"
 #include "base/clock.h"
-#include "base/ownfd.h"
 #include "sched/sched.h"
 #include "sched/park.h"
 #include "sched/netpoll.h"

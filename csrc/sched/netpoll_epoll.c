@@ -5,12 +5,10 @@
  *
  * Sleeping until a deadline is exact: epoll_pwait2 takes nanoseconds.  Without it (Linux < 5.11) the
  * timeout is rounded up to milliseconds. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "arch/arch.h"
 #include "base/ownfd.h"

@@ -28,9 +28,6 @@
  *
  * Rejected: a hop over g0 for each park (Go's mcall; 2 switches instead of 1), and opening the wait before
  * the switch (two Ms run one stack: the Spin model in tests/models finds it in a few steps). */
-#include <stdlib.h>
-#include <time.h>
-
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"

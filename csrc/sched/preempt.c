@@ -19,7 +19,6 @@
  *
  * Rejected: switching in the handler (one M for each preempted goroutine, and the scheduler in signal context), a
  * timer per M (28 us for each expiry). */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>

@@ -4,19 +4,9 @@
  * goes there.  The program's own handlers for these signals are kept behind ours (os_signal_chain).  The kick makes a
  * system call of an M return EINTR, and does nothing else. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/auxv.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sched/sched.h"

@@ -1,5 +1,4 @@
 /* start.c - the runtime's start, its stop, and new goroutines. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <unistd.h>

@@ -7,7 +7,6 @@
  * Rules: whoever needs the host lock too takes it first; nobody waits for the world, or for the right to
  * stop it, with the host lock in hand (the host drops it around gomaxprocs_set).  A native goroutine is
  * asked to yield (preempt.c); in code where that cannot be done it delays the stop until it does. */
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 

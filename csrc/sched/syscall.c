@@ -2,11 +2,6 @@
  *
  * Native goroutines say so (gm_enter_blocking), the host's stand-ins for calls of the C library know it.  All others are
  * found out by sysmon. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <stdlib.h>
-
 #include "arch/arch.h"
 #include "sched/sched.h"
 #include "sched/park.h"

@@ -22,8 +22,6 @@
  * 1 ms while work waits behind a running goroutine; never past the end of that one's slice, nor past the next
  * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle and
  * nobody driving it sleeps until an M wakes it. */
-#include <stdlib.h>
-
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"

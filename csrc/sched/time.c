@@ -15,8 +15,6 @@
  *
  * Rejected: a 4-ary heap in an array that copies the deadlines.  It touches fewer cache lines, but room in it had to be
  * reserved before each park with a deadline, by a realloc under the lock, and every such park could fail. */
-#include <time.h>
-
 #include "arch/arch.h"
 #include "sched/sched.h"
 #include "sched/netpoll.h"

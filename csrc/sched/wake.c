@@ -25,11 +25,6 @@
  * The sleeper's half: its fence stands in look_again, for the poller too.  What sysmon needs (a P taken; then
  * sysmonwait?) is ordered by the two read-modify-writes of pidleget: a later one is not passed, by the loads behind
  * it, before the earlier one's store is seen. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <stdlib.h>
-
 #include "sched/sched.h"
 #include "sched/netpoll.h"
 

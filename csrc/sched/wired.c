@@ -3,11 +3,6 @@
  * A hosted goroutine locked to an M runs there with the host lock alone, without P and licence, like one
  * whose blocking call has returned.  Whoever picks it hands it to that M and drops the host lock.  The M counts as
  * asleep while it waits for its goroutine, and stops counting when that is made ready, not when it notices. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <stdlib.h>
-
 #include "sched/sched.h"
 #include "sched/park.h"
 

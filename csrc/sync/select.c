@@ -5,7 +5,6 @@
  *
  * The waiters are a wait set (sched/waitset.c): exactly one case fires.  Locks are taken in address order, each
  * channel's once however often it stands in the cases.  Hosted channels have none. */
-#include <sched.h>
 #include <stdlib.h>
 
 #include "arch/arch.h"

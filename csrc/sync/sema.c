@@ -9,7 +9,6 @@
  * once, and a waiter that lost before stands in front.  The last waiter, or one that waited less than
  * 1 ms, ends it.  Woken: one waiter is on its way, so an unlock need not wake another.
  * The state word is changed by CAS: its fast paths (0 -> locked -> 0) take no lock. */
-
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"

@@ -21,6 +21,7 @@
  * contended lock of the program would meet there). */
 #include "arch/arch.h"
 #include "sched/park.h"
+#include "sync/sema.h"
 
 enum { SEMTAB = 1024 };
 

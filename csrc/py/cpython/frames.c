@@ -1,8 +1,4 @@
 /* frames.c - evaluation loops on a stack, and where Python code stands. */
-#define _GNU_SOURCE
-#include <link.h>
-#include <unistd.h>
-
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_CFRAME

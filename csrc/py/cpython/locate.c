@@ -6,7 +6,6 @@
  * elsewhere in each thread, so each M looks for its own. */
 #define _GNU_SOURCE
 #include <link.h>
-#include <unistd.h>
 
 #include "py/cpython/tstate.h"
 

@@ -17,10 +17,6 @@
  *   version bits       of eval_breaker: RESUME would loop for ever (3.13+)
  *   drop request       one more 5 ms interval for the waiter; kept by a parked state: a hang (3.13+)
  *   eval_breaker       a pending signal stays hidden from the main goroutine (3.11, 3.12) */
-#define _GNU_SOURCE
-#include <link.h>
-#include <unistd.h>
-
 #include "py/cpython/tstate.h"
 
 static inline void tss_set(pym *m, PyThreadState *ts) {

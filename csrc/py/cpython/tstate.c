@@ -10,10 +10,6 @@
  *
  * First chunk of the data stack: ours, above the C stack in the slot (mem/stack.c), large in address space
  * and lazy in memory; the interpreter never pops a root chunk. */
-#define _GNU_SOURCE
-#include <link.h>
-#include <unistd.h>
-
 #include "py/cpython/tstate.h"
 
 PyInterpreterState *interp;

@@ -14,9 +14,7 @@
  * In the child nothing of the runtime is touched, hooks included, until the interpreter
  * says that it goes on there (after_fork_child); most children exec instead. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <unistd.h>
 
 #include "py/host/above.h"

@@ -1,8 +1,4 @@
 /* errors.c - exceptions, which are classes written in Python, and functions that are. */
-#include <errno.h>
-#include <signal.h>
-#include <unistd.h>
-
 #include "base/os.h"
 #include "py/host/errors.h"
 

@@ -14,8 +14,6 @@
  * (os.register_at_fork): that is code of the program's, which may yield, wait and start goroutines, and would meet the
  * parent's runtime.  The last of ours drops what the child has no use for: destructors run, and shall find locks that are
  * made anew by handlers of others. */
-#include <unistd.h>
-
 #include "sync/sema.h"
 #include "py/cpython/preempt.h"
 #include "py/host/above.h"

@@ -3,10 +3,13 @@
  * The handle (Goroutine) holds what was asked for and what came of it; the G holds the stack and the
  * thread state, comes from L's pool, and returns there.  While the goroutine lives its G owns one
  * reference to the handle. */
+#include <errno.h>
+
 #include "arch/arch.h"
 #include "py/cpython/frames.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
+#include "py/host/life.h"
 #include "py/host/sigmask.h"
 
 /* The end of the process goes on meanwhile: a daemon thread ends without a word, as it would anywhere else. */

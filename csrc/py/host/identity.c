@@ -12,10 +12,7 @@
  * The main goroutine of run() keeps the ident of the thread that lends its state: on the main thread it
  * is the main thread to Python, wherever it runs. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "py/host/identity.h"
 

@@ -2,13 +2,7 @@
  *
  * Asked when the last M goes idle, answered by the thread that waits in run(), never by one of the scheduler's.  In doubt
  * nothing is reported. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "py/host/lender.h"
 

@@ -1,12 +1,4 @@
 /* osthread.c - lock_os_thread: a goroutine that keeps its thread. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/lender.h"

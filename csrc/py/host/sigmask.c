@@ -3,11 +3,7 @@
  * The runtime's threads block nearly all signals (base/os_linux.c), so that Python's handlers run on the program's own
  * threads.  That must not be seen: a goroutine has a mask of its own, inherited at go(); pthread_sigmask reads and changes
  * it (interpose/hooks/signal.c).  Most have the program's, and nothing is kept for them. */
-#define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "py/host/above.h"
 #include "py/host/lender.h"

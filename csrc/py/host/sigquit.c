@@ -1,7 +1,6 @@
 /* sigquit.c - SIGQUIT: sysmon has all goroutines printed. */
 #include <errno.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include "py/host/host.h"
 

@@ -1,9 +1,5 @@
 /* call.c - the frame that all hooks share: call.h says how it is used. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "py/host/fork.h"
 #include "py/interpose/homes.h"

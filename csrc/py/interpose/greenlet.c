@@ -24,6 +24,7 @@
  * Rejected: following the goroutine (the state's address is in the registers of C++), hooking __tls_get_addr in the
  * module (it cannot fail, and other architectures do without it). */
 #include "py/host/lender.h"
+#include "py/interpose/shim.h"
 
 /* As in greenlet.h, which there may be none of. */
 enum { API_NEW = 3, API_GETCURRENT, API_THROW, API_SWITCH, API_ENTRIES };

@@ -20,10 +20,8 @@
  * the thread that runs it; the main goroutine stays on the thread that called run() (host/lender.c), so that signals and
  * thread-locals of C are as ever there.  Forks are heard of by pthread_atfork alone (host/atfork.c). */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "py/host/above.h"
 #include "py/interpose/homes.h"

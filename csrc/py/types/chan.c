@@ -9,8 +9,6 @@
  * moment finds a value (chan_timer_poll).  A receiver that waits makes that moment its own deadline.  So
  * an unreferenced timer is collected like any object, and after stop or reset no stale value can be
  * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again. */
-#include <time.h>
-
 #include "sched/chaos.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"

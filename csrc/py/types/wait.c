@@ -1,9 +1,8 @@
 /* wait.c - from seconds to deadlines, and from the end of a wait to an exception. */
-#include <math.h>
-
 #include "base/clock.h"
 #include "py/host/errors.h"
 #include "py/host/host.h"
+#include "py/types/args.h"
 
 int64_t seconds_to_ns(double s) {
   if (!(s < 9.2e9)) return INT64_MAX - 1; /* 292 years, infinity */

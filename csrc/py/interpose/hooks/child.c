@@ -3,7 +3,6 @@
  * One child: asked with WNOHANG, then waited for by a pidfd in the poller.  Any child, or a group: there is
  * nothing to put into a poller, so the thread waits, handed off.  A cancelled wait reaps nothing. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

@@ -7,7 +7,6 @@
  * and they make room for a file that is to have their number.  Not in children of fork and vfork that are about to exec. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <unistd.h>
 

@@ -21,7 +21,6 @@
 #include <time.h>
 
 #include "py/interpose/call.h"
-#include "py/interpose/homes.h"
 #include "py/interpose/objects.h"
 
 /* HOOK(returned, name, (parameters), where it is replaced): hook_NAME stands in for NAME.

@@ -4,9 +4,7 @@
  * to its users translate: to the thread that runs the goroutine now. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "py/host/identity.h"
 #include "py/host/lender.h"

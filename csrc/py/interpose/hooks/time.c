@@ -1,6 +1,5 @@
 /* time.c - sleeping: clock_nanosleep (time.sleep) and pause. */
 #define _GNU_SOURCE
-#include <errno.h>
 
 #include "base/clock.h"
 #include "py/interpose/hooks/hooks.h"
