@@ -3,12 +3,7 @@
  * The channel is the runtime's hchan with `hosted` set: the GIL is its lock, its elements are owned
  * references.  A value belongs to the channel while buffered (tp_traverse shows it to the collector), to
  * the waiter while its sender is parked, and is handed over exactly once.  A parked sender's frame holds
- * the channel, so a channel with waiters is never garbage.
- *
- * A timer channel has no timer in any heap: it knows when it fires, and whoever looks at it after that
- * moment finds a value (chan_timer_poll).  A receiver that waits makes that moment its own deadline.  So
- * an unreferenced timer is collected like any object, and after stop or reset no stale value can be
- * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again. */
+ * the channel, so a channel with waiters is never garbage.  Those that are sent the time: timerchan.c. */
 #include "sched/chaos.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
@@ -190,6 +185,14 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg) {
   size_t n = ch->c.buf ? load_rlx(&ch->c.qcount) : 0;
   for (size_t i = 0; i < n; i++) Py_VISIT(*buffered(ch, i));
   return 0;
+}
+
+void drop_buffer(Chan *ch) {
+  while (load_rlx(&ch->c.qcount) > 0) {
+    PyObject *v;
+    if (chanrecv(&ch->c, &v, false, 0, true) != WAKE_OK) return;
+    Py_DECREF(v);
+  }
 }
 
 static int chan_clear(PyObject *self) {
@@ -390,10 +393,3 @@ static PyType_Slot recvview_slots[] = {VIEW_SLOTS(recvview_methods, "A channel, 
    Py_TPFLAGS_DISALLOW_INSTANTIATION)
 PyType_Spec sendview_spec = {"gmprt.SendView", sizeof(View), 0, VIEW_FLAGS, sendview_slots};
 PyType_Spec recvview_spec = {"gmprt.RecvView", sizeof(View), 0, VIEW_FLAGS, recvview_slots};
-
-/* ---- functions --------------------------------------------------------------------------------------------- */
-
-PyMethodDef chan_functions[] = {{"timer_chan", FN(py_timer_chan), METH_FASTCALL, NULL},
-                                {"timer_reset", FN(py_timer_reset), METH_FASTCALL, NULL},
-                                {"timer_stop", FN(py_timer_stop), METH_FASTCALL, NULL},
-                                {NULL, NULL, 0, NULL}};

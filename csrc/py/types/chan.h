@@ -24,13 +24,10 @@ extern PyTypeObject *Chan_Type, *SendView_Type, *RecvView_Type;
 
 /* chan.c */
 Chan *chan_make(PyTypeObject *type, size_t capacity, PyObject *name);
+void drop_buffer(Chan *ch);
 
 /* timerchan.c */
 bool chan_timer_poll(Chan *ch);
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline);
-void drop_buffer(Chan *ch);
-PyObject *py_timer_chan(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
-PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
-PyObject *py_timer_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

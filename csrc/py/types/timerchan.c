@@ -1,10 +1,16 @@
-/* timerchan.c - channels that are sent the time: after(), Timer, Ticker. */
+/* timerchan.c - channels that are sent the time: after(), Timer, Ticker.
+ *
+ * A timer channel has no timer in any heap: it knows when it fires, and whoever looks at it after that
+ * moment finds a value (chan_timer_poll).  A receiver that waits makes that moment its own deadline.  So
+ * an unreferenced timer is collected like any object, and after stop or reset no stale value can be
+ * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again. */
 #include <time.h>
 
 #include "base/clock.h"
 #include "sched/l.h"
 #include "py/types/args.h"
 #include "py/types/chan.h"
+#include "py/types/types.h"
 
 static double wall_clock(void) {
   struct timespec ts;
@@ -28,14 +34,6 @@ bool chan_timer_poll(Chan *ch) {
 
 int64_t chan_timer_deadline(Chan *ch, int64_t deadline) {
   return ch->when && (!deadline || ch->when < deadline) ? ch->when : deadline;
-}
-
-void drop_buffer(Chan *ch) {
-  while (load_rlx(&ch->c.qcount) > 0) {
-    PyObject *v;
-    if (chanrecv(&ch->c, &v, false, 0, true) != WAKE_OK) return;
-    Py_DECREF(v);
-  }
 }
 
 /* Waiting receivers look at the timer again. */
@@ -71,7 +69,7 @@ static int parse_times(PyObject *const *args, Py_ssize_t n, int64_t *when, int64
   return 0;
 }
 
-PyObject *py_timer_chan(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *py_timer_chan(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   if (nargs < 1 || nargs > 2) {
     PyErr_SetString(PyExc_TypeError, "timer_chan(seconds, period=0.0)");
@@ -96,7 +94,7 @@ static Chan *timer_arg(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t least
   return (Chan *)args[0];
 }
 
-PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   Chan *ch = timer_arg(args, nargs, 2, 3);
   int64_t when, period;
@@ -104,8 +102,13 @@ PyObject *py_timer_reset(PyObject *module, PyObject *const *args, Py_ssize_t nar
   return timer_set(ch, when, period);
 }
 
-PyObject *py_timer_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *py_timer_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   Chan *ch = timer_arg(args, nargs, 1, 1);
   return ch ? timer_set(ch, 0, 0) : NULL;
 }
+
+PyMethodDef timer_functions[] = {{"timer_chan", FN(py_timer_chan), METH_FASTCALL, NULL},
+                                 {"timer_reset", FN(py_timer_reset), METH_FASTCALL, NULL},
+                                 {"timer_stop", FN(py_timer_stop), METH_FASTCALL, NULL},
+                                 {NULL, NULL, 0, NULL}};

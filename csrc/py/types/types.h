@@ -9,6 +9,6 @@ PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
 extern PyTypeObject *Recv_Type, *Send_Type, *Select_Type, *Selected_Type, *Mutex_Type, *Semaphore_Type, *WaitGroup_Type;
 extern PyType_Spec goroutine_spec, chan_spec, sendview_spec, recvview_spec, recv_spec, send_spec, select_spec, selected_spec,
     mutex_spec, semaphore_spec, waitgroup_spec;
-extern PyMethodDef goroutine_functions[], chan_functions[], select_functions[], native_functions[];
+extern PyMethodDef goroutine_functions[], timer_functions[], select_functions[], native_functions[];
 
 #endif

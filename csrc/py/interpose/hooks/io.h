@@ -1,4 +1,4 @@
-/* io.h - one blocking call on one descriptor: what socket.c and file.c share. */
+/* io.h - one blocking call on one descriptor: io.c; what socket.c and file.c share. */
 #ifndef GMPRT_PY_INTERPOSE_HOOKS_IO_H
 #define GMPRT_PY_INTERPOSE_HOOKS_IO_H
 
@@ -31,6 +31,7 @@ enum {
   })
 
 bool io_begin(io *x, int fd, int mode);
+bool io_blocking(io *x, int timeout_option);
 int io_wait_hosted(io *x, int timeout_option);
 int io_error(const io *x, int e);
 bool io_ready(int fd, short events);
