@@ -2,8 +2,8 @@
  *
  * findrunnable looks, in this order: timers; every 61st time the global queue; the own ring; L (before the
  * ring when a native turn has just ended, behind the global queue when one of Python has); the global queue;
- * the poller; other Ps' rings; and, when the P has been given up, everything once more.  Then the M sleeps: in the poller if somebody must, else
- * on its note.
+ * the poller; other Ps' rings; and, when the P has been given up, everything once more.  Then the M sleeps: in the
+ * poller if somebody must, else on its note.
  *
  * Where this differs from Go, because waking an idle core costs 16 us here and a thief that polls a busy
  * owner's indices triples the owner's ping-pong:

@@ -16,7 +16,8 @@
  *   where       without any lock, from any thread: is G's state attached, and if not, why?
  *   locked      without any lock: does anybody hold the host lock?
  *   m_exit      on an M's thread, host lock not held: free the base state.
- *   leave/enter a thread that holds the host lock, a foreign one or whoever starts the runtime, is about to sleep: drop it;
+ *   leave/enter a thread that holds the host lock, a foreign one or whoever starts the runtime, is about to sleep:
+ *   drop it;
  *               take it again.  (In a forked child the first start of the runtime does.  By then the host has made
  *               its lock anew, as CPython has before it calls anybody: the lock in the child's copy of memory may
  *               be asked for, or half taken, by threads that are not there.)

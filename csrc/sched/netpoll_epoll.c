@@ -62,9 +62,9 @@ bool netpolladd(int fd) {
 
 void netpolldel(int fd) { epoll_ctl(epfd(), EPOLL_CTL_DEL, fd, NULL); }
 
-/* Ends the sleep of the M in netpoll, if there is one.  A lander that arms a deadline comes here with the lock of what its
- * goroutine waits for, and that may be a descriptor's, which a new poller would take to wake who waits: so that is left to
- * sysmon. */
+/* Ends the sleep of the M in netpoll, if there is one.  A lander that arms a deadline comes here with the lock of
+ * what its goroutine waits for, and that may be a descriptor's, which a new poller would take to wake who waits: so
+ * that is left to sysmon. */
 void netpollbreak(void) {
   ownfd *br = load_acq(&breaker);
   if (unlikely(!br)) return; /* nobody sleeps there */

@@ -14,8 +14,9 @@
  *     unlocking the object may let it run elsewhere.  Exception: a native select reads the waiters of
  *     channels it has not unlocked yet, and the woken G cannot pass those locks (select.c).
  *  4. A commit allocates nothing for what it finishes, and runs no host code but the `after` of a main
- *     goroutine.  It takes the lock of a timer heap or sched.lock (`after`: of the lenders), never an object's.  What it makes ready may
- *     start an M (wakep), as its last act; if that is refused sysmon tries again, and nothing is lost.
+ *     goroutine.  It takes the lock of a timer heap or sched.lock (`after`: of the lenders), never an object's.
+ *     What it makes ready may start an M (wakep), as its last act; if that is refused sysmon tries again, and
+ *     nothing is lost.
  *
  * Order: the lander's CAS that sets S comes after the save (same thread, and the CAS is a release); the
  * claimer's CAS is an acquire; the claimer's push (release) and the next owner's pop (acquire) carry the

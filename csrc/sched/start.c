@@ -73,7 +73,8 @@ bool schedinit(void) {
   return true;
 }
 
-/* Is this a forked child's copy of a runtime that runs elsewhere?  (One that was prepared for the fork says so itself.) */
+/* Is this a forked child's copy of a runtime that runs elsewhere?  (One that was prepared for the fork says so
+ * itself.) */
 bool sched_copied(void) { return load_acq(&sched.started) && starter != getpid(); }
 
 /* No M touches the host any more.  Those asleep end now, those in host code when they next look for work:

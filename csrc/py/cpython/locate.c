@@ -1,9 +1,9 @@
 /* locate.c - where the interpreter keeps the thread states of a thread: the current one, and what PyGILState_* finds.
  *
- * From 3.12 on the current one is in a private thread-local (the slot), from 3.15 on the other, too.  They are found once, at
- * import, among the thread-locals of the object that holds the interpreter: a word is believed if public functions
- * return what is written there.  Before 3.15 what PyGILState_* finds is the value of a key, the TSS entry.  It lies
- * elsewhere in each thread, so each M looks for its own. */
+ * From 3.12 on the current one is in a private thread-local (the slot), from 3.15 on the other, too.  They are found
+ * once, at import, among the thread-locals of the object that holds the interpreter: a word is believed if public
+ * functions return what is written there.  Before 3.15 what PyGILState_* finds is the value of a key, the TSS entry.
+ * It lies elsewhere in each thread, so each M looks for its own. */
 #define _GNU_SOURCE
 #include <link.h>
 

@@ -450,8 +450,8 @@ static PyObject *py_fields(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return c.list;
 }
 
-/* Does what import would have done, had the fields of that struct from that offset on moved by so many bytes.  Returns what
- * is off then, and why; None: nothing is. */
+/* Does what import would have done, had the fields of that struct from that offset on moved by so many bytes.
+ * Returns what is off then, and why; None: nothing is. */
 static PyObject *py_moved(PyObject *module, PyObject *args) {
   (void)module;
   int in, by;

@@ -8,7 +8,8 @@
  *
  * The TSS entry that PyGILState_* looks at is written on every swap, too.  pthread_setspecific checks key and
  * sequence for 4 ns; the entry of a low key lies in the thread's descriptor, so each M finds its own once
- * and verifies it.  Another C library: not found, and the function is called.  From 3.15 on the entry is a thread-local as the slot is.
+ * and verifies it.  Another C library: not found, and the function is called.  From 3.15 on the entry is a
+ * thread-local as the slot is.
  *
  * What a direct swap must carry over, and what happens if it is forgotten:
  *   TSS key            ctypes/cffi callbacks deadlock on the GIL (3.11, 3.12) or abort (3.13+)

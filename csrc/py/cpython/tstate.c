@@ -58,8 +58,9 @@ void tstate_on_stack(PyThreadState *ts, G *gp) {
 #endif
 }
 
-/* thread: stands for the calling one, to whose stack a state will come back by tstate_on_stack.  Asking the interpreter to
- * find it would have it read all mappings of the process, and in a forked child another thread is on that stack. */
+/* thread: stands for the calling one, to whose stack a state will come back by tstate_on_stack.  Asking the
+ * interpreter to find it would have it read all mappings of the process, and in a forked child another thread is on
+ * that stack. */
 void tstate_keep_stack(G *thread) {
 #ifdef HAVE_STACK_LIMITS
   os_thread_stack(&thread->stk.lo, &thread->stk.hi);

@@ -80,7 +80,8 @@ static void after_fork_in_parent(void) {
   now.held = false;
 }
 
-/* Where pthread_self() is not ours the interpreter compares the state that goes on with the thread (a debug build dies). */
+/* Where pthread_self() is not ours the interpreter compares the state that goes on with the thread (a debug build
+ * dies). */
 static void ident_of_thread(void) {
   M *m = getm();
   G *gp = m ? load_rlx(&m->curg) : NULL;

@@ -38,8 +38,8 @@ static bool signals_handled(void) {
   return found;
 }
 
-/* Threads that wait in run().  One whose main goroutine has ended is about to go on: its state is the program's again, and
- * whatever others wait for may come from there. */
+/* Threads that wait in run().  One whose main goroutine has ended is about to go on: its state is the program's
+ * again, and whatever others wait for may come from there. */
 static uint32_t lenders_waiting(void) {
   uint32_t n = 0;
   lock(&lenders.lock);

@@ -4,9 +4,9 @@
  * and ident stay, and on the main thread the interpreter takes it for the main thread wherever it runs.
  * The OS thread, T0, meanwhile waits with a spare state of its own, and
  *   - receives the program's signals: it blocks them all and unblocks them only inside ppoll (and where
- *     lender_expose asks for it), so none is lost between a check and the wait.  Python's C-level handler runs on T0, whose real ident is the
- *     main thread's; then the main goroutine is told: its wait ends with "interrupted" and runs the
- *     handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR.
+ *     lender_expose asks for it), so none is lost between a check and the wait.  Python's C-level handler runs on
+ *     T0, whose real ident is the main thread's; then the main goroutine is told: its wait ends with "interrupted"
+ *     and runs the handlers, or, if it blocks in a system call, its M gets a signal that makes the call return EINTR.
  *     What the main goroutine sends to its own process is acknowledged: its call returns when T0 has been
  *     through ppoll once more (lender_sync);
  *   - judges "all goroutines are asleep": never a scheduler thread (judge.c);

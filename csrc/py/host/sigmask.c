@@ -1,8 +1,8 @@
 /* sigmask.c - the signal mask belongs to the goroutine.
  *
  * The runtime's threads block nearly all signals (base/os_linux.c), so that Python's handlers run on the program's own
- * threads.  That must not be seen: a goroutine has a mask of its own, inherited at go(); pthread_sigmask reads and changes
- * it (interpose/hooks/signal.c).  Most have the program's, and nothing is kept for them. */
+ * threads.  That must not be seen: a goroutine has a mask of its own, inherited at go(); pthread_sigmask reads and
+ * changes it (interpose/hooks/signal.c).  Most have the program's, and nothing is kept for them. */
 #include <pthread.h>
 
 #include "py/host/above.h"

@@ -155,8 +155,8 @@ static PyObject *run_code(PyObject *code, PyObject *names) {
   return PyEval_EvalCode(code, names, names);
 }
 
-/* Before anything is replaced: other threads may come here meanwhile.  Where nothing is found, nothing is let through that
- * may hold something.  false: exception set, perhaps a signal handler's, which must not be lost. */
+/* Before anything is replaced: other threads may come here meanwhile.  Where nothing is found, nothing is let
+ * through that may hold something.  false: exception set, perhaps a signal handler's, which must not be lost. */
 bool cancel_find_files(void) {
   PyObject *names = PyDict_New(), *done = names ? run_code(compiled.files, names) : NULL;
   if (done) {

@@ -17,7 +17,8 @@
  *
  * An entry that is ours already is skipped, so the pass may be repeated when modules were loaded.  It looks at
  * each object twice, then no more (with every module it would walk through all there are): a lazy resolver that ran
- * on another thread meanwhile may have written over an entry.  When something was unloaded all objects are new again, for they may lie where others were.
+ * on another thread meanwhile may have written over an entry.  When something was unloaded all objects are new
+ * again, for they may lie where others were.
  *
  * Where the table is read-only after relocation (RELRO, -z now) its page is made writable for the moment
  * of the write.

@@ -122,8 +122,8 @@ static void store(call *c, const M *home, int e) {
   }
 }
 
-/* At all homes; the goroutine does not move.  Not attached.  After EINTR the C code may call again, with the address that it
- * takes now. */
+/* At all homes; the goroutine does not move.  Not attached.  After EINTR the C code may call again, with the address
+ * that it takes now. */
 void homes_store(call *c, int e) {
   call_attach(c);
   homes *h = homes_of(handle_of(c->g));

@@ -16,9 +16,9 @@
  *
  * GMPRT_INTERPOSE, read when gmprt becomes active (activate.c): with 0 nothing parks, and what is replaced is what
  * identity, masks, processes and the runtime's descriptors need (ALWAYS).  With none, nothing is replaced, here or in
- * shim.c, and no signal has a handler of ours (os_leave_signals).  A goroutine then has the identity and the signal mask of
- * the thread that runs it; the main goroutine stays on the thread that called run() (host/lender.c), so that signals and
- * thread-locals of C are as ever there.  Forks are heard of by pthread_atfork alone (host/atfork.c). */
+ * shim.c, and no signal has a handler of ours (os_leave_signals).  A goroutine then has the identity and the signal
+ * mask of the thread that runs it; the main goroutine stays on the thread that called run() (host/lender.c), so that
+ * signals and thread-locals of C are as ever there.  Forks are heard of by pthread_atfork alone (host/atfork.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>

@@ -4,7 +4,8 @@
  * out anew must be added anew (netpoll.c).  None of these calls parks.
  *
  * The runtime's own descriptors (ownfd.c) are not open to the program: a close says so, a range passes over them,
- * and they make room for a file that is to have their number.  Not in children of fork and vfork that are about to exec. */
+ * and they make room for a file that is to have their number.  Not in children of fork and vfork that are about to
+ * exec. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>

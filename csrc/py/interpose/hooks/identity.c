@@ -1,7 +1,7 @@
 /* identity.c - pthread_self() and its like: who runs, as host/identity.c has it.
  *
- * In the interpreter pthread_self() answers with the goroutine's ident.  The other pthread_*() functions that Python offers
- * to its users translate: to the thread that runs the goroutine now. */
+ * In the interpreter pthread_self() answers with the goroutine's ident.  The other pthread_*() functions that Python
+ * offers to its users translate: to the thread that runs the goroutine now. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/syscall.h>

@@ -13,8 +13,8 @@
  * lends blocks all for as long as it is awake, so that another thread of the program may get it instead: the relay
  * in front of the program's handlers passes it on to the thread that should have got it.
  *
- * A signal for one goroutine (pthread_kill with its ident) is one for the process, unless that goroutine blocks it: then it
- * is pending for it alone, wherever it runs, until it waits for it or unblocks it.
+ * A signal for one goroutine (pthread_kill with its ident) is one for the process, unless that goroutine blocks it:
+ * then it is pending for it alone, wherever it runs, until it waits for it or unblocks it.
  *
  * The runtime's own handlers (stack overflow, preemption) stay in front whatever the program installs: what it
  * wishes is kept behind them, and called for what is not ours. */
