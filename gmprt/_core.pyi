@@ -142,7 +142,8 @@ class Goroutine(Generic[_R_co]):
 class Chan(Generic[_V]):
     """A channel, as in Go: unbuffered, or with room for `capacity` values.
 
-    ValueError if that is negative or exceeds memory.  Waiters are served first come, first served.
+    ValueError if that is negative or beyond all address space, MemoryError if there is no room.
+    Waiters are served first come, first served.
     """
 
     def __new__(cls, capacity: int = 0, *, name: str | None = None) -> Chan[_V]: ...
@@ -445,7 +446,10 @@ class Semaphore:
     def try_acquire(self) -> bool:
         """Take one unit if there is one now."""
     def release(self, n: int = 1) -> None:
-        """Give n units back; waiters get them first.  ValueError for n < 1."""
+        """Give n units back; waiters get them first.
+
+        ValueError for n < 1, and if the value would exceed 2**32 - 1.
+        """
     @property
     def value(self) -> int:
         """Units left."""
@@ -465,7 +469,7 @@ class WaitGroup:
     def add(self, n: int = 1) -> None:
         """Raise the counter by n.  ValueError if it would become negative."""
     def done(self) -> None:
-        """Add(-1)."""
+        """The same as add(-1)."""
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the counter is 0.  False if `timeout` seconds passed first."""
     def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
@@ -509,28 +513,29 @@ def num_goroutine() -> int:
     """Goroutines alive, native ones included."""
 
 def gomaxprocs(n: int | None = None) -> int:
-    """The number of Ps, and sets it to n (1 ...
+    """Return the number of Ps, and change it to n, if given: 1 to 256, else ValueError.
 
-    256): how many native goroutines may run at once, the one thread that runs Python included.
-    Returns the old number.  Setting stops the world for a moment.
+    So many native goroutines may run at once, the one thread that runs Python included.  A change
+    stops the world for a moment.  MemoryError: the number is what it was.
     """
 
 def lock_os_thread() -> None:
     """Go's LockOSThread: this goroutine runs on its present OS thread only, and no other runs
     there.  The main goroutine of run() goes to the thread that called run().  Nests; nothing in
-    an ordinary thread.
+    an ordinary thread.  TooManyThreads if no thread would be left for the others; RuntimeError in a
+    main goroutine that uses greenlets.
     """
 
 def unlock_os_thread() -> None:
     """Undo one lock_os_thread()."""
 
 def set_max_threads(n: int, /) -> int:
-    """Limit the OS threads of the runtime (2 ... 10000); returns the old limit."""
+    """Limit the OS threads of the runtime: 2 to 10000, else ValueError.  Returns the old limit."""
 
 def set_max_stack(nbytes: int, /) -> int:
-    """Bytes of address space for each stack made from now on, 256 KiB ...
+    """Bytes of address space for each stack made from now on; returns the old size.
 
-    1 GiB; returns the old size.
+    256 KiB to 1 GiB, else ValueError.
     """
 
 def stats() -> dict[str, int]: ...

@@ -68,7 +68,7 @@ class GoroutineCancelled(Error):
 
 
 class Deadlock(Error, RuntimeError):
-    """Raised by run() when every goroutine waits for another one.
+    """Raised by run() when every goroutine waits for another one, and by joining oneself.
 
     Go's "all goroutines are asleep - deadlock!".  `dump` holds what gmprt.debug.dump() would have
     printed at that moment; it is part of the message.
@@ -86,7 +86,7 @@ class Deadlock(Error, RuntimeError):
 
 
 class StackOverflow(Error, RecursionError):
-    """The goroutine's stack would grow beyond the limit of set_max_stack()."""
+    """Reserved: not raised in this release.  Deep recursion raises RecursionError."""
 
 
 class TooManyThreads(Error, RuntimeError):

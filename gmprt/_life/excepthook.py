@@ -1,8 +1,8 @@
 """Failures that nobody can collect any more: gmprt.excepthook, after threading.excepthook.
 
 A goroutine's exception belongs to whoever holds its handle.  When the last handle is dropped
-without join(), result() or exception(), the C half calls `report` from an ordinary goroutine; what
-is left at the end of run() or of the process is reported then.
+without result() or exception(), the C half calls `report` from an ordinary goroutine; what is left
+at the end of run() or of the process is reported then.
 """
 
 from __future__ import annotations

@@ -469,7 +469,7 @@ PyMethodDef run_functions[] = {
      "lend(fn, /, *args, **kwargs)\n--\n\nRun fn as the main goroutine, on this thread's state."},
     {"lock_os_thread", py_lock_os_thread, METH_NOARGS,
      "lock_os_thread()\n--\n\nWire the goroutine to its OS thread, in the main goroutine to the one that\n"
-     "called run(); nests. Go's LockOSThread."},
+     "called run(); nests. TooManyThreads: none would be left for the others. Go's LockOSThread."},
     {"unlock_os_thread", py_unlock_os_thread, METH_NOARGS,
      "unlock_os_thread()\n--\n\nUndo one lock_os_thread()."},
     {NULL, NULL, 0, NULL}};

@@ -286,7 +286,8 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "send($self, value, /, *, timeout=None)\n--\n\nSend; waits until a receiver takes it or the buffer has room.\n" \
    "Raises ChannelClosed on a closed channel, Timeout after timeout seconds. Go's send."}, \
   {"send_nowait", py_send_nowait, METH_O, \
-   "send_nowait($self, value, /)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now."}
+   "send_nowait($self, value, /)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now,\n" \
+   "ChannelClosed on a closed channel."}
 #define CLOSE_METHOD \
   {"close", py_close, METH_NOARGS, \
    "close($self, /)\n--\n\nWakes every waiter; buffered values are still delivered. Closing twice raises\n" \
@@ -297,9 +298,10 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "Timeout after timeout seconds. Go's receive."}, \
   {"recv_ok", FN(py_recv_ok), KW, \
    "recv_ok($self, /, *, timeout=None)\n--\n\nReceive with Go's comma-ok: (value, True), or (None, False) when the\n" \
-   "channel is closed and drained."}, \
+   "channel is closed and drained. Timeout after timeout seconds."}, \
   {"recv_nowait", py_recv_nowait, METH_NOARGS, \
-   "recv_nowait($self, /)\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now."}
+   "recv_nowait($self, /)\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now,\n" \
+   "EndOfChannel when closed and drained."}
 #define CLASS_GETITEM \
   {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Chan[T] for type checkers."}
 #define GETTERS \

@@ -169,9 +169,11 @@ PyMethodDef goroutine_functions[] = {
      "current()\n--\n\nThe running goroutine, or None in an ordinary thread."},
     {"gosched", py_gosched, METH_NOARGS, "gosched()\n--\n\nLet other goroutines run. Go's Gosched."},
     {"goexit", py_goexit, METH_NOARGS,
-     "goexit()\n--\n\nEnd the running goroutine, running its finally blocks. Go's Goexit."},
+     "goexit()\n--\n\nEnd the running goroutine, running its finally blocks. RuntimeError outside one.\n"
+     "Go's Goexit."},
     {"sleep", py_sleep, METH_O,
-     "sleep(seconds, /)\n--\n\nPark for that long; 0 yields. An ordinary thread blocks, without the GIL."},
+     "sleep(seconds, /)\n--\n\nPark for that long; 0 yields. An ordinary thread blocks, without the GIL.\n"
+     "ValueError for negative seconds and NaN."},
     {"seconds", FN(py_seconds), METH_FASTCALL, NULL},
     {"goroutines", py_goroutines, METH_NOARGS, "goroutines()\n--\n\nAll that live, by id."},
     {"leaving", py_leaving, METH_NOARGS, NULL},

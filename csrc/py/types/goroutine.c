@@ -260,7 +260,8 @@ static PyMethodDef goroutine_methods[] = {
      "result($self, timeout=None)\n--\n\nWait, then return its result or raise its exception;\n"
      "GoroutineCancelled if it was cancelled, Timeout after timeout seconds."},
     {"exception", FN(py_exception), KW,
-     "exception($self, timeout=None)\n--\n\nWait, then return its exception, or None."},
+     "exception($self, timeout=None)\n--\n\nWait, then return its exception, or None; Timeout after timeout\n"
+     "seconds."},
     {"cancel", FN(py_cancel), METH_VARARGS | METH_KEYWORDS,
      "cancel($self, reason=None)\n--\n\nIts current or next wait raises Cancelled, once. False: it has ended."},
     {"detach", py_detach, METH_NOARGS,
@@ -288,7 +289,7 @@ static PyGetSetDef goroutine_getset[] = {
     {"parent_id", get_parent, NULL, "id of the goroutine that called go(), 0: a thread", NULL},
     {"run_id", get_run, NULL, "number of the run() that it descends from, 0: none", NULL},
     {"is_main", get_is_main, NULL, "whether it is the main goroutine of a run()", NULL},
-    {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 when dead", NULL},
+    {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 if it has not begun, or has ended", NULL},
     {"detached", get_detached, NULL, "whether detach() was called", NULL},
     {"locked_to_thread", get_locked, NULL, "whether it is locked to an OS thread", NULL},
     {"reason", get_reason, NULL, "reason of the last cancel(), or None", NULL},

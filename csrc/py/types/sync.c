@@ -171,7 +171,8 @@ static PyMethodDef semaphore_methods[] = {
      "seconds have passed."},
     {"try_acquire", semaphore_try, METH_NOARGS, "try_acquire($self, /)\n--\n\nTake one unit if there is one now."},
     {"release", FN(semaphore_release), METH_VARARGS | METH_KEYWORDS,
-     "release($self, n=1)\n--\n\nGive n units; waiters get them first."},
+     "release($self, n=1)\n--\n\nGive n units; waiters get them first. ValueError: n < 1, or the value would\n"
+     "exceed 2**32 - 1."},
     {"__enter__", semaphore_enter, METH_NOARGS, NULL},
     {"__exit__", FN(semaphore_exit), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
