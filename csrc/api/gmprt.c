@@ -35,9 +35,8 @@ static inline int64_t deadline_of(int64_t timeout) {
 }
 
 /* The running native goroutine; NULL in any other thread, a hosted goroutine's included. */
-static G *curg(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+static G *native_g(void) {
+  G *gp = curg();
   return gp && gp->kind == GK_NATIVE ? gp : NULL;
 }
 
@@ -64,14 +63,14 @@ gm_result gm_go(void (*fn)(void *), void *arg) {
 }
 
 void gm_yield(void) {
-  if (curg())
+  if (native_g())
     gosched();
   else
     sched_yield();
 }
 
 gm_result gm_sleep(int64_t ns) {
-  if (curg()) return (gm_result)timesleep(ns);
+  if (native_g()) return (gm_result)timesleep(ns);
   if (ns > 0) {
     struct timespec ts = {ns / 1000000000, ns % 1000000000};
     while (nanosleep(&ts, &ts) != 0 && errno == EINTR) {
@@ -81,8 +80,7 @@ gm_result gm_sleep(int64_t ns) {
 }
 
 uint64_t gm_goid(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   return gp ? gp->goid : 0;
 }
 

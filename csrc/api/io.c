@@ -52,8 +52,7 @@ static bool io_wait(pollwait *w) {
   }
   if (e == EINTR) return true;
   if (e != EAGAIN && e != EWOULDBLOCK) return false;
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   if (!gp || gp->kind != GK_NATIVE || !w->pd) {
     struct pollfd p = {.fd = w->fd, .events = w->want[POLL_READ] ? POLLIN : POLLOUT};
     return poll(&p, 1, -1) >= 0 || errno_get() == EINTR;

@@ -35,7 +35,6 @@ noinline bool chaos_flip(void) { return chaos_rand(2); }
  *
  * Not for a hosted goroutine in an operation of a native object: it has dropped the host lock. */
 noinline void chaos_point_slow(bool hosted) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   if (gp && (gp->kind == GK_HOST) == hosted && chaos_rand(4) == 0) gosched();
 }

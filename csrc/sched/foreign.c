@@ -81,8 +81,7 @@ G *foreign_g(void) {
  * goroutine that has dropped it cannot park, for its state is not current: it blocks its thread like any
  * C call does, and sysmon hands its P off. */
 G *getg(bool hosted) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   return likely(gp && (gp->kind == GK_HOST) == hosted) ? gp : foreign_g();
 }
 

@@ -68,6 +68,11 @@ extern __thread M *tls_m __attribute__((tls_model("initial-exec")));
  * reads another M's, and the answer is the same. */
 static inline bool on_m(void) { return tls_m != NULL; }
 void setm(M *m);
+/* The goroutine that runs on this thread; NULL on g0, and on threads that are not ours. */
+static inline G *curg(void) {
+  M *m = getm();
+  return m ? load_rlx(&m->curg) : NULL;
+}
 
 /* m.c */
 bool startm(P *pp, bool spinning);

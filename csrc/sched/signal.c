@@ -24,8 +24,7 @@ static void say(const char *text) {
 static void sigfault(int sig, siginfo_t *info, void *context) {
   stack_verdict verdict = stack_fault((uintptr_t)info->si_addr);
   if (verdict == STACK_OVERFLOW) {
-    M *m = getm();
-    G *gp = m ? load_rlx(&m->curg) : NULL;
+    G *gp = curg();
     char line[128];
     snprintf(line, sizeof line, "fatal: goroutine stack overflow\n\tgoroutine %llu\n",
              gp ? (unsigned long long)gp->goid : 0);

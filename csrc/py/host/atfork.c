@@ -83,8 +83,7 @@ static void after_fork_in_parent(void) {
 /* Where pthread_self() is not ours the interpreter compares the state that goes on with the thread (a debug build
  * dies). */
 static void ident_of_thread(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   if (gp && gp->kind == GK_HOST) ts_of(gp)->thread_id = (unsigned long)pthread_self();
 }
 

@@ -73,8 +73,7 @@ static inline Goroutine *handle_of(const G *gp) {
 
 /* Borrowed, NULL in an ordinary thread. */
 static inline Goroutine *current_handle(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   return gp && gp->kind == GK_HOST ? handle_of(gp) : NULL;
 }
 

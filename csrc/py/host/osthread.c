@@ -9,11 +9,6 @@ pid_t lent_tid(G *gp) {
   return l ? l->m->tid : 0;
 }
 
-static G *current_g(void) {
-  M *m = getm();
-  return m ? load_rlx(&m->curg) : NULL;
-}
-
 static bool thread_to_spare(M *m) {
   if (spare_m_had(m)) return true;
   PyErr_SetString(errs.TooManyThreads, "no thread would be left for the other goroutines");
@@ -44,7 +39,7 @@ bool thread_keep(G *gp) {
 /* Nests. The main goroutine moves to the thread that called run(), others stay where they are. */
 PyObject *py_lock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
-  G *gp = current_g();
+  G *gp = curg();
   if (!gp) Py_RETURN_NONE; /* an ordinary thread is locked to itself */
   lender *l = lender_of(gp);
   if (l && gp->locked > 0 && gp->lockedm != l->m) {
@@ -63,7 +58,7 @@ static bool stays(const Goroutine *self) { return self->greenlets || (self->lent
 /* What greenlets have locked stays so, and the main goroutine where it has to be there. */
 PyObject *py_unlock_os_thread(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
-  G *gp = current_g();
+  G *gp = curg();
   if (!gp || gp->locked == stays(handle_of(gp))) Py_RETURN_NONE;
   if (--gp->locked == 0) unwire(gp);
   Py_RETURN_NONE;

@@ -15,11 +15,6 @@ PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
   return (PyObject *)goroutine_go(args, nargs, kwnames);
 }
 
-static bool on_goroutine(void) {
-  M *m = getm();
-  return m && load_rlx(&m->curg);
-}
-
 static PyObject *py_current(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   Goroutine *self = current_handle();
@@ -29,7 +24,7 @@ static PyObject *py_current(PyObject *module, PyObject *Py_UNUSED(ignored)) {
 /* Yields.  A cancel is not delivered here: gosched() is no wait. */
 static PyObject *py_gosched(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
-  if (likely(on_goroutine())) {
+  if (likely(curg())) {
     gosched();
   } else {
     Py_BEGIN_ALLOW_THREADS
@@ -41,7 +36,7 @@ static PyObject *py_gosched(PyObject *module, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *py_goexit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
-  if (!on_goroutine())
+  if (!curg())
     PyErr_SetString(PyExc_RuntimeError, "goexit() outside a goroutine");
   else
     PyErr_SetNone(errs.GoExit);

@@ -11,8 +11,7 @@
 #include "py/interpose/hooks/hooks.h"
 
 static G *running_g(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   return gp && gp->kind == GK_HOST ? gp : NULL;
 }
 

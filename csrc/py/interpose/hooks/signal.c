@@ -32,8 +32,7 @@
 
 /* The running goroutine, attached or not; NULL: an ordinary thread, or a vfork child. */
 static G *running(void) {
-  M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
+  G *gp = curg();
   return gp && gp->kind == GK_HOST && !in_vfork_child() && !fork_in_progress() ? gp : NULL;
 }
 
