@@ -19,7 +19,7 @@ typedef enum {
   rank_timers,        /* a heap (time.c): its callbacks run after it is dropped */
   rank_foreign,       /* list of foreign threads (foreign.c) */
   rank_sched,         /* sched.lock: idle lists, global queue, depot */
-  rank_gtable,        /* growth of the table of Gs (gstatus.c) */
+  rank_gtable,        /* growth of the table of Gs (g.c) */
   rank_stack,         /* stack depot (stack.c); the ranges of gm_preemptible (preempt.c) */
   rank_lenders        /* their list (py/host/lender.c): a fork takes it when it has all the others */
 } lockrank;

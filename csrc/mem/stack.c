@@ -26,7 +26,7 @@
  * The stack of a native goroutine has its line coloured only: its slot is small.
  *
  * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
- * pages are given back, and the slot comes here (gtrim_drop in sched/gstatus.c): a touched page costs 1.5 us to get
+ * pages are given back, and the slot comes here (gtrim_drop in sched/g.c): a touched page costs 1.5 us to get
  * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE

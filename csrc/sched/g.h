@@ -1,4 +1,4 @@
-/* g.h - G: a goroutine.  Its life, its pools, its status: gstatus.c; its waits: park.c.
+/* g.h - G: a goroutine.  Its life, its pools: g.c; its status: gstatus.c; its waits: park.c.
  *
  * Gs are never freed but pooled, as Ms and Ps are: a late reader (sysmon, a timer, a dump) reads stale but typed
  * memory.  Fields are grouped by what guards them. */
@@ -114,6 +114,8 @@ struct G {
 /* gstatus.c */
 void casgstatus(G *gp, uint32_t from, uint32_t to);
 const char *gstatus_name(uint32_t status);
+
+/* g.c */
 void g_init_static(G *gp, gkind kind);
 G *gfget_native(P *pp);
 void gfput_native(P *pp, G *gp);

@@ -54,7 +54,7 @@ static void host_g_bind(G *gp) {
 }
 
 static host_where host_where_is(G *gp) {
-  PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() in sched/gstatus.c */
+  PyThreadState *ts = load_acq(&gp->host); /* from sysmon: see exchange() in sched/g.c */
   if (ts && tstate_attached(ts)) return HOST_INSIDE;
   if (load_rlx(&gp->m->tries)) return HOST_INSIDE; /* as good as */
   if (!interposed.gil) return HOST_UNKNOWN;

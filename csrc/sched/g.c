@@ -1,0 +1,315 @@
+/* g.c - life of a G: made, pooled, used again; ids; and its memory given back.
+ *
+ * Gs come in slabs that are never freed and are found by allg_next(), for dumps.  Pools: native Gs per P
+ * with a depot in sched; hosted ones on L, under the host lock.  A pooled stack keeps its place in
+ * goroutine_main's loop: using it again costs a few stores. */
+#include <stdlib.h>
+
+#include "sched/sched.h"
+#include "sched/park.h"
+
+enum { GTABLE = 1 << 16 }; /* slabs: 4 M goroutines */
+
+static struct {
+  mutex lock; /* guards the rest; the slabs that there are, are read without it */
+  _Atomic uint32_t nslabs;
+  G *_Atomic slab[GTABLE];
+  uint32_t used; /* Gs handed out of the newest slab */
+  G *bare;       /* dead main goroutines of run(), their stacks given back */
+} gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
+
+void g_init_static(G *gp, gkind kind) {
+  memset(gp, 0, sizeof *gp);
+  gp->kind = kind;
+  gp->timer.state = TIMER_OUT;
+  gp->timer.f = goroutine_timeout;
+  gp->sg.g = gp;
+}
+
+static G *galloc(gkind kind) {
+  lock(&gtable.lock);
+  G *gp = NULL;
+  uint32_t n = load_rlx(&gtable.nslabs);
+  if (gtable.used == G_SLAB && n < GTABLE) {
+    G *slab = calloc(G_SLAB, sizeof(G));
+    if (slab) {
+      store_rel(&gtable.slab[n], slab);
+      store_rel(&gtable.nslabs, n + 1);
+      gtable.used = 0;
+      n++;
+    }
+  }
+  if (gtable.used < G_SLAB) gp = &load_rlx(&gtable.slab[n - 1])[gtable.used++];
+  unlock(&gtable.lock);
+  if (gp) g_init_static(gp, kind);
+  return gp;
+}
+
+/* Walks all Gs ever made; NULL at the end.  Dead ones are the caller's to skip. */
+G *allg_next(uint32_t *cursor) {
+  uint32_t i = (*cursor)++;
+  uint32_t n = load_acq(&gtable.nslabs);
+  if (i / G_SLAB >= n) return NULL;
+  return &load_acq(&gtable.slab[i / G_SLAB])[i % G_SLAB];
+}
+
+void goid_assign(G *gp, uint64_t *cache, uint64_t *end) {
+  if (*cache == *end) { /* batches of 16, as Go */
+    *cache = xadd(&sched.goidgen, 16) + 1;
+    *end = *cache + 16;
+  }
+  gp->goid = (*cache)++;
+}
+
+/* ---- native ------------------------------------------------------------------------------------- */
+
+static G *gmake_native(void) {
+  G *gp = galloc(GK_NATIVE);
+  if (!gp || !stack_alloc(STACKS_NATIVE, false, &gp->stk)) return NULL; /* a G without a stack is lost, no more */
+  goroutine_frame(gp);
+  store_rel(&gp->status, Gdead);
+  return gp;
+}
+
+static void bare_push(G *gp) {
+  lock(&gtable.lock);
+  gp->schedlink = gtable.bare;
+  gtable.bare = gp;
+  unlock(&gtable.lock);
+}
+
+static G *bare_pop(void) {
+  lock(&gtable.lock);
+  G *gp = gtable.bare;
+  if (gp) gtable.bare = gp->schedlink;
+  unlock(&gtable.lock);
+  if (gp) gp->schedlink = NULL;
+  return gp;
+}
+
+/* A hosted G with a stack of its own size and no host state yet: the main goroutine of run(). */
+G *gmake_big(size_t stack) {
+  G *gp = bare_pop();
+  if (!gp && !(gp = galloc(GK_HOST))) return NULL;
+  store_rel(&gp->status, Gdead);
+  if (!stack_alloc_big(stack, &gp->stk)) {
+    bare_push(gp);
+    return NULL;
+  }
+  goroutine_frame(gp);
+  return gp;
+}
+
+/* gp is dead and its stack is left: that is unmapped, for it may be tens of MiB deep. */
+void gfree_big(G *gp) {
+  goroutine_unframe(gp);
+  stack_free_big(&gp->stk);
+  gp->stk = (stack){0};
+  bare_push(gp);
+}
+
+static G *gpop(G **list, uint32_t *n) {
+  G *gp = *list;
+  if (gp) {
+    *list = gp->schedlink;
+    gp->schedlink = NULL;
+    --*n;
+  }
+  return gp;
+}
+
+static void gpush(G **list, uint32_t *n, G *gp) {
+  gp->schedlink = *list;
+  *list = gp;
+  ++*n;
+}
+
+/* sched.lock held. */
+static G *depot_pop(void) {
+  uint32_t n = load_rlx(&sched.ngfree);
+  G *gp = gpop(&sched.gfree, &n);
+  store_rlx(&sched.ngfree, n);
+  return gp;
+}
+static void depot_push(G *gp) {
+  uint32_t n = load_rlx(&sched.ngfree);
+  gpush(&sched.gfree, &n, gp);
+  store_rlx(&sched.ngfree, n);
+}
+
+/* pp NULL: the caller has no P (a foreign thread). */
+G *gfget_native(P *pp) {
+  G *gp = pp ? gpop(&pp->gfree, &pp->ngfree) : NULL;
+  if (gp) return gp;
+  if (load_rlx(&sched.ngfree) > 0) {
+    lock(&sched.lock);
+    gp = depot_pop();
+    while (pp && pp->ngfree < GFREE_LOCAL / 2 && sched.gfree)
+      gpush(&pp->gfree, &pp->ngfree, depot_pop());
+    unlock(&sched.lock);
+  }
+  return gp ? gp : gmake_native();
+}
+
+void gfput_native(P *pp, G *gp) {
+  gpush(&pp->gfree, &pp->ngfree, gp);
+  if (pp->ngfree < GFREE_LOCAL) return;
+  lock(&sched.lock);
+  while (pp->ngfree > GFREE_LOCAL / 2)
+    depot_push(gpop(&pp->gfree, &pp->ngfree));
+  unlock(&sched.lock);
+}
+
+/* A P dies: sched.lock held. */
+void gfree_flush(P *pp) {
+  while (pp->gfree) depot_push(gpop(&pp->gfree, &pp->ngfree));
+}
+
+/* ---- hosted: the host lock is held ----------------------------------------------------------------
+ *
+ * A new goroutine gets its stack when it first runs, not before: one that ends hands its stack, still
+ * hot, with the host state on it, to the next new one (gpass), so a thousand short goroutines started at
+ * once touch one stack and not a thousand.  The address space is promised at the start, so nothing can
+ * fail later.
+ *
+ * A unit is {sp, stk, host state}; it lies in a G, dead or alive, and moves by exchange.  A G without a
+ * stack (a shell) has a host state too: its own, or what it got in exchange.  So there are as many states as
+ * Gs, but for the main goroutines of run(), whose states are lent. */
+
+static void shell_push(L *l, G *gp) {
+  gp->schedlink = l->gshell;
+  l->gshell = gp;
+}
+
+static G *shell_pop(L *l) {
+  if (unlikely(!l->gshell && load_rlx(&l->trimmed))) l->gshell = xchg(&l->trimmed, NULL);
+  G *gp = l->gshell;
+  if (!gp) return NULL;
+  l->gshell = gp->schedlink;
+  gp->schedlink = NULL;
+  return gp;
+}
+
+/* A G for a new goroutine. NULL: no memory. */
+G *gfget_host(void) {
+  L *l = &sched.l;
+  if (l->nlive >= l->nunits + l->npromised) {
+    if (!stack_promise(STACKS_HOSTED)) return NULL;
+    l->npromised++;
+  }
+  G *gp = shell_pop(l);
+  if (!gp) gp = gpop(&l->gfree, &l->ngfree);
+  if (!gp) {
+    gp = galloc(GK_HOST);
+    if (!gp || !host->g_init(gp)) return NULL; /* a G without a state is lost, no more */
+    store_rel(&gp->status, Gdead);
+  }
+  l->nlive++;
+  return gp;
+}
+
+/* gp's goroutine has ended, its stack is left. */
+void gfput_host(G *gp) {
+  sched.l.nlive--;
+  gpush(&sched.l.gfree, &sched.l.ngfree, gp);
+}
+
+static void exchange(G *a, G *b) {
+  void *sp = a->sp, *state = load_rlx(&a->host);
+  stack stk = a->stk;
+  a->sp = b->sp;
+  store_rel(&a->host, load_rlx(&b->host)); /* release: sysmon looks through it (host->where) */
+  a->stk = b->stk;
+  b->sp = sp;
+  store_rel(&b->host, state);
+  b->stk = stk;
+#ifdef GM_TSAN
+  void *fiber = a->fiber;
+  a->fiber = b->fiber;
+  b->fiber = fiber;
+#endif
+#ifdef GM_ASAN
+  void *fake = a->fake_stack;
+  a->fake_stack = b->fake_stack;
+  b->fake_stack = fake;
+#endif
+}
+
+/* gp is about to run for the first time: the hottest unit, or a new one. */
+void gbind(G *gp) {
+  L *l = &sched.l;
+  G *carrier = gpop(&l->gfree, &l->ngfree);
+  if (carrier) {
+    exchange(carrier, gp);
+    shell_push(l, carrier);
+    return;
+  }
+  if (!stack_alloc(STACKS_HOSTED, true, &gp->stk)) throw("a promised stack is not there");
+  l->npromised--;
+  l->nunits++;
+  goroutine_frame(gp);
+  host->g_bind(gp);
+}
+
+/* from's goroutine has ended, to is new: it goes on with from's unit, which need not even be left. */
+void gpass(G *from, G *to) {
+  exchange(from, to);
+  sched.l.nlive--;
+  shell_push(&sched.l, from);
+}
+
+/* ---- giving memory back ---------------------------------------------------------------------------
+ *
+ * After a burst most stacks lie idle.  When the process has been idle for a while sysmon asks for them
+ * (L.trim): the driver cuts them off the pool, with the host lock held, in a time that does not depend on their
+ * number (L.cold).  To drop the pages costs microseconds each, half a second for 100 000: sysmon does it, which
+ * holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
+ * the next goroutine that needs a G.  A shell is in one of the lists, never in two. */
+
+void gtrim_take(void) {
+  L *l = &sched.l;
+  if (l->ngfree <= GFREE_KEEP || load_rlx(&l->cold)) return;
+  G *last = l->gfree; /* the hottest stay */
+  for (uint32_t i = 1; i < GFREE_KEEP; i++) last = last->schedlink;
+  G *cold = last->schedlink;
+  last->schedlink = NULL;
+  l->nunits -= l->ngfree - GFREE_KEEP;
+  l->ngfree = GFREE_KEEP;
+  store_rel(&l->cold, cold);
+  sysmon_wake();
+}
+
+static void gtrim_drop(G *gp) {
+  goroutine_unframe(gp);
+  stack_drop(STACKS_HOSTED, &gp->stk);
+  gp->stk = (stack){0};
+  G *top = load_rlx(&sched.l.trimmed);
+  do gp->schedlink = top;
+  while (!atomic_compare_exchange_weak(&sched.l.trimmed, &top, gp));
+}
+
+/* sysmon: some of what is cold.  Only it takes from the list, and only an empty one is filled. */
+void gtrim_some(void) {
+  G *gp = load_acq(&sched.l.cold);
+  for (int i = 0; gp && i < TRIM_BATCH; i++) {
+    G *link = gp->schedlink;
+    gtrim_drop(gp);
+    gp = link;
+  }
+  store_rel(&sched.l.cold, gp);
+}
+
+/* Around fork: see fork.c. */
+void gtable_forklock(bool on) {
+  if (on)
+    lock(&gtable.lock);
+  else
+    unlock(&gtable.lock);
+}
+
+/* Half changed: the rest of the slab is given up, and so are the Gs without a stack. */
+void gtable_afterfork(void) {
+  if (!lock_anew(&gtable.lock)) return;
+  gtable.used = G_SLAB;
+  gtable.bare = NULL;
+}
