@@ -1,4 +1,4 @@
-/* tunables.h - every constant of the runtime that is a choice, with the reason.  Go's where Go has one
+/* tunables.h - constants of the runtime that are choices, with the reason; one that a single file has stands there.  Go's where Go has one
  * (facts in runtime/proc.go, time.go, chan.go of Go 1.27). */
 #ifndef GMPRT_TUNABLES_H
 #define GMPRT_TUNABLES_H

@@ -91,6 +91,9 @@ void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
   ts->c_recursion_remaining =
       enlarged || units < Py_C_RECURSION_LIMIT ? (int)units : Py_C_RECURSION_LIMIT;
 #endif
+#ifdef HAVE_STACK_LIMITS
+  (void)stack; /* recursion through C ends by addresses: tstate_on_stack */
+#endif
 }
 
 /* NULL: no memory. */
