@@ -1,5 +1,5 @@
-/* tunables.h - constants of the runtime that are choices, with the reason; one that a single file has stands there.  Go's where Go has one
- * (facts in runtime/proc.go, time.go, chan.go of Go 1.27). */
+/* tunables.h - constants of the runtime that are choices, with the reason; one that a single file has stands
+ * there.  Go's where Go has one (facts in runtime/proc.go, time.go, chan.go of Go 1.27). */
 #ifndef GMPRT_TUNABLES_H
 #define GMPRT_TUNABLES_H
 
