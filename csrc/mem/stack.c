@@ -280,16 +280,16 @@ bool stack_alloc_big(size_t size, stack *out) {
 
 void stack_free_big(stack *s) { munmap(s->lo - PAGE, s->size); }
 
-/* In the handler of SIGSEGV: what does a fault at addr mean? */
-stack_verdict stack_fault(uintptr_t addr) {
+/* In the handler of SIGSEGV. */
+bool stack_overflowed(uintptr_t addr) {
   uint32_t n = load_acq(&depot.nchunks);
   for (uint32_t i = 0; i < n; i++) {
     uintptr_t lo = (uintptr_t)depot.chunk[i].lo;
     if (addr < lo || addr >= (uintptr_t)depot.chunk[i].hi) continue;
     size_t offset = (addr - lo) % depot.chunk[i].slot;
-    return offset < PAGE ? STACK_OVERFLOW : STACK_NOT;
+    return offset < PAGE;
   }
-  return STACK_NOT;
+  return false;
 }
 
 /* Around fork: see fork.c. */

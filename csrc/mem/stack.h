@@ -27,8 +27,7 @@ void stack_afterfork(void);
 size_t stack_host_size(void);
 size_t stack_host_resize(size_t size);
 const char *stack_guard_mode(void);
-typedef enum { STACK_NOT, STACK_OVERFLOW } stack_verdict;
-stack_verdict stack_fault(uintptr_t addr);
+bool stack_overflowed(uintptr_t addr); /* a fault there is one in a guard */
 
 /* Address space, bytes; slots that were ever used. */
 extern _Atomic uint64_t stack_reserved, stack_slots;

@@ -98,8 +98,7 @@ static bool may_spin(M *m) {
   if (sched.gomaxprocs == 1) return false;
   uint32_t busy = (uint32_t)sched.gomaxprocs - load_rlx(&sched.npidle);
   if (2 * load_rlx(&sched.nmspinning) >= busy) return false;
-  m->spinning = true;
-  xadd(&sched.nmspinning, 1);
+  becomespinning(m);
   return true;
 }
 
@@ -108,10 +107,7 @@ static bool regainp(M *m) {
   P *pp = pidleget();
   if (!pp) return false;
   acquirep(m, pp);
-  if (!m->spinning) {
-    m->spinning = true;
-    xadd(&sched.nmspinning, 1);
-  }
+  if (!m->spinning) becomespinning(m);
   return true;
 }
 
@@ -132,8 +128,7 @@ static bool sleep_in_poller(M *m) {
   xadd(&counts.netpolls, 1);
   if (next == INT64_MAX || delay > 0) netpoll(delay);
   /* Counted as spinning while it is about to look: keeps the wakep() of its own timers quiet. */
-  m->spinning = true;
-  xadd(&sched.nmspinning, 1);
+  becomespinning(m);
   store_rlx(&sched.polluntil, 0);
   store_rel(&sched.lastpoll, nanotime());
   bool got = regainp(m);
@@ -141,8 +136,7 @@ static bool sleep_in_poller(M *m) {
   for (int32_t i = 0; i < sched.gomaxprocs; i++) timers_run(&sched.allp[i]->timers, now);
   timers_run(&sched.l.timers, now);
   if (got) return true;
-  m->spinning = false;
-  xadd(&sched.nmspinning, (uint32_t)-1);
+  stopspinning(m);
   fence(); /* whoever had work for us, or left us the poller, saw a spinning M and woke nobody */
   if (work_in_sight() || poller_missing()) wakep();
   return false;
@@ -150,11 +144,7 @@ static bool sleep_in_poller(M *m) {
 
 /* The P has been given up: is there anything after all?  See the head of the file. */
 static bool look_again(M *m) {
-  bool was = m->spinning;
-  if (was) {
-    m->spinning = false;
-    xadd(&sched.nmspinning, (uint32_t)-1);
-  }
+  if (m->spinning) stopspinning(m);
   fence();
   if (!work_in_sight()) return false;
   return regainp(m);
@@ -241,10 +231,7 @@ void schedule(M *m) {
     else
       execute(m, gp);
   }
-  if (m->spinning) {
-    m->spinning = false;
-    xadd(&sched.nmspinning, (uint32_t)-1);
-  }
+  if (m->spinning) stopspinning(m);
   if (m->p) {
     P *pp = m->p;
     m->p = NULL;

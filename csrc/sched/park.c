@@ -61,7 +61,7 @@ static inline void stackswitch(G *from, G *to) {
 }
 
 /* The same, for a host that waits on a stack of its own. */
-void stack_switch(G *from, G *to) { stackswitch(from, to); }
+void waitstack_switch(G *from, G *to) { stackswitch(from, to); }
 
 /* First thing wherever a switch can arrive: finish what the leaver left. */
 void land(M *m) {

@@ -5,7 +5,7 @@
 #include "sched/l.h"
 
 /* park.c */
-void stack_switch(G *from, G *to);
+void waitstack_switch(G *from, G *to);
 void land(M *m);
 wake_t gopark(void (*unlockf)(void *), void *unlockarg, waitreason why, int64_t deadline);
 void gosched(void);

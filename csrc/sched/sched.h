@@ -65,6 +65,17 @@ typedef struct counters {
 } counters;
 extern counters counts;
 
+/* M.spinning and sched.nmspinning change together.  Who stops without work looks again, who stops with work wakes the
+ * next: wake.c. */
+static inline void becomespinning(M *m) {
+  m->spinning = true;
+  xadd(&sched.nmspinning, 1);
+}
+static inline void stopspinning(M *m) {
+  m->spinning = false;
+  xadd(&sched.nmspinning, (uint32_t)-1);
+}
+
 /* start.c */
 bool schedinit(void);
 bool sched_copied(void);

@@ -22,8 +22,7 @@ static void say(const char *text) {
 /* A fault in a guard page is a stack overflow: say so and die.  Anything else goes where it went before
  * the runtime started: to the old handler, or to the default action when the instruction is retried. */
 static void sigfault(int sig, siginfo_t *info, void *context) {
-  stack_verdict verdict = stack_fault((uintptr_t)info->si_addr);
-  if (verdict == STACK_OVERFLOW) {
+  if (stack_overflowed((uintptr_t)info->si_addr)) {
     G *gp = curg();
     char line[128];
     snprintf(line, sizeof line, "fatal: goroutine stack overflow\n\tgoroutine %llu\n",

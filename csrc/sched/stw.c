@@ -66,10 +66,7 @@ void starttheworld(void) {
 
 /* An M that looks for work meets a stop: its P goes to the idle list, itself to sleep. */
 void gcstopm(M *m) {
-  if (m->spinning) {
-    m->spinning = false;
-    xadd(&sched.nmspinning, (uint32_t)-1);
-  }
+  if (m->spinning) stopspinning(m);
   if (m->p) {
     P *pp = m->p;
     m->p = NULL;

@@ -118,8 +118,7 @@ void checkdead_locked(void) {
 /* Found work while spinning: the next wake-up is this M's duty.  Whoever pushed meanwhile, native or hosted,
  * saw a spinning M and woke nobody. */
 void resetspinning(M *m) {
-  m->spinning = false;
-  xadd(&sched.nmspinning, (uint32_t)-1);
+  stopspinning(m);
   fence();
   if (work_in_sight()) wakep();
 }

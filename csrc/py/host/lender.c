@@ -179,7 +179,7 @@ static void lender_wait(lender *l) {
 static void lender_main(void *arg) {
   lender *l = arg;
   lender_wait(l);
-  stack_switch(&l->m->g0, &l->t0);
+  waitstack_switch(&l->m->g0, &l->t0);
 }
 
 /* ---- asked by the main goroutine, detached or not ------------------------------------------------------- */
@@ -275,6 +275,16 @@ static void lender_unlink(lender *l) {
   unlock(&lenders.lock);
 }
 
+/* No memory: what has been made so far goes. */
+static bool lender_refused(lender *l, pym *pm) {
+  if (l->g) main_g_free(l->g);
+  if (pm) pym_free(pm);
+  if (l->m) lender_m_free(l->m);
+  ownfd_free(load_rlx(&l->wake));
+  PyErr_NoMemory();
+  return false;
+}
+
 /* false: exception set, nothing has happened. */
 static bool lender_open(lender *l) {
   memset(l, 0, sizeof *l);
@@ -288,26 +298,13 @@ static bool lender_open(lender *l) {
   l->m = ident ? lender_m() : NULL;
   pym *pm = l->m ? pym_new() : NULL;
   l->g = pm ? main_g() : NULL;
-  if (!l->g) {
-    if (pm) pym_free(pm);
-    if (l->m) lender_m_free(l->m);
-    ownfd_free(load_rlx(&l->wake));
-    PyErr_NoMemory();
-    return false;
-  }
+  if (!l->g) return lender_refused(l, pm);
   l->m->host = pm;
   pm->base->thread_id = ident; /* the thread's own means the state that is lent */
   G *g0 = &l->m->g0;
   g0->stk = spare_wait;
   spare_wait.lo = NULL;
-  if (!g0->stk.lo && !stack_alloc_big(WAIT_STACK, &g0->stk)) {
-    main_g_free(l->g);
-    pym_free(pm);
-    lender_m_free(l->m);
-    ownfd_free(load_rlx(&l->wake));
-    PyErr_NoMemory();
-    return false;
-  }
+  if (!g0->stk.lo && !stack_alloc_big(WAIT_STACK, &g0->stk)) return lender_refused(l, pm);
   tstate_on_stack(pm->base, g0);
   g0->fn = lender_main;
   g0->arg = l;
@@ -349,7 +346,7 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   tstate_unbind(ts); /* whoever attaches it next binds it there */
   PyEval_SaveThread();
   tstate_bind(pm->base); /* what PyGILState_* finds on this thread meanwhile */
-  stack_switch(&l->t0, &l->m->g0);
+  waitstack_switch(&l->t0, &l->m->g0);
   pm = l->m->host;
   if (l->returns) store_rel(&main_takes, 0);
   lender_unlink(l);
@@ -418,7 +415,7 @@ void lender_lend(M *m) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, NULL);
   lender_wait(l);
-  stack_switch(&m->g0, &l->t0);
+  waitstack_switch(&m->g0, &l->t0);
 }
 
 /* In a forked child: the goroutine me goes on, and m's thread, which it runs on, is its T0 from now on. */

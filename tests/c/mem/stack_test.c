@@ -247,7 +247,7 @@ TEST(guards_leave_mappings_to_the_program) {
     int rights = i % 2 ? PROT_READ : PROT_READ | PROT_WRITE;
     NEED(mmap(NULL, PAGE, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
   }
-  CHECK_EQ(stack_fault((uintptr_t)first.lo - 1), STACK_OVERFLOW);
+  CHECK(stack_overflowed((uintptr_t)first.lo - 1));
   CHECK(strcmp(stack_guard_mode(), "mprotect") == 0);
 }
 
@@ -306,11 +306,11 @@ TEST(a_fault_is_known_by_its_address) {
   stub_start();
   stack s;
   NEED(stack_alloc(STACKS_NATIVE, false, &s));
-  CHECK_EQ(stack_fault((uintptr_t)s.lo - 1), STACK_OVERFLOW);
-  CHECK_EQ(stack_fault((uintptr_t)s.lo - PAGE), STACK_OVERFLOW);
-  CHECK_EQ(stack_fault((uintptr_t)s.lo), STACK_NOT);
-  CHECK_EQ(stack_fault((uintptr_t)&s), STACK_NOT);
-  CHECK_EQ(stack_fault(0), STACK_NOT);
+  CHECK(stack_overflowed((uintptr_t)s.lo - 1));
+  CHECK(stack_overflowed((uintptr_t)s.lo - PAGE));
+  CHECK(!stack_overflowed((uintptr_t)s.lo));
+  CHECK(!stack_overflowed((uintptr_t)&s));
+  CHECK(!stack_overflowed(0));
   CHECK(strcmp(stack_guard_mode(), "none yet") != 0);
 }
 #endif
