@@ -1,11 +1,9 @@
-"""The protocols hold in their Spin models, and every variant that breaks a rule is caught."""
+"""The protocols hold in their Spin models and litmus tests, and every variant that breaks a rule is caught."""
 
 import shutil
 
 import pytest
 from once import passes_once
-
-pytestmark = pytest.mark.skipif(shutil.which("spin") is None, reason="spin not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +11,12 @@ def _watchdog() -> None:
     """Millions of states take as long as the machine makes it: see the time limit below."""
 
 
+@pytest.mark.skipif(shutil.which("spin") is None, reason="spin not installed")
 @pytest.mark.parametrize("model", ["idle", "licence", "park", "stw"])
 def test_model(model: str) -> None:
     passes_once(["sh", "tests/models/run.sh", model], ["tests/models"], timeout=600)
+
+
+@pytest.mark.skipif(shutil.which("herd7") is None, reason="herd7 not installed")
+def test_litmus() -> None:
+    passes_once(["sh", "tests/models/litmus.sh"], ["tests/models"], timeout=300)

@@ -16,6 +16,11 @@
  * One of the two sees the other, so no wake-up is lost.  The same pair stands between a push and a P that
  * goes idle (find.c).  Model: tests/models/licence.pml, with the variants that lose work.
  *
+ * "Unless the pusher is the driver" is a look without a fence, between two accesses of the hottest path: the store
+ * of the push may still be on its way when sysmon, on another CPU, has taken the licence and looked at L in vain.
+ * (On x86, too.)  Nobody else takes a licence from its driver.  So sysmon looks once more, in its next round, 20 us
+ * later: the round that has taken a licence does not end in a long sleep, and `errands` wakes an M.
+ *
  * A driver that blocks in C without the host lock loses P and licence to sysmon.  When its call returns
  * it holds the host lock without licence, and nothing is checked there; at its next park lget() answers
  * "none", the goroutine is pushed like any other, and drive() ends.

@@ -72,7 +72,7 @@ void acquirep(M *m, P *pp) {
   store_rel(&pp->status, PWORD(m->id, Prunning));
   pp->hostfirst = false;
   pp->turnstart = nanotime();
-  if (load_rlx(&sched.sysmonwait)) sysmon_wake(); /* order: npidle--, unlock, this load; see wake.c */
+  if (atomic_load(&sched.sysmonwait)) sysmon_wake(); /* order: npidle--, unlock, this load; see the head of sysmon.c */
 }
 
 /* Back from host code: is the P still ours?  Waits while the world is stopped.  What the CAS has seen decides: a
@@ -195,7 +195,7 @@ static struct {
 static void startm_failed(P *pp, bool spinning) {
   lock(&sched.lock);
   if (pp) pidleput_locked(pp);
-  store_rlx(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
+  store_rel(&sched.needm, 1); /* also for those whose wake it has swallowed as a spinning one */
   unlock(&sched.lock);
   if (spinning) xadd(&sched.nmspinning, (uint32_t)-1);
   fence(); /* sysmon says that it sleeps, then looks at needm */

@@ -27,6 +27,13 @@
  * before a close counts: then the number still is the old file's, and who has got the new one from the kernel
  * samples later.  The news after it may be as late as it likes, and only makes tries again.
  *
+ * Who closes counts, then looks whether anybody is in the record; who waits is in the record, then looks at the
+ * count.  One of the two sees the other:
+ *     close:  closes or seq ++; fence; registered, nwait?
+ *     wait:   registered := true; the lock, released and taken; closes, seq? (both sequentially consistent)
+ * The audit is a pair like that: a waiter is in the record, and then looks whether `unaudited` is to be set; the audit
+ * resets it, and then looks who waits.  Each fence stands behind a read-modify-write, so on x86 it costs nothing.
+ *
  * Modes.  Whether a descriptor is a blocking one is known to the kernel alone, and asking costs as much as the call
  * itself.  The answer is kept while no mode changes: whoever changes any says so (netpollmodechange), and then
  * all is to be asked for anew; descriptors share their modes, so it is not enough to ask for that one.
@@ -214,7 +221,6 @@ static void enqueueall(sudog *sg, uint32_t n) {
     store_rlx(&pd->nwait, load_rlx(&pd->nwait) + 1);
     pd->audited = false;
   }
-  if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
 }
 
 static void left(sudog *sg) {
@@ -246,6 +252,8 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
   }
   enqueueall(sg, total);
   xadd(&waiters, 1);
+  fence_after_rmw();
+  if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
   r = one ? gopark(unlock_one, w->pd, waitReasonIOWait, deadline)
           : gopark(waitset_commit, gp, waitReasonIOWait, deadline);
   xadd(&waiters, (uint32_t)-1);
@@ -278,6 +286,7 @@ void netpollclosing(int fd) {
   pollDesc *pd = known_desc(fd);
   if (!pd) return;
   xadd(&pd->closes, 1); /* first: who comes to wait after `forget` must see it */
+  fence_after_rmw();
   if (in_use(pd)) forget(pd, fd, true);
 }
 
@@ -292,6 +301,7 @@ void netpollclosed(int fd) {
   pollDesc *pd = known_desc(fd);
   if (!pd) return;
   for (int mode = 0; mode < 2; mode++) xadd(&pd->seq[mode], 1);
+  fence_after_rmw();
   if (in_use(pd)) forget(pd, fd, false);
 }
 
@@ -357,6 +367,7 @@ bool netpoll_unaudited(void) { return load_rlx(&unaudited); }
 /* sysmon, once a second: see the head of the file. */
 void netpollaudit(void) {
   if (!load_rlx(&unaudited) || !xchg(&unaudited, false)) return;
+  fence_after_rmw();
   for (int i = 0; i < PD_BLOCKS; i++) {
     pollDesc *block = load_acq(&blocks[i]);
     if (!block) continue;

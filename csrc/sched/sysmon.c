@@ -21,7 +21,17 @@
  * Its pace: 20 us at most attentive, doubled after 50 rounds in which it took nothing, up to 10 ms, or
  * 1 ms while work waits behind a running goroutine; never past the end of that one's slice, nor past the next
  * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle and
- * nobody driving it sleeps until an M wakes it. */
+ * nobody driving it sleeps until an M wakes it.
+ *
+ * That sleep.  sysmon:  clear the note; sysmonwait (release); fence; is there anything for it?
+ *              others:  what there is; sysmon_wake, or, if it is a P that they have taken: sysmonwait? sysmon_wake
+ * - Release: before `sysmonwait` is seen the note has been cleared.  Seen the other way round, the wake-up is cleared
+ *   with it, and sysmon sleeps for ten seconds.  (Stores stay in order on x86, not on ARM.)
+ * - sysmon_wake exchanges, whatever it finds.  Before `true`: sysmon's look, behind a fence, sees what the caller has
+ *   stored, for the exchange is a release.  After it: it wakes.
+ * - acquirep only loads, behind two read-modify-writes, with a load that is sequentially consistent, like those.  So
+ *   it is not satisfied before the P is seen to be taken.
+ * A P and a licence that sysmon has taken itself: licence.c.  Litmus tests: tests/models/litmus. */
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sched/sched.h"
@@ -200,7 +210,8 @@ static void errands(int64_t now, int64_t *reaped) {
   }
   netpollrepair();
   startm_late();
-  if (native_waiting() && load_rlx(&sched.npidle) > 0) wakep();
+  if (load_rlx(&sched.npidle) > 0 && work_in_sight()) wakep(); /* L's too: who pushed may have seen a driver that had
+    just lost the licence */
   if (load_rlx(&sched.l.cold)) gtrim_some();
   if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
     *reaped = now;
@@ -215,25 +226,27 @@ void sysmon_wake(void) {
 }
 
 /* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
- * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could
- * not be had: that is asked for again and again. */
+ * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could not be had.
+ * Acquire: what was stored before the last P was given up is seen, too. */
 static bool all_rest(void) {
-  return load_rlx(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
+  return load_acq(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
          !load_rlx(&sched.needm);
 }
 
 static void deep_sleep(void) {
-  bool nap = netpoll_unaudited();
   noteclear(&sched.sysmonnote);
-  store_rlx(&sched.sysmonwait, true);
+  store_rel(&sched.sysmonwait, true);
   fence();
-  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) && !load_rlx(&sched.l.cold) &&
-      !netpoll_broken())
+  if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) &&
+      !load_rlx(&sched.l.cold) && !netpoll_broken()) {
+    bool nap = netpoll_unaudited();
     if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
         load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
       store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
+      fence();
       wakep();
     }
+  }
   store_rlx(&sched.sysmonwait, false);
 }
 
@@ -270,7 +283,7 @@ void *sysmon_main(void *arg) {
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);
-    if (all_rest()) {
+    if (idle > 0 && all_rest()) { /* not in a round that has taken a licence: licence.c */
       deep_sleep();
       idle = 0;
       delay = SYSMON_MIN_US * 1000;

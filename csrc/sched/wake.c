@@ -22,9 +22,8 @@
  *   - by fence_after_rmw() when the push has ended with a read-modify-write (the unlock of sched.lock): on x86
  *     that is nothing, but on ARMv8.0 a later load may pass the store half of an exclusive pair;
  *   - a goroutine that is alone in runnext is left to its waker and to sysmon: no wake, no fence.
- * The sleeper's half: its fence stands in look_again, for the poller too.  What sysmon needs (a P taken; then
- * sysmonwait?) is ordered by the two read-modify-writes of pidleget: a later one is not passed, by the loads behind
- * it, before the earlier one's store is seen. */
+ * The sleeper's half: its fence stands in look_again, for the poller too.  What sysmon needs: sysmon.c.  Litmus tests:
+ * tests/models/litmus, with the variants that lose a wake-up. */
 #include "sched/sched.h"
 #include "sched/netpoll.h"
 
@@ -84,10 +83,10 @@ void handoffp(P *pp) {
   if (work_in_sight() || poller_missing()) wakep();
 }
 
-/* sysmon: an M was wanted, and there was none. */
+/* sysmon: an M was wanted, and there was none.  An exchange: the next wish, made meanwhile, is either taken as well,
+ * with all that lay before it in sight, or left standing. */
 void startm_late(void) {
-  if (!load_rlx(&sched.needm)) return;
-  store_rlx(&sched.needm, 0);
+  if (!load_rlx(&sched.needm) || !xchg(&sched.needm, 0)) return;
   if (work_in_sight() || poller_missing()) wakep();
 }
 
