@@ -31,7 +31,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 CC=$cc CFLAGS="-fsanitize=address,undefined -fno-sanitize=alignment -fno-omit-frame-pointer -g" \
   LDFLAGS="-fsanitize=address,undefined" \
-  "$python" setup.py -q build_ext --inplace
+  GMPRT_DEBUG=1 "$python" setup.py -q build_ext --inplace
 
 core=(
   chan select sync goroutine cancel tail fork

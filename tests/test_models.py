@@ -1,4 +1,4 @@
-"""The protocols hold in their Spin models and litmus tests, and every variant that breaks a rule is caught."""
+"""The protocols hold in their Spin models and litmus tests; variants that break a rule are caught."""
 
 import shutil
 
