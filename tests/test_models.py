@@ -1,4 +1,4 @@
-"""The protocols hold in their Spin models and litmus tests; variants that break a rule are caught."""
+"""The protocols hold in Spin models and litmus tests; variants that break a rule are caught."""
 
 import shutil
 
