@@ -261,6 +261,33 @@ t.join()
     check("0\n", body)
 
 
+def test_whoever_forked_is_the_outermost_in_the_child() -> None:
+    """run() was called by a thread that is not in the child; new ones get its stack."""
+    body = """
+import traceback
+def look():
+    for _ in range(3):
+        threads = [threading.Thread(target=sum, args=([1],)) for _ in range(5)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        names = [f.name for f in traceback.extract_stack()]
+        assert names[-1] == "look" and "forked" in names and "outside" not in names, names
+def forked(depth):
+    pid = os.fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return "parent"
+    look()
+    if depth: forked(depth - 1)
+    # and returns: the process ends as a script does
+def outside(): print(gmprt.run(forked, 2))
+t = threading.Thread(target=outside)
+t.start()
+t.join()
+"""
+    check("parent\n", body)
+
+
 def test_grandchildren() -> None:
     body = """
 def grandchild():

@@ -26,6 +26,31 @@ const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi) {
 }
 #endif
 
+/* In a forked child, for a state that ran on the stack [lo, hi) and was lent by a thread that is not there: that one's
+ * evaluation loops end here.  Their C frames are on a stack that the C library gives to the next thread; whoever went
+ * on from the goroutine's frames to its callers, as tracebacks do, would read what that one has put there.  Now, it is
+ * still as it was. */
+void frames_cut(PyThreadState *ts, const char *lo, const char *hi) {
+#ifdef HAVE_CFRAME
+  _PyCFrame **loop = &ts->cframe;
+  while ((const char *)*loop >= lo && (const char *)*loop < hi) loop = &(*loop)->previous;
+  const _PyInterpreterFrame *gone = (*loop)->current_frame;
+  *loop = &ts->root_cframe;
+  ts->root_cframe.current_frame = NULL;
+  _PyInterpreterFrame **f = &ts->cframe->current_frame;
+  while (*f && *f != gone) f = &(*f)->previous;
+  *f = NULL;
+#else
+  _PyInterpreterFrame **end = &ts->current_frame;
+  for (_PyInterpreterFrame *f = ts->current_frame; f; f = f->previous) {
+    if (f->owner != ENTRY_FRAME) continue;
+    if ((const char *)f < lo || (const char *)f >= hi) break;
+    end = &f->previous;
+  }
+  *end = BASE_FRAME(ts);
+#endif
+}
+
 PyCodeObject *caller_position(PyThreadState *ts, int *instr) {
   _PyInterpreterFrame *f = TS_FRAME(ts);
   while (f && _PyFrame_IsIncomplete(f)) f = f->previous;

@@ -31,6 +31,9 @@ static bool published(check *c) {
   return is(c, RT(debug_offsets), memcmp(o->cookie, _Py_Debug_Cookie, sizeof o->cookie) == 0) &&
          same(c, TS(interp), o->thread_state.interp) && same(c, TS(_status), o->thread_state.status) &&
          same(c, TS(current_frame), o->thread_state.current_frame) &&
+#ifdef HAVE_BASE_FRAME
+         same(c, TS(base_frame), o->thread_state.base_frame) &&
+#endif
          same(c, TS(thread_id), o->thread_state.thread_id) &&
          same(c, TS(native_thread_id), o->thread_state.native_thread_id) &&
          same(c, TS(datastack_chunk), o->thread_state.datastack_chunk) &&

@@ -20,6 +20,7 @@
 #define HOLDS_GIL(ts) ((ts)->holds_gil)
 #define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
 #define CURRENT_UNCHECKED() PyThreadState_GetUnchecked()
+#define BASE_FRAME(ts) NULL /* the last of the chain */
 #define TS_FRAME(ts) ((ts)->current_frame)
 
 #include "internal/pycore_genobject.h"

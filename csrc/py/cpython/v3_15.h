@@ -12,6 +12,7 @@
 #define HAVE_STACK_LIMITS 1     /* recursion through C ends by addresses: a state knows on which stack it runs */
 #define HAVE_STACKREFS 1        /* what a frame refers to is tagged */
 #define HAVE_TLS_GILSTATE 1     /* what PyGILState_* finds is a private thread-local, too */
+#define HAVE_BASE_FRAME 1       /* a state without Python code has a frame, too */
 #define HAVE_ENSURE_COUNTER 1   /* PyThreadState_Ensure counts apart from PyGILState_Ensure */
 #define HAVE_TUPLE_HASH 1       /* a tuple keeps its hash */
 #ifdef Py_DEBUG
@@ -21,6 +22,7 @@
 #define ENTRY_FRAME FRAME_OWNED_BY_INTERPRETER
 #define HOLDS_GIL(ts) ((ts)->holds_gil)
 #define CURRENT_UNCHECKED() PyThreadState_GetUnchecked()
+#define BASE_FRAME(ts) ((ts)->base_frame) /* the last of the chain */
 #define TS_FRAME(ts) ((ts)->current_frame)
 
 #include "internal/pycore_genobject.h"

@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "py/cpython/frames.h"
 #include "py/host/above.h"
 #include "py/host/fork.h"
 #include "py/host/host.h"
@@ -430,8 +431,9 @@ bool lender_afterfork(G *me, M *m) {
   spare_wait.lo = NULL;
   store_rel(&main_takes, 0);
   if (!me) return false;
-  bool returns = l && (l->returns || l->m == m);
+  bool returns = l && l != &child && (l->returns || l->m == m);
   if (!returns) {
+    if (self->lent) frames_cut(ts_of(me), me->stk.lo, me->stk.hi);
     l = &child;
     memset(l, 0, sizeof *l);
     l->g = me;
