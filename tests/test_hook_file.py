@@ -640,3 +640,41 @@ def test_splice_from_a_non_blocking_pipe_does_not_wait_for_the_sink() -> None:
         assert g.result() == errno.EAGAIN
         assert drain(drained, n) == n
         assert go(splices).result(PATIENCE) == 5
+
+
+# ---- kernels whose pipes know no RWF_NOWAIT (before Linux 6.4), and emulators without the call -----------------------
+
+NO_FLAG = """
+#include <errno.h>
+#include <sys/uio.h>
+ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t at, int flags) { errno = EOPNOTSUPP; return -1; }
+ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t at, int flags) { errno = EOPNOTSUPP; return -1; }
+"""
+
+
+def test_pipes_that_know_no_flag(tmp_path: Path) -> None:
+    """Who writes more than a pipe holds parks, and keeps no thread."""
+    library = tmp_path / "no_flag.so"
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[:1]
+    command = [*compiler, "-w", "-shared", "-fPIC", "-xc", "-", "-o", str(library)]
+    subprocess.run(command, input=NO_FLAG.encode(), check=True)
+    run_child(
+        """
+        import os, gmprt
+
+        def main():
+            r, w = os.pipe()
+            data = os.urandom(1 << 20)
+            writer = gmprt.go(os.write, w, data)
+            while writer.state != "waiting":
+                gmprt.gosched()
+            assert writer.wait_reason == "IO wait", writer.wait_reason
+            got = b""
+            while len(got) < len(data):
+                got += os.read(r, 1 << 16)
+            assert got == data and writer.result() == len(data)
+
+        gmprt.run(main)
+        """,
+        env={"LD_PRELOAD": str(library)},
+    )

@@ -3,7 +3,8 @@
  * read and write are tried with RWF_NOWAIT (preadv2, pwritev2): sockets, pipes and eventfds answer EAGAIN and
  * are waited for; a regular file answers EAGAIN when the disk must be asked: then P and licence are handed
  * off and the thread waits.  What does not know the flag (terminals, /proc) is asked by poll whether it is
- * ready, and then called.  So is a pipe that says EAGAIN: it may only have been busy.
+ * ready, and then called.  So is a pipe that says EAGAIN: it may only have been busy; and every pipe on Linux before 6.4,
+ * which knows no flag for them.  What is ready there takes PIPE_BUF bytes, and may block for more.
  *
  * A write to a blocking descriptor returns when all is written, a read when there is something. */
 #define _GNU_SOURCE
@@ -21,6 +22,11 @@
 static bool is_regular(int fd) {
   struct stat st;
   return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool is_pipe(int fd) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
 static size_t total_of(const struct iovec *iov, int n) {
@@ -57,8 +63,8 @@ static ssize_t try_otherwise(int fd, short events, vector_call call, const struc
     errno_set(EAGAIN);
     return -1;
   }
-  if (e != EAGAIN) return call(fd, iov, n);
-  if (is_regular(fd)) {
+  if (e != EAGAIN && (events == POLLIN || !is_pipe(fd))) return call(fd, iov, n);
+  if (e == EAGAIN && is_regular(fd)) {
     call_handoff();
     return call(fd, iov, n);
   }
