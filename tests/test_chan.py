@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE, Spawn, Thread, ended, mixed, parked, run_child, waiting
+from support import PATIENCE, Spawn, Thread, ended, mixed, not_emulated, parked, run_child, waiting
 
 import gmprt
 from gmprt import Chan, ChannelClosed, EndOfChannel, Timeout, WouldBlock
@@ -631,6 +631,7 @@ def test_sieve_of_primes() -> None:
     assert gmprt.run(main)[-3:] == [223, 227, 229]
 
 
+@not_emulated("the address space that is limited is the emulator's")
 def test_no_room_for_the_buffer() -> None:
     """ValueError for what no machine has room for, MemoryError where memory is short now."""
     for capacity in (2**60, 2**62, 2**63 - 1, 2**64):
