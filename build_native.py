@@ -67,6 +67,17 @@ def include_dirs() -> list[str]:
     return dirs
 
 
+# The runtime is one unit behind two doors: nothing of it is visible from outside.  No stack
+# clash of ours with a debug -O0 default of some distribution: -O2 always.
+CFLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-fvisibility=hidden",
+    "-fno-semantic-interposition",
+    "-fno-strict-aliasing",
+    "-Wno-missing-field-initializers",
+]
+
 ffi = cffi.FFI()
 ffi.cdef(CDEF)
 ffi.set_source(
@@ -75,16 +86,7 @@ ffi.set_source(
     sources=sources(),
     depends=headers(),
     include_dirs=include_dirs(),
-    # The runtime is one unit behind two doors: nothing of it is visible from outside.  No stack
-    # clash of ours with a debug -O0 default of some distribution: -O2 always.
-    extra_compile_args=[
-        "-std=gnu11",
-        "-O2",
-        "-fvisibility=hidden",
-        "-fno-semantic-interposition",
-        "-fno-strict-aliasing",
-        "-Wno-missing-field-initializers",
-    ],
+    extra_compile_args=CFLAGS,
     # False, or cffi would name the file .abi3.so, which other minor versions would load.
     py_limited_api=False,
 )
