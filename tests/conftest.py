@@ -19,7 +19,7 @@ import gmprt
 
 T = TypeVar("T")
 
-_LIMIT = 60  # seconds for one test
+_LIMIT = int(3 * PATIENCE)  # seconds for one test
 
 settings.register_profile(
     "gmprt",

@@ -22,7 +22,10 @@ import gmprt
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+EMULATOR = os.environ.get("GMPRT_TEST_EMULATOR", "")
+"""What plays the CPU (tests/matrix/run.sh), "qemu-user": system calls and signals are its, too."""
+
+PATIENCE = 20.0 * (5 if EMULATOR else 1)
 """Seconds until something that must happen counts as missing: far above what any machine needs."""
 
 DEBUG = hasattr(sys, "gettotalrefcount")
@@ -30,6 +33,12 @@ DEBUG = hasattr(sys, "gettotalrefcount")
 
 DEBUG_311 = DEBUG and sys.version_info < (3, 12)
 """A debug build of Python 3.11: there is no preemption (csrc/py/cpython/preempt.c)."""
+
+
+def not_emulated(what: str) -> pytest.MarkDecorator:
+    """Skips a test of something that an emulator has not, or has only roughly."""
+    return pytest.mark.skipif(bool(EMULATOR), reason=f"{EMULATOR}: {what}")
+
 
 preempts = pytest.mark.skipif(DEBUG_311, reason="no preemption in a debug build of Python 3.11")
 
@@ -261,7 +270,7 @@ class Child:
     def interrupt(self) -> None:
         self.signal(signal.SIGINT)
 
-    def finish(self, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def finish(self, timeout: float = 1.5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Wait for its end."""
         try:
             code = self.process.wait(timeout)
@@ -300,7 +309,7 @@ def run_child(
     env: Mapping[str, str] | None = None,
     args: Sequence[str] = (),
     flags: Sequence[str] = (),
-    timeout: float = 30.0,
+    timeout: float = 1.5 * PATIENCE,
     status: int | None = 0,
 ) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own; fail unless it ends in time with `status` (None: any)."""

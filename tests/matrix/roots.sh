@@ -10,6 +10,23 @@ why_no_roots() {
   command -v debootstrap >/dev/null || echo "debootstrap is missing"
 }
 
+# ---- arm64 -----------------------------------------------------------------------------------------------
+#
+# A root of another CPU: the kernel hands its programs to qemu-user, which it has opened beforehand (flag F of
+# binfmt_misc), so that nothing of it need be in the root.
+
+arm64_handler=/proc/sys/fs/binfmt_misc/qemu-aarch64
+arm64_conf=/usr/lib/binfmt.d/qemu-aarch64.conf
+
+# Nothing if arm64 programs run here, be it in an emulator; else why they do not.
+why_no_arm64() {
+  [ "$(uname -m)" != aarch64 ] || return 0
+  [ -e $arm64_conf ] || { echo "qemu-user-static is missing"; return; }
+  [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc 2>/dev/null
+  [ -e $arm64_handler ] || { cat $arm64_conf >/proc/sys/fs/binfmt_misc/register; } 2>/dev/null
+  grep -q '^flags: .*F' $arm64_handler 2>/dev/null || echo "binfmt_misc does not run arm64 programs in a root"
+}
+
 # ---- the machine's settings ------------------------------------------------------------------------------
 
 certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
@@ -61,16 +78,16 @@ inside() {
     bash "$root" "$command" "${folders[@]}"
 }
 
-# make_root NAME SUITE INSTALL: a minimal Debian, and what the command line INSTALL adds to it.
+# make_root NAME SUITE INSTALL [CPU]: a minimal Debian, and what the command line INSTALL adds to it.
 make_root() {
-  local root=$roots/$1 suite=$2 install=$3
+  local root=$roots/$1 suite=$2 install=$3 cpu=${4:-}
   if [ "$(cat "$root/made" 2>/dev/null)" = "$install" ]; then
     copy_settings "$root"
     return 0
   fi
   rm -rf --one-file-system "$root"
   mkdir -p "$roots/archives" &&
-    debootstrap --variant=minbase --cache-dir="$roots/archives" "$suite" "$root" &&
+    debootstrap ${cpu:+--arch="$cpu"} --variant=minbase --cache-dir="$roots/archives" "$suite" "$root" &&
     copy_settings "$root" && inside "$root" "apt-get update && $install && apt-get clean" &&
     copy_settings "$root" && echo "$install" >"$root/made"
 }

@@ -7,17 +7,21 @@
 #   sid-3.14 sid-3.15                          those of Debian's development branch, together in one root
 #   sid-3.14-jit sid-3.15-jit                  the same with PYTHON_JIT=1
 #   3.11 3.12 3.13 3.14 3.15                   other interpreters of this machine: on PATH, pyenv's, uv's
+#   bookworm-arm64 trixie-arm64 sid-3.14-arm64 sid-3.15-arm64   the same for arm64, on another CPU in qemu-user
 #   --full       the whole suite; without it the tests whose outcome depends on the interpreter
 #   --may-skip   exit 0 where roots cannot be made (not root, no debootstrap), for what was not run
 #
-# Without names: all the roots, and what the machine has.  A root is what `debootstrap --variant=minbase` makes
+# Without names: all the roots but arm64's, and what the machine has.  A root is what `debootstrap --variant=minbase` makes
 # and the packages that README.md names: no compiler but that, no locale, no /etc/hosts.  It is kept in
 # $GMPRT_MATRIX_ROOTS (~/.cache/gmprt-matrix) and made anew when it is missing or README.md names other packages; sid
 # moves, so a root that is kept is the only one that answers as it did yesterday.
 # The commands are README.md's, word for word, in what the source archive unpacks to.  Of the machine a root sees the
 # certificates, the settings of pip and apt, and the name server.
 #
-# $JOBS run at a time (2).  The last line is "N passed, N failed", of interpreters.  Logs of failed ones are kept.
+# arm64 in an emulator is slow, so without --full the tests are those of what is made of switches, memory orders and
+# system calls: channels, select, locks, cancels and sockets.  What qemu-user cannot do is said where it is skipped.
+#
+# $JOBS run at a time (2), of those in an emulator one.  The last line is "N passed, N failed", of interpreters.  Logs of failed ones are kept.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 source=$PWD
@@ -30,6 +34,8 @@ differing=(
   affinity callbacks errqueue exit faults foreign fork goroutine handoff hook_child hook_file hook_name hook_poll
   hook_sem hook_socket hook_time identity import interpose locks memory preempt process run time
 )
+
+differing_arm64=(cancel chan hook_socket select sync)
 
 full= may_skip=
 while [[ ${1:-} == --* ]]; do
@@ -51,12 +57,20 @@ readme() {
   echo "$lines"
 }
 packages=$(readme "apt-get install") && environment=$(readme "-m venv") && demo=$(readme "gmprt demo") &&
-  suite=$(readme "pytest") || exit 1
-if [ -z "$full" ]; then
-  for name in "${differing[@]}"; do
+  pytest=$(readme "pytest") || exit 1
+
+# suite NAME ...: the command that runs these tests.
+suite() {
+  local command=$pytest name
+  for name; do
     [ -e "tests/test_$name.py" ] || { echo "no tests/test_$name.py" >&2; exit 1; }
-    suite+=" tests/test_$name.py"
+    command+=" tests/test_$name.py"
   done
+  echo "$command"
+}
+tests=$pytest tests_arm64=$pytest
+if [ -z "$full" ]; then
+  tests=$(suite "${differing[@]}") && tests_arm64=$(suite "${differing_arm64[@]}") || exit 1
 fi
 
 . tests/matrix/roots.sh
@@ -67,11 +81,12 @@ unpack() {
   rm -rf "$1" && mkdir -p "$1" && tar -x -z -C "$1" --strip-components=1 -f "$work"/gmprt-*.tar.gz
 }
 
-# What a newcomer types, with the python that stands for python3.  The last command must not become the first process of
-# a root, as `bash -c` would have it: timeout ends at once where it has no parent (coreutils 9.10).
+# commands PYTHON FOLDER TESTS: what a newcomer types, with the python that stands for python3.  The last command must
+# not become the first process of a root, as `bash -c` would have it: timeout ends at once where it has no parent
+# (coreutils 9.10).
 commands() {
   echo "cd $2 && ${environment/python3/$1} || exit; echo \"== \$(python -VV)\";" \
-    "$demo || { echo '== the first command failed'; exit 1; }; timeout $limit bash -c '$suite'; exit \$?"
+    "$demo || { echo '== the first command failed'; exit 1; }; timeout $limit bash -c '$3'; exit \$?"
 }
 
 follow() {
@@ -80,24 +95,26 @@ follow() {
     [0-9]*)
       python=$(find_python "$name") || { echo "== no such interpreter here"; return 1; }
       unpack "$work/$name"
-      env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name")"
+      env -i HOME="$HOME" PATH="$PATH" "${settings[@]}" bash -c "$(commands "$python" "$work/$name" "$tests")"
       ;;
     *)
-      local root=$name release=${name%-dbg} install=$packages version jit=
+      local root=$name debian=${name%%-*} install=$packages version cpu= run=$tests
       python=python3
-      case $name in
+      case $name in *-arm64) cpu=arm64 run=$tests_arm64 ;; esac
+      case ${name%-arm64} in
         *-dbg) python=python3-dbg install+=" python3-dbg" ;;
         sid-*) # python3 and its packages are those of one version
-          root=sid release=sid python=${name#sid-} install=${packages// python3-*}
-          python=python${python%-jit}
+          root=sid${cpu:+-$cpu} debian=sid python=${name#sid-} install=${packages// python3-*}
+          python=python${python%%-*}
           for version in 3.14 3.15; do install+=" python$version-dev python$version-venv"; done
           ;;
       esac
-      (flock 9 && make_root "$root" "$release" "$install") 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
+      (flock 9 && make_root "$root" "$debian" "$install" $cpu) 9>"$roots/.$root.lock" >"$work/$name.made" 2>&1 ||
         { tail -n 20 "$work/$name.made"; echo "== no root"; return 1; }
       unpack "$roots/$root/home/$name"
-      [[ $name == *-jit ]] && jit="export PYTHON_JIT=1;"
-      inside "$roots/$root" "$jit $(commands $python "/home/$name")"
+      [[ $name != *-jit ]] || run="export PYTHON_JIT=1; $run"
+      [ "$cpu" != arm64 ] || [ "$(uname -m)" = aarch64 ] || run="export GMPRT_TEST_EMULATOR=qemu-user; $run"
+      inside "$roots/$root" "$(commands $python "/home/$name" "$run")"
       ;;
   esac
 }
@@ -127,12 +144,16 @@ if [ ${#names[@]} = 0 ]; then
   names=(bookworm bookworm-dbg trixie trixie-dbg sid-3.14 sid-3.15 sid-3.14-jit sid-3.15-jit)
   for version in 3.11 3.12 3.13 3.14 3.15; do find_python $version >/dev/null && names+=("$version"); done
 fi
-missing=$(why_no_roots)
+missing=$(why_no_roots) missing_arm64=
+case "${names[*]}" in *-arm64*) missing_arm64=$missing$(why_no_arm64) ;; esac
 chosen=()
 for name in "${names[@]}"; do
   case $name in
     bookworm | bookworm-dbg | trixie | trixie-dbg | sid-3.14 | sid-3.15 | sid-3.14-jit | sid-3.15-jit)
       [ -z "$missing" ] || { echo "$name: no root can be made: $missing"; continue; }
+      ;;
+    bookworm-arm64 | trixie-arm64 | sid-3.14-arm64 | sid-3.15-arm64)
+      [ -z "$missing_arm64" ] || { echo "$name: no root can be made: $missing_arm64"; continue; }
       ;;
     3.11 | 3.12 | 3.13 | 3.14 | 3.15) ;;
     *) echo "no such interpreter: $name" >&2; exit 2 ;;
@@ -164,7 +185,10 @@ if [ ${#chosen[@]} -gt 0 ]; then
 fi
 for name in "${chosen[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-  row "$name" &
+  case $name in
+    *-arm64) (flock 8; row "$name" 8>&-) 8>"$work/emulator" & ;;
+    *) row "$name" & ;;
+  esac
 done
 wait
 passed=0 failed=0
