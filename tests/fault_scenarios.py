@@ -555,6 +555,8 @@ def forking(crew: Crew) -> None:
         if pid == 0:
             child()
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status == FLUSH_FAILED:
+            raise MemoryError("at the child's end")
         if status not in (0, FATAL):
             raise Lost(f"the child ended with {status}")
 
@@ -656,6 +658,7 @@ def leaving(crew: Crew) -> None:
 
 FATAL = 2
 """The status of a process that could not go on: see `fatal` in csrc/base/base.h."""
+FLUSH_FAILED = 120  # of the standard streams, at the end of an interpreter
 
 
 def excused(error: BaseException) -> bool:
@@ -668,6 +671,10 @@ def excused(error: BaseException) -> bool:
         return error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENOSPC)
     if isinstance(error, gmprt.RuntimeNotRunning):
         return any(os.strerror(e) in str(error) for e in (errno.ENOMEM, errno.EAGAIN))
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, MemoryError):
+        return (
+            True  # a block that cannot be left as it was entered: the interpreter let go and failed
+        )
     if isinstance(error, RuntimeError):
         return "can't start new thread" in str(error) or "can't allocate" in str(error)
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,16 +26,23 @@ def _waited_for_a_cpu() -> float:
     return total / 1e9
 
 
+def _interruptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 class Meter:
     """Measures a block, and prints it for the parent as one line of JSON.
 
     elapsed: seconds; delayed: those of them that the machine had no CPU for us; threads: how many
-    the runtime has started meanwhile; handoffs: how often a P was taken from a blocked thread.
+    the runtime has started meanwhile; handoffs: how often a P was taken from a blocked thread;
+    interrupted: how often the machine took a CPU from a thread, whose call then looks like one that
+    blocks.
     """
 
     def __enter__(self) -> Meter:
         self._stats = gmprt.stats()
         self._delay = _waited_for_a_cpu()
+        self._interrupted = _interruptions()
         self._begun = time.perf_counter()
         return self
 
@@ -47,6 +55,7 @@ class Meter:
             "elapsed": elapsed,
             "delayed": _waited_for_a_cpu() - self._delay,
             "threads": now.threads_started - self._stats.threads_started,
+            "interrupted": _interruptions() - self._interrupted,
             "handoffs": now.handoffs - self._stats.handoffs,
         }
         print(json.dumps(figures), flush=True)
