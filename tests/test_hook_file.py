@@ -642,13 +642,15 @@ def test_splice_from_a_non_blocking_pipe_does_not_wait_for_the_sink() -> None:
         assert go(splices).result(PATIENCE) == 5
 
 
-# ---- kernels whose pipes know no RWF_NOWAIT (before Linux 6.4), and emulators without the call -----------------------
+# ---- kernels whose pipes know no RWF_NOWAIT (before Linux 6.4), emulators without the call -------
 
 NO_FLAG = """
 #include <errno.h>
 #include <sys/uio.h>
-ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t at, int flags) { errno = EOPNOTSUPP; return -1; }
-ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t at, int flags) { errno = EOPNOTSUPP; return -1; }
+static ssize_t refuse(void) { errno = EOPNOTSUPP; return -1; }
+typedef const struct iovec *vec;
+ssize_t pwritev2(int fd, vec iov, int n, off_t at, int flags) { return refuse(); }
+ssize_t preadv2(int fd, vec iov, int n, off_t at, int flags) { return refuse(); }
 """
 
 

@@ -135,8 +135,8 @@ def empty(s: socket.socket) -> None:
 def absorb(s: socket.socket) -> None:
     """Reads to the end, on a thread, which comes when the other side is closed.
 
-    Not just as much as is sent: what a cancelled call has left in the buffers comes on top, and when they have been
-    full they may hold less the next time.
+    Not just as much as is sent: what a cancelled call has left in the buffers comes on top, and
+    when they have been full they may hold less the next time.
     """
     other = s.dup()
 

@@ -28,11 +28,10 @@ source=$PWD
 jobs=${JOBS:-2}
 limit=5400 # seconds for one suite
 
-# Where an interpreter can differ: its calls of the C library, its thread states, frames and locks, its ends.
+# Where an interpreter can differ: its thread states, frames and locks, its calls of the C library, its ends.
 # Not here: what only exercises the runtime below (channels, their models, storms, the C tests), and real servers.
 differing=(
-  affinity callbacks errqueue exit faults foreign fork goroutine handoff hook_child hook_file hook_name hook_poll
-  hook_sem hook_socket hook_time identity import interpose locks memory preempt process run time
+  activate cancel exit fork goroutine hook_file hook_sem identity import interpose locks memory newer preempt run selfcheck
 )
 
 differing_arm64=(cancel chan hook_socket select sync)
