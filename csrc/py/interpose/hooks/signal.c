@@ -135,7 +135,6 @@ static extras *extras_here(void) {
 
 /* They are blocked everywhere, so the thread that waits gets them. */
 static int wait_real(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
-  call_handoff();
   return t ? real.sigtimedwait(set, info, t) : real.sigwaitinfo(set, info);
 }
 
@@ -146,6 +145,8 @@ static int told(siginfo_t *info, int sig) {
 }
 
 /* For what may be sent to x alone, too.  A kick before the wait is not lost: it is blocked, and one of those waited for.
+ * (So from there on nothing may open it.  The hand-off does, if it starts a thread, which is to have it open from its
+ * first instruction: a kick in that moment ran its handler, and the wait never ended.)
  * Others kick as well: EINTR, as without us. */
 static int wait_kicked(extras *x, const sigset_t *set, siginfo_t *info, const struct timespec *t) {
   uint64_t bits = to_bits(set), kick = bit_of(os_kick_signal());
@@ -169,6 +170,7 @@ static int wait_kicked(extras *x, const sigset_t *set, siginfo_t *info, const st
 /* t NULL: for ever. */
 static int wait_signal(const sigset_t *set, siginfo_t *info, const struct timespec *t) {
   extras *x = extras_here();
+  call_handoff();
   return x ? wait_kicked(x, set, info, t) : wait_real(set, info, t);
 }
 
