@@ -316,11 +316,11 @@ def tracer(frame, event, arg):
     return tracer
 threading.settrace(tracer)
 def three():
-    goroutines = [gmprt.go(busy, 20_000) for _ in range(3)]
+    goroutines = [gmprt.go(busy, 60_000) for _ in range(3)]
     for g in goroutines:
         g.result()
 _, n = beside(three)
-assert sorted(seen.values())[-3:] == [20_000 * 5] * 3, seen
+assert sorted(seen.values())[-3:] == [60_000 * 5] * 3, seen
 assert n > 3, n
 print("ok")
 """
