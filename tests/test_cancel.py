@@ -129,6 +129,24 @@ def test_called_by_python(way: str) -> None:
             assert is_cancelled(g)
 
 
+@pytest.mark.parametrize("hook", ["settrace", "setprofile"])
+@pytest.mark.parametrize("way", DIRECT)
+def test_called_by_python_under_a_tracer(way: str, hook: str) -> None:
+    """As preemption on 3.11 turns on for a moment: any call may be made meanwhile."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def traced(r: int) -> None:
+        getattr(sys, hook)(lambda *event: None)
+        DIRECT[way](lock, r)
+
+    with pipe() as (r, _):
+        g = go(traced, r)
+        parked(g)
+        g.cancel()
+        assert is_cancelled(g)
+
+
 @pytest.mark.parametrize("way", ["method", "partial", "type"])
 def test_a_goroutine_that_is_a_c_function(way: str) -> None:
     lock = threading.Lock()
