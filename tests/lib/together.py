@@ -6,6 +6,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ def _waited_for_a_cpu() -> float:
     """Seconds that threads of this process were ready to run and did not: the machine's doing."""
     total = 0
     for stat in Path("/proc/self/task").glob("*/schedstat"):
-        total += int(stat.read_text().split()[1])
+        with suppress(FileNotFoundError, ProcessLookupError):  # that one has ended meanwhile
+            total += int(stat.read_text().split()[1])
     return total / 1e9
 
 
