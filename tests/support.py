@@ -185,6 +185,11 @@ def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]
 # ---- children ----------------------------------------------------------------------------------
 
 
+def shortened(text: str) -> str:
+    """What a person reads of it: the beginning and the end."""
+    return text if len(text) < 9000 else f"{text[:4000]}\n...\n{text[-4000:]}"
+
+
 class Child:
     """Python code in a process of its own, watched while it runs.
 
@@ -292,7 +297,7 @@ class Child:
             reader.join(2)
         raise AssertionError(
             f"{message}; status {self.process.returncode}\n"
-            f"--- stdout\n{self.stdout[-20_000:]}\n--- stderr\n{self.stderr[-20_000:]}"
+            f"--- stdout\n{shortened(self.stdout)}\n--- stderr\n{shortened(self.stderr)}"
         )
 
     def _kill(self) -> None:
@@ -318,6 +323,6 @@ def run_child(
     if status is not None and done.returncode != status:
         pytest.fail(
             f"the child ended with status {done.returncode}, not {status}\n"
-            f"--- stdout\n{done.stdout[-20_000:]}\n--- stderr\n{done.stderr[-20_000:]}"
+            f"--- stdout\n{shortened(done.stdout)}\n--- stderr\n{shortened(done.stderr)}"
         )
     return done
