@@ -173,7 +173,7 @@ class Handler:
             sys.settrace(None)
             try:
                 self.said = str(gmprt.go(lambda: 7).result())
-            except (NameError, AttributeError, ImportError) as error:  # half imported
+            except (NameError, AttributeError, ImportError, TypeError) as error:  # half there
                 self.said = type(error).__name__
         return self.trace
 

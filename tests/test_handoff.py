@@ -205,14 +205,15 @@ def test_work_in_c_beside_others(work: Callable[[bytes], Any], procs: int) -> No
     """C code that computes without the GIL: right results from all, and turns for the others."""
     data = os.urandom(1 << 12) * 256
 
-    def main() -> tuple[bool, int]:
-        with Turns() as turns:
-            goroutines = [go(work, data) for _ in range(6)]
-            return all(g.result(PATIENCE) for g in goroutines), turns.count
+    def all_right() -> None:
+        goroutines = [go(work, data) for _ in range(6)]
+        assert all([g.result(PATIENCE) for g in goroutines])
 
-    right, count = gmprt.run(main)
-    assert right
-    assert count > 20
+    def main() -> None:
+        with Turns() as turns:
+            _turns_beside(all_right, turns)
+
+    gmprt.run(main)
 
 
 def test_a_blocked_goroutine_comes_back_to_its_waits(procs: int) -> None:
