@@ -329,6 +329,7 @@ static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
  * arguments and many, before and behind a partial's own: the compiler divides a function by how often its parts have run
  * in a profile, and ends calls by jumps, so a part is seen only by those that come through it. */
 static const char learn_code[] =
+    "import sys\n"
     "from functools import partial\n"
     "from io import RawIOBase\n"
     "from operator import methodcaller\n"
@@ -373,19 +374,33 @@ static const char learn_code[] =
     "            pass\n"
     "        next(o); next(o, None)\n"
     "        for _ in o: break\n"
+    "def reported(*args):\n" /* to a profile function, a debugger: from 3.14 on such calls go through others */
+    "    watch = sys.monitoring\n"
+    "    for i in reversed(range(6)):\n"
+    "        try: watch.use_tool_id(i, 'gmprt')\n"
+    "        except ValueError: continue\n" /* somebody has that one */
+    "        try:\n"
+    "            watch.set_local_events(i, often.__code__, watch.events.CALL)\n"
+    "            often(*args)\n"
+    "        finally:\n"
+    "            watch.set_local_events(i, often.__code__, 0)\n"
+    "            watch.free_tool_id(i)\n"
+    "        break\n"
     "class Lines(RawIOBase):\n"
-    "    readline = Probe().noargs  # a file's line is what its readline returns\n"
+    "    readline = Probe().noargs\n" /* a file's line is what its readline returns */
     "def all_ways():\n"
     "    for name in names: each(name)\n"
     "    through(o.plain, False)\n"
     "    through(o.fast_keywords, True)\n"
-    "    p = Probe()  # its methods are specialised, those of a derived object are not\n"
-    "    often(p, p.noargs, p.one, p.plain, p.fast, p.keywords, p.fast_keywords, p.method)\n"
+    "    often(*specialised)\n"
     "    o.supers()\n"
     "    try: next(Lines())\n"
-    "    except TypeError: pass  # None is none\n"
+    "    except TypeError: pass\n" /* None is none */
     "o = Derived()\n"
+    "p = Probe()\n" /* its methods are specialised, those of a derived object are not */
+    "specialised = p, p.noargs, p.one, p.plain, p.fast, p.keywords, p.fast_keywords, p.method\n"
     "all_ways()\n"
+    "if hasattr(sys, 'monitoring'): reported(*specialised)\n"
     "try:\n"
     "    if traced(True): all_ways()\n"
     "finally:\n"
