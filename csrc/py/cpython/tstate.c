@@ -285,11 +285,29 @@ void main_tstate_set(PyThreadState *ts) {
 
 /* ---- Ms ------------------------------------------------------------------------------------------------------ */
 
+/* An M gets its state without the GIL, and the interpreter locks its list meanwhile.  A child of a fork has a copy of
+ * that, for ever locked.  3.11 waits for it there; later ones make it anew first, and from 3.13 on have it locked
+ * themselves while they fork: who waits for this one with that one held would wait for ever. */
+#ifdef HAVE_LATE_REINIT
+static mutex making = {.rank = rank_states};
+
+void tstate_forklock(bool on) {
+  if (on)
+    lock(&making);
+  else
+    unlock(&making);
+}
+#else
+void tstate_forklock(bool on) { (void)on; }
+#endif
+
 /* On the thread that it is for.  NULL: no memory. */
 pym *pym_new(void) {
   pym *m = tss_reserve() ? PyMem_RawCalloc(1, sizeof *m) : NULL;
   if (!m) return NULL;
+  tstate_forklock(true);
   m->base = state_make(); /* binds itself if this thread has no state yet */
+  tstate_forklock(false);
   if (!m->base) {
     PyMem_RawFree(m);
     return NULL;
