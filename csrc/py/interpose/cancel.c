@@ -327,7 +327,9 @@ static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
 /* Each of them in all the ways in which a function is called, but for what is done without any other function; and what
  * an instruction calls often, for it is specialised then, and from 3.15 on calls through other functions.  With few
  * arguments and many, before and behind a partial's own: the compiler divides a function by how often its parts have run
- * in a profile, and ends calls by jumps, so a part is seen only by those that come through it. */
+ * in a profile, and ends calls by jumps, so a part is seen only by those that come through it.  Where a profile function
+ * or a debugger hears of a call it goes through others, on 3.11 and from 3.14 on.  (With the JIT the id that hears of them
+ * is not given back: 3.14 would look through the frames of all states, and may lock itself out while it does.) */
 static const char learn_code[] =
     "import sys\n"
     "from functools import partial\n"
@@ -374,9 +376,9 @@ static const char learn_code[] =
     "            pass\n"
     "        next(o); next(o, None)\n"
     "        for _ in o: break\n"
-    "def reported(*args):\n" /* to a profile function, a debugger: from 3.14 on such calls go through others */
+    "def reported(*args):\n"
     "    watch = sys.monitoring\n"
-    "    for i in reversed(range(6)):\n"
+    "    for i in 4, 3, 5, 2, 1, 0:\n"
     "        try: watch.use_tool_id(i, 'gmprt')\n"
     "        except ValueError: continue\n" /* somebody has that one */
     "        try:\n"
@@ -384,7 +386,7 @@ static const char learn_code[] =
     "            often(*args)\n"
     "        finally:\n"
     "            watch.set_local_events(i, often.__code__, 0)\n"
-    "            watch.free_tool_id(i)\n"
+    "            if not sys._jit.is_enabled(): watch.free_tool_id(i)\n"
     "        break\n"
     "class Lines(RawIOBase):\n"
     "    readline = Probe().noargs\n" /* a file's line is what its readline returns */
@@ -400,7 +402,7 @@ static const char learn_code[] =
     "p = Probe()\n" /* its methods are specialised, those of a derived object are not */
     "specialised = p, p.noargs, p.one, p.plain, p.fast, p.keywords, p.fast_keywords, p.method\n"
     "all_ways()\n"
-    "if hasattr(sys, 'monitoring'): reported(*specialised)\n"
+    "if hasattr(sys, '_jit'): reported(*specialised)\n" /* from 3.14 on */
     "try:\n"
     "    if traced(True): all_ways()\n"
     "finally:\n"
