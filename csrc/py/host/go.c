@@ -46,50 +46,62 @@ bool runtime_ensure(void) { return likely(load_rlx(&sched.started)) ? not_stoppe
 
 /* ---- creation ------------------------------------------------------------------------------------------ */
 
-/* args[0] is the callable. */
-Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
+/* Not tracked yet.  NULL: exception set. */
+Goroutine *goroutine_blank(void) {
   Goroutine *self = PyObject_GC_New(Goroutine, Goroutine_Type);
   if (!self) return NULL;
   memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
   self->argv = self->few;
+  return self;
+}
+
+/* It will not be started. */
+static Goroutine *dropped(Goroutine *self) {
+  PyObject_GC_Track(self);
+  Py_DECREF(self);
+  return NULL;
+}
+
+/* Where, and by whom it is started, and with which signal mask.  false: exception set, and it is gone. */
+bool goroutine_inherit(Goroutine *self) {
+  int instr = 0;
+  PyCodeObject *code = caller_position(PyThreadState_Get(), &instr);
+  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
+  self->created_instr = instr;
+  Goroutine *parent = current_handle();
+  if (parent) self->parent = parent->id;
+  return mask_inherit(self, parent) || dropped(self) != NULL;
+}
+
+static bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
   if (n >= (Py_ssize_t)nelem(self->few)) {
-    self->argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
-    if (!self->argv) {
-      self->argv = self->few;
-      PyObject_GC_Track(self);
-      Py_DECREF(self);
+    PyObject **argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
+    if (!argv) {
       PyErr_NoMemory();
-      return NULL;
+      return false;
     }
-    self->argv[0] = NULL;
+    argv[0] = NULL;
+    self->argv = argv;
   }
   self->fn = Py_NewRef(args[0]);
   for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
   self->nargs = (uint32_t)n;
   if (nkw) {
-    if (!extras_of(self)) {
-      PyObject_GC_Track(self);
-      Py_DECREF(self);
-      return NULL;
-    }
+    if (!extras_of(self)) return false;
     self->more->kwnames = Py_NewRef(kwnames);
   }
-  PyThreadState *ts = PyThreadState_Get();
-  int instr = 0;
-  PyCodeObject *code = caller_position(ts, &instr);
-  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
-  self->created_instr = instr;
-  Goroutine *parent = current_handle();
-  if (parent) {
-    self->parent = parent->id;
-    self->run = parent->run;
-  }
-  if (!mask_inherit(self, parent) || (ts->context && !(self->context = PyContext_CopyCurrent()))) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    return NULL;
-  }
+  return true;
+}
+
+/* args[0] is the callable. */
+Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Goroutine *self = goroutine_blank(), *parent = current_handle();
+  if (!self) return NULL;
+  if (!keep_call(self, args, nargs, kwnames)) return dropped(self);
+  if (parent) self->run = parent->run;
+  if (!goroutine_inherit(self)) return NULL;
+  if (PyThreadState_Get()->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
   return self;
 }
 
@@ -108,20 +120,22 @@ void goroutine_start(Goroutine *self, G *gp) {
   newproc_host(gp);
 }
 
+/* Runnable, from now on.  NULL: exception set, and it is gone. */
+Goroutine *goroutine_launch(Goroutine *self) {
+  G *gp = gfget_host();
+  if (!gp) {
+    PyErr_NoMemory();
+    return dropped(self);
+  }
+  goroutine_start(self, gp);
+  return self;
+}
+
 /* A new goroutine, runnable. NULL: exception set. */
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   if (!runtime_ensure()) return NULL;
   Goroutine *self = goroutine_new(args, nargs, kwnames);
-  if (!self) return NULL;
-  G *gp = gfget_host();
-  if (!gp) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    PyErr_NoMemory();
-    return NULL;
-  }
-  goroutine_start(self, gp);
-  return self;
+  return self ? goroutine_launch(self) : NULL;
 }
 
 /* It has returned, or will never run. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "py/host/fork.h"
+#include "py/host/pythread.h"
 #include "py/interpose/homes.h"
 
 G *detached_g_of_m(void) {
@@ -24,6 +25,7 @@ bool call_begin(call *c, family f) {
   G *gp = detached_g();
   if (likely(!gp) || entered_below(gp) || load_rlx(&sched.stopping)) return false;
   Goroutine *self = handle_of(gp);
+  if (unlikely(self->pythread) && !pythread_in_life(gp)) return false;
   c->g = gp;
   c->home = gp->m;
   c->e = errno_get();
