@@ -6,7 +6,7 @@
  *     pthread_create(..., pythread_wrapper, {thread_run, bootstate})
  *
  * Both functions are static.  What they are is seen once, in a start that is made for this and refused, so that no thread
- * comes of it; where the struct has the state is told by the version, and looked at then.  Others who come by that way
+ * comes of it, and with them where that struct has the state: micro releases differ in that.  Others who come by that way
  * (faulthandler's watchdog, C code that calls PyThread_start_new_thread) have another function than thread_run, and no
  * state yet: they are not our business. */
 #include "base/base.h"
@@ -23,6 +23,7 @@ static struct {
   bool asking;
   void *(*wrapper)(void *);
   void (*run)(void *);
+  unsigned word;       /* of the struct */
   PyThreadState *made; /* for the start that was refused */
 } known;
 
@@ -36,11 +37,14 @@ bool pythread_probe(void *(*fn)(void *), void *arg) {
   if (likely(!known.asking) || !have_gil()) return false;
   known.asking = false;
   const callback *c = arg;
-  PyThreadState *made = c->bootstate[BOOTSTATE_TSTATE];
-  if (made == PyThreadState_Get() || !in_list(made)) return true; /* laid out otherwise */
-  known.wrapper = fn;
-  known.run = c->run;
-  known.made = made;
+  for (unsigned i = 0; i < BOOTSTATE_WORDS; i++) {
+    PyThreadState *ts = c->bootstate[i];
+    if (ts == PyThreadState_Get() || !in_list(ts)) continue;
+    known.wrapper = fn;
+    known.run = c->run;
+    known.word = i;
+    known.made = ts;
+  }
   return true;
 }
 
@@ -71,5 +75,5 @@ bool pythread_learn(void) {
 
 PyThreadState *pythread_state(void *(*fn)(void *), void *arg) {
   const callback *c = arg;
-  return fn == known.wrapper && c->run == known.run ? c->bootstate[BOOTSTATE_TSTATE] : NULL;
+  return fn == known.wrapper && c->run == known.run ? c->bootstate[known.word] : NULL;
 }
