@@ -105,7 +105,7 @@ static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
       put_text(d, "interposition", PyUnicode_FromString(interpose_mode())) < 0 ||
       put_text(d, "preemption", PyUnicode_FromString(py_preempt_mode())) < 0 ||
-      put_text(d, "Python's threads", PyUnicode_FromString(pythreads_wanted() ? "goroutines" : "threads")) < 0 ||
+      put_text(d, "Python's threads", PyUnicode_FromString(pythreads_wanted() ? "goroutines" : "OS threads")) < 0 ||
       put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
       put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
       put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||

@@ -39,7 +39,8 @@ static waitq ends; /* who waits for one of them to end */
 
 /* ts: what the interpreter has made for it.  false: it shall be a thread after all, no exception set. */
 bool pythread_go(pthread_t *t, void *(*fn)(void *), void *arg, PyThreadState *ts) {
-  unsigned long ident = runtime_ensure() ? identity_thread_new() : 0;
+  bool can = runtime_ensure() && PyThread_get_stacksize() <= stack_host_size();
+  unsigned long ident = can ? identity_thread_new() : 0;
   Goroutine *self = ident ? goroutine_blank() : NULL;
   if (self) {
     self->pythread = self->detached = self->collected = true;

@@ -84,7 +84,7 @@ bool pythreads_want(bool on) {
 
 static bool may_be_goroutine(PyThreadState *ts) {
   return ts && PyThreadState_GetInterpreter(ts) == interp && have_gil() && !load_rlx(&sched.stopping) &&
-         !fork_in_progress() && PyThread_get_stacksize() <= stack_host_size();
+         !fork_in_progress();
 }
 
 int hook_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
