@@ -6,13 +6,18 @@ Each in a process of its own, for there is no way back for threads that have bee
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import Child, run_child
+
+import gmprt
 
 PRELUDE = """
 import _thread, faulthandler, gc, os, signal, sys, threading, time
@@ -45,12 +50,6 @@ def until(condition):
 """
 
 ON = PRELUDE + "gmprt.threads(True)\n"
-
-WHERE = {
-    "thread": "{code}",
-    "run": "def main():\n{indented}\ngmprt.run(main)",
-}
-
 
 def indented(code: str) -> str:
     return "\n".join(f"    {line}" for line in code.splitlines())
@@ -756,3 +755,62 @@ print(seen, sys.argv[1:])
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.stdout == "[True] ['--threads', 'x']\n"
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_installed_with_the_package(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    built = {path.name: path for path in tmp_path.iterdir()}
+    assert sorted(built) == ["gmprt", "gmprt_threads.pth"]
+    assert built["gmprt_threads.pth"].read_text() == (ROOT / "gmprt_threads.pth").read_text()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with gmprt installed, as far as its start is concerned."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "a_path.pth").write_text(str(Path(gmprt.__file__).parents[1]))
+    shutil.copy(ROOT / "gmprt_threads.pth", site)
+    return folder / "bin" / "python"
+
+
+ASKED = """
+import sys, threading
+def f():
+    gmprt = sys.modules.get("gmprt")
+    print(bool(gmprt and gmprt.current() and gmprt.current().is_thread))
+t = threading.Thread(target=f)
+t.start()
+t.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", "True"), ("0", "False"), ("", "False"), (None, "False")]
+)
+def test_environment(environment: Path, value: str | None, expected: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "GMPRT_THREADS"}
+    env |= {} if value is None else {"GMPRT_THREADS": value}
+    for flags in ([], ["-I"]):
+        done = subprocess.run(
+            [environment, *flags, "-c", ASKED], env=env, capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout, done.stderr) == (f"{expected}\n", "")
+
+
+def test_children_that_exec(environment: Path) -> None:
+    """Theirs is the variable, not what their parent has chosen for itself."""
+    code = f"import os, sys; sys.argv[1:] and os.execv(sys.executable, [sys.executable, '-c', {ASKED!r}])"
+    for how, expected in (({"GMPRT_THREADS": "1"}, "True\n"), ({}, "False\n")):
+        env = {k: v for k, v in os.environ.items() if k != "GMPRT_THREADS"} | how
+        program = f"import gmprt; gmprt.threads(True)\n{code}"
+        done = subprocess.run(
+            [environment, "-c", program, "x"], env=env, capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout, done.stderr) == (expected, "")
