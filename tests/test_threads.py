@@ -505,6 +505,42 @@ time.sleep(0.1)
     assert (done.stdout, done.stderr) == ("", "")
 
 
+COMES_BACK = """
+import atexit, sys, time
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)
+late = Late()
+atexit.register(time.sleep, 0.5)  # runs when the runtime has been stopped
+import ctypes, threading, gmprt
+gmprt.threads(True)
+libc = ctypes.CDLL(None)
+def daemon(ms, more):
+    libc.usleep(ms * 1000)
+    if more:
+        time.sleep(0.1)
+ended = []
+def main():
+    for ms in (200, 300, 700, 800):
+        for more in (False, True):
+            threading.Thread(target=daemon, args=(ms, more), daemon=True).start()
+    ended.append(threading.Thread(target=int))
+    ended[0].start()  # and is never joined
+    time.sleep(0.1)
+    END
+START
+"""
+
+
+@pytest.mark.parametrize("end", ["pass", "ctypes.pythonapi.Py_Exit(3)"])
+@pytest.mark.parametrize("where", ["main()", "gmprt.run(main)"])
+def test_daemons_that_come_back_at_exit(where: str, end: str) -> None:
+    """From C code, when the runtime is stopped already, and the interpreter on its way."""
+    code = COMES_BACK.replace("START", where).replace("END", end)
+    done = run_child(code, status=3 if "Exit" in end else 0)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_run_leaves_threads_alone() -> None:
     """They are not its descendants: neither cancelled nor waited for."""
     code = """

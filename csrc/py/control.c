@@ -179,6 +179,17 @@ static bool any_in_interpreter(M *m) {
   return (driver && driver != m) || host_in_use();
 }
 
+/* What was replaced.  But where threads are goroutines the interpreter asks for their idents, and detaches them, to its
+ * last breath; and those that are daemons and come back from C code go on, as threads do, each on the thread that it has:
+ * nothing parks any more.  Only a goroutine that ends the process is to its thread's calls as if it were none, for the
+ * interpreter frees its state before the last of them. */
+static void give_back(M *m) {
+  if (!pythreads)
+    deactivate();
+  else if (m)
+    setm(NULL);
+}
+
 /* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, those that start
  * have their thread state (one that is made later, the interpreter would free with its thread alive), and those that end
  * have freed it. */
@@ -201,7 +212,7 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
     os_usleep(200);
     Py_END_ALLOW_THREADS
   }
-  deactivate();
+  give_back(m);
   Py_RETURN_NONE;
 }
 
