@@ -60,6 +60,7 @@ bool pythread_learn(void) {
   if (!mod) return false;
   known.asking = true;
   PyObject *r = PyObject_CallMethod(mod, "start_new_thread", "O()", (PyObject *)&PyBaseObject_Type);
+  bool asked = !known.asking; /* pthread_create was */
   known.asking = false;
   drop_made();
   Py_XDECREF(r);
@@ -68,7 +69,7 @@ bool pythread_learn(void) {
     PyErr_Clear();
     return true;
   }
-  if (r || !PyErr_ExceptionMatches(PyExc_MemoryError))
+  if (r || asked)
     PyErr_SetString(PyExc_RuntimeError, "_thread.start_new_thread does not start threads as this interpreter's would");
   return false;
 }
