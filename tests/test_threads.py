@@ -572,6 +572,29 @@ assert handle[0].result() is None
     played(code)
 
 
+def test_callbacks_of_its_end() -> None:
+    """They run in the goroutine, which is no thread any more."""
+    code = """
+gate, seen = threading.Event(), []
+t = started(gate.wait, name="thread")
+until(lambda: gmprt.stats().python_threads == 1)
+(g,) = gmprt.debug.goroutines()
+def callback(g):
+    before = gmprt.stats().parks
+    time.sleep(0.001)
+    seen.append((gmprt.stats().parks > before, threading.current_thread().name != "thread"))
+    seen.append(threading.get_ident())
+g.add_done_callback(callback)
+gate.set()
+joined(t)
+until(lambda: len(seen) == 2)
+assert seen[0] == (True, True), seen
+until(lambda: gmprt.num_goroutine() == 0)
+assert seen[1] != t.ident and seen[1] not in threading._active, (seen, threading._active)
+"""
+    played(code)
+
+
 def test_no_deadlock_while_there_is_a_thread() -> None:
     """They hang as threads do; the dump says who waits for whom."""
     code = """

@@ -39,7 +39,7 @@ typedef struct Goroutine {
         void *arg;
         unsigned long ident; /* when it has returned: what it had */
       };
-      PyThreadState *other; /* the one of its two states that is not its own now */
+      PyThreadState *other; /* the one of its two states that is not its own now; NULL: it has one left */
     } thread;
   };
   uint32_t nargs;   /* keyword arguments included */

@@ -86,6 +86,7 @@ static void exchange_out(G *gp) {
   PyEval_RestoreThread(t1);
   tstate_bind(t1);
   tstate_root_chunk(t1, gp);
+  handle_of(gp)->thread.other = NULL;
 }
 
 /* What such a goroutine runs, T1 current. */
@@ -102,9 +103,10 @@ PyObject *pythread_run(G *gp) {
   return Py_NewRef(Py_None);
 }
 
+/* T2 is, or has been and T1 is again.  (At the start, with T1, nothing waits.) */
 bool pythread_in_life(G *gp) {
-  PyThreadState *ts = ts_of(gp);
-  return ts != handle_of(gp)->thread.other && tstate_in_life(ts);
+  PyThreadState *ts = ts_of(gp), *other = handle_of(gp)->thread.other;
+  return !other || (ts != other && tstate_in_life(ts));
 }
 
 /* The GIL is being dropped on m, and nobody has it yet.  For the last time with T2? */
@@ -113,7 +115,7 @@ void pythread_left(M *m) {
   Goroutine *self = gp && gp->kind == GK_HOST ? gp->handle : NULL;
   if (!self || !self->pythread) return;
   PyThreadState *t1 = self->thread.other, *t2 = ts_of(gp);
-  if (!self->started || t2 == t1 || tstate_in_life(t2)) return;
+  if (!self->started || !t1 || t2 == t1 || tstate_in_life(t2)) return;
   py_preempt_forget(m->host);
   store_rel(&gp->host, t1);
 }
