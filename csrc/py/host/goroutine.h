@@ -37,7 +37,7 @@ typedef struct Goroutine {
       void *(*fn)(void *);
       union {
         void *arg;
-        unsigned long ident; /* when it has returned: what it had */
+        unsigned long ident; /* from then on, when that has been called */
       };
       PyThreadState *other; /* the one of its two states that is not its own now; NULL: it has one left */
     } thread;

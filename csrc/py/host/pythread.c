@@ -71,6 +71,8 @@ static void exchange_in(G *gp, PyThreadState *t1, PyThreadState *t2) {
   tstate_on_stack(t2, gp);
   tstate_fresh_depth(t2, (size_t)(gp->stk.hi - gp->stk.lo));
   handle_of(gp)->thread.other = t1;
+  handle_of(gp)->thread.ident = t2->thread_id;
+  t2->thread_id = 0; /* as the interpreter has made it: it will ask */
   pym *pm = gp->m->host;
   PyEval_SaveThread();
   if (unlikely(pm->armed != NULL)) py_preempt_disarm(pm);
@@ -93,13 +95,11 @@ static void exchange_out(G *gp) {
 PyObject *pythread_run(G *gp) {
   Goroutine *self = handle_of(gp);
   PyThreadState *t2 = self->thread.other;
-  unsigned long ident = t2->thread_id;
   void *(*fn)(void *) = self->thread.fn;
   void *arg = self->thread.arg;
   exchange_in(gp, ts_of(gp), t2);
   fn(arg);
   exchange_out(gp);
-  self->thread.ident = ident;
   return Py_NewRef(Py_None);
 }
 

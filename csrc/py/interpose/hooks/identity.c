@@ -17,7 +17,10 @@ static G *running_g(void) {
 
 pthread_t hook_pthread_self(void) {
   G *gp = running_g();
-  if (gp) return (pthread_t)ts_of(gp)->thread_id;
+  if (gp) {
+    unsigned long ident = ts_of(gp)->thread_id;
+    return (pthread_t)(likely(ident) ? ident : handle_of(gp)->thread.ident); /* asked to be put there: pythread.c */
+  }
   unsigned long other = identity_stood_for();
   return unlikely(other) ? (pthread_t)other : real.pthread_self();
 }
