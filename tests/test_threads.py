@@ -287,6 +287,23 @@ def test_processors(procs: str, where: str) -> None:
     played(ALL, where=where, GOMAXPROCS=procs)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="joins a lock, not the thread")
+@pytest.mark.parametrize("where", ["thread", "run"])
+def test_joined_is_ended(where: str) -> None:
+    """As the C library has it: nothing is left of a thread that was joined."""
+    code = """
+for _ in range(300):
+    threads = [threading.Thread(target=time.sleep, args=(n * 1e-5,)) for n in range(3)]
+    joiner = threading.Thread(target=lambda: joined(*threads))
+    for t in threads:
+        t.start()
+    joiner.start()
+    joined(*threads, joiner)
+    assert gmprt.stats().python_threads == 0, gmprt.debug.dump_string()
+"""
+    played(code, where=where)
+
+
 # ---- what becomes a goroutine -------------------------------------------------------------------
 
 

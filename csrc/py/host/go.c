@@ -62,13 +62,12 @@ static Goroutine *dropped(Goroutine *self) {
   return NULL;
 }
 
-/* Where, and by whom it is started, and with which signal mask.  false: exception set, and it is gone. */
-bool goroutine_inherit(Goroutine *self) {
+/* Where, and by whom it is started (ts is current), and with which signal mask.  false: exception set, and it is gone. */
+bool goroutine_inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent) {
   int instr = 0;
-  PyCodeObject *code = caller_position(PyThreadState_Get(), &instr);
+  PyCodeObject *code = caller_position(ts, &instr);
   self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
   self->created_instr = instr;
-  Goroutine *parent = current_handle();
   if (parent) self->parent = parent->id;
   return mask_inherit(self, parent) || dropped(self) != NULL;
 }
@@ -100,8 +99,9 @@ Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
   if (!self) return NULL;
   if (!keep_call(self, args, nargs, kwnames)) return dropped(self);
   if (parent) self->run = parent->run;
-  if (!goroutine_inherit(self)) return NULL;
-  if (PyThreadState_Get()->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
+  PyThreadState *ts = PyThreadState_Get();
+  if (!goroutine_inherit(self, ts, parent)) return NULL;
+  if (ts->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
   return self;
 }
 

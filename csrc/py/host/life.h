@@ -7,7 +7,7 @@
 /* go.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
 Goroutine *goroutine_blank(void);
-bool goroutine_inherit(Goroutine *self);
+bool goroutine_inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent);
 Goroutine *goroutine_launch(Goroutine *self);
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 void goroutine_start(Goroutine *self, G *gp);

@@ -47,14 +47,14 @@ bool pythread_go(pthread_t *t, void *(*fn)(void *), void *arg, PyThreadState *ts
     self->thread.fn = fn;
     self->thread.arg = arg;
     self->thread.other = ts;
-    ts->thread_id = ident;
-    self = goroutine_inherit(self) ? goroutine_launch(self) : NULL;
+    self = goroutine_inherit(self, PyThreadState_Get(), current_handle()) ? goroutine_launch(self) : NULL;
   }
   if (!self) {
     PyErr_Clear();
     if (ident) identity_thread_ended(ident), identity_thread_released(ident);
     return false;
   }
+  ts->thread_id = ident; /* kept there until it runs, for which it needs the GIL */
   pythreads = true;
   pythreads_alive++;
   Py_DECREF(self);
@@ -84,7 +84,7 @@ static void exchange_in(G *gp, PyThreadState *t1, PyThreadState *t2) {
 /* T2 is gone. */
 static void exchange_out(G *gp) {
   PyThreadState *t1 = handle_of(gp)->thread.other;
-  store_rel(&gp->host, t1); /* again, if the hooks have been removed meanwhile */
+  store_rel(&gp->host, t1); /* where it is, but if the interpreter, which ends, would not attach T2 any more */
   PyEval_RestoreThread(t1);
   tstate_bind(t1);
   tstate_root_chunk(t1, gp);
