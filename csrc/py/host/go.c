@@ -47,7 +47,7 @@ bool runtime_ensure(void) { return likely(load_rlx(&sched.started)) ? not_stoppe
 /* ---- creation ------------------------------------------------------------------------------------------ */
 
 /* Not tracked yet.  NULL: exception set. */
-Goroutine *goroutine_blank(void) {
+static inline Goroutine *blank(void) {
   Goroutine *self = PyObject_GC_New(Goroutine, Goroutine_Type);
   if (!self) return NULL;
   memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
@@ -63,7 +63,7 @@ static Goroutine *dropped(Goroutine *self) {
 }
 
 /* Where, and by whom it is started (ts is current), and with which signal mask.  false: exception set, and it is gone. */
-bool goroutine_inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent) {
+static inline bool inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent) {
   int instr = 0;
   PyCodeObject *code = caller_position(ts, &instr);
   self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
@@ -72,7 +72,7 @@ bool goroutine_inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent) {
   return mask_inherit(self, parent) || dropped(self) != NULL;
 }
 
-static bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+static inline bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
   if (n >= (Py_ssize_t)nelem(self->few)) {
     PyObject **argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
@@ -95,12 +95,12 @@ static bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, 
 
 /* args[0] is the callable. */
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-  Goroutine *self = goroutine_blank(), *parent = current_handle();
+  Goroutine *self = blank(), *parent = current_handle();
   if (!self) return NULL;
   if (!keep_call(self, args, nargs, kwnames)) return dropped(self);
   if (parent) self->run = parent->run;
   PyThreadState *ts = PyThreadState_Get();
-  if (!goroutine_inherit(self, ts, parent)) return NULL;
+  if (!inherit(self, ts, parent)) return NULL;
   if (ts->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
   return self;
 }
@@ -121,7 +121,7 @@ void goroutine_start(Goroutine *self, G *gp) {
 }
 
 /* Runnable, from now on.  NULL: exception set, and it is gone. */
-Goroutine *goroutine_launch(Goroutine *self) {
+static inline Goroutine *launch(Goroutine *self) {
   G *gp = gfget_host();
   if (!gp) {
     PyErr_NoMemory();
@@ -135,7 +135,21 @@ Goroutine *goroutine_launch(Goroutine *self) {
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   if (!runtime_ensure()) return NULL;
   Goroutine *self = goroutine_new(args, nargs, kwnames);
-  return self ? goroutine_launch(self) : NULL;
+  return self ? launch(self) : NULL;
+}
+
+/* One that is a thread to Python (pythread.c).  It is no part of a run(), has no failure, and nobody its handle.  false:
+ * exception set. */
+bool goroutine_go_pythread(void *(*fn)(void *), void *arg, PyThreadState *ts) {
+  Goroutine *self = blank();
+  if (!self) return false;
+  self->pythread = self->detached = self->collected = true;
+  self->thread.fn = fn;
+  self->thread.arg = arg;
+  self->thread.other = ts;
+  if (!inherit(self, PyThreadState_Get(), current_handle()) || !launch(self)) return false;
+  Py_DECREF(self);
+  return true;
 }
 
 /* It has returned, or will never run. */

@@ -160,7 +160,8 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   Py_DECREF(self); /* runs no code */
 }
 
-static PyObject *call(Goroutine *self) {
+static inline PyObject *call(Goroutine *self) {
+  if (!self->lent) thread_start();
   PyObject *kwnames = self->more ? self->more->kwnames : NULL;
   size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
   size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
@@ -180,7 +181,6 @@ host_after goroutine_run(G *gp) {
     ts->context_ver++;
     thread_context();
   }
-  if (!self->lent && likely(!self->pythread)) thread_start();
   PyObject *result = likely(!self->pythread) ? call(self) : pythread_run(gp);
   fork_child_end(gp, result);
   bool lent = self->lent;

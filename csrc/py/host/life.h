@@ -6,13 +6,12 @@
 
 /* go.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
-Goroutine *goroutine_blank(void);
-bool goroutine_inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent);
-Goroutine *goroutine_launch(Goroutine *self);
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 void goroutine_start(Goroutine *self, G *gp);
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames); /* NULL: exception set */
 void drop_call(Goroutine *self);
+
+bool goroutine_go_pythread(void *(*fn)(void *), void *arg, PyThreadState *ts);
 
 /* life.c */
 host_after goroutine_run(G *gp);

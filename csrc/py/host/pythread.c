@@ -41,15 +41,7 @@ static waitq ends; /* who waits for one of them to end */
 bool pythread_go(pthread_t *t, void *(*fn)(void *), void *arg, PyThreadState *ts) {
   bool can = runtime_ensure() && PyThread_get_stacksize() <= stack_host_size();
   unsigned long ident = can ? identity_thread_new() : 0;
-  Goroutine *self = ident ? goroutine_blank() : NULL;
-  if (self) {
-    self->pythread = self->detached = self->collected = true;
-    self->thread.fn = fn;
-    self->thread.arg = arg;
-    self->thread.other = ts;
-    self = goroutine_inherit(self, PyThreadState_Get(), current_handle()) ? goroutine_launch(self) : NULL;
-  }
-  if (!self) {
+  if (!ident || !goroutine_go_pythread(fn, arg, ts)) {
     PyErr_Clear();
     if (ident) identity_thread_ended(ident), identity_thread_released(ident);
     return false;
@@ -57,7 +49,6 @@ bool pythread_go(pthread_t *t, void *(*fn)(void *), void *arg, PyThreadState *ts
   ts->thread_id = ident; /* kept there until it runs, for which it needs the GIL */
   pythreads = true;
   pythreads_alive++;
-  Py_DECREF(self);
   *t = (pthread_t)ident;
   return true;
 }
