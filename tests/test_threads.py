@@ -247,6 +247,36 @@ seen = []
 joined(started(lambda: seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))))
 assert signal.SIGUSR1 in seen[0], seen
 """,
+    "callbacks": """
+import ctypes
+libc = ctypes.CDLL(None)
+compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))
+seen = []
+def f():
+    def sleeps(a, b):
+        time.sleep(0.0005)
+        return a[0] - b[0]
+    numbers = (ctypes.c_int * 5)(4, 2, 5, 1, 3)
+    libc.qsort(numbers, 5, ctypes.sizeof(ctypes.c_int), compare(sleeps))
+    seen.append(list(numbers))
+joined(*[started(f) for _ in range(5)])
+assert seen == [[1, 2, 3, 4, 5]] * 5, seen
+""",
+    "children and sockets": """
+import socket, subprocess
+def f():
+    done = subprocess.run(["cat"], input="x", capture_output=True, text=True)
+    assert done.stdout == "x", done
+    a, b = socket.socketpair()
+    with a, b:
+        t = started(lambda: (time.sleep(0.01), a.sendall(b"y")))
+        assert b.recv(1) == b"y"
+        joined(t)
+    seen.append(True)
+seen = []
+joined(*[started(f) for _ in range(5)])
+assert len(seen) == 5
+""",
     "garbage": """
 gc.collect()
 for _ in range(3):
@@ -351,6 +381,25 @@ assert asyncio.run(main()) == list(range(300))
 @pytest.mark.parametrize("where", ["thread", "run"])
 def test_crowd(where: str) -> None:
     played(CROWD, where=where)
+
+
+@pytest.mark.parametrize("where", ["thread", "run"])
+def test_greenlets(where: str) -> None:
+    pytest.importorskip("greenlet")
+    code = """
+import greenlet
+out = []
+def f(n):
+    def inner(x):
+        time.sleep(0.001)
+        return greenlet.getcurrent().parent.switch(x + 1)
+    g = greenlet.greenlet(inner)
+    out.append((g.switch(n), g.switch(5)))
+    assert on_goroutine()
+joined(*[started(f, n) for n in range(10)])
+assert sorted(out) == [(n + 1, 5) for n in range(10)], out
+"""
+    played(code, where=where)
 
 
 def test_watchdog_is_a_thread() -> None:
