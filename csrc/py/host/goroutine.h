@@ -39,7 +39,7 @@ typedef struct Goroutine {
         void *arg;
         unsigned long ident; /* from then on, when that has been called */
       };
-      PyThreadState *other; /* the one of its two states that is not its own now; NULL: it has one left */
+      PyThreadState *other; /* the one of its two states that is not its own now */
     } thread;
   };
   uint32_t nargs;   /* keyword arguments included */
@@ -60,6 +60,7 @@ typedef struct Goroutine {
   bool threaded : 1;   /* it has an object in threading's table */
   bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
   bool pythread : 1;   /* to Python it is a thread, which the interpreter has started */
+  bool alike : 1;      /* it has the state of that thread, and its ident: thread.ident */
   bool greenlets : 1;  /* locked to its thread to its end: greenlet.c */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;

@@ -17,7 +17,7 @@
  * that drop, which signals a condition (pythread_left), while nobody else can have the GIL yet.  Rejected: the moment in
  * which PyGILState's key is cleared, by a hook on pthread_setspecific: from 3.15 on there is no such call.
  *
- * Outside of T2's life no hook may park (pythread_in_life).  From 3.13 on the interpreter deletes a state that is not
+ * Outside of T2's life no hook may park (pythread_may_park).  From 3.13 on the interpreter deletes a state that is not
  * current any more, with the GIL: a hook that took it for detached waited for its own GIL.
  *
  * Rejected: stand-ins for the functions of _thread, which would have to do again what those do, differently in each
@@ -63,6 +63,7 @@ static void exchange_in(G *gp, PyThreadState *t1, PyThreadState *t2) {
   tstate_fresh_depth(t2, (size_t)(gp->stk.hi - gp->stk.lo));
   handle_of(gp)->thread.other = t1;
   handle_of(gp)->thread.ident = t2->thread_id;
+  handle_of(gp)->alike = true;
   t2->thread_id = 0; /* as the interpreter has made it: it will ask */
   pym *pm = gp->m->host;
   PyEval_SaveThread();
@@ -79,7 +80,7 @@ static void exchange_out(G *gp) {
   PyEval_RestoreThread(t1);
   tstate_bind(t1);
   tstate_root_chunk(t1, gp);
-  handle_of(gp)->thread.other = NULL;
+  handle_of(gp)->alike = false;
 }
 
 /* What such a goroutine runs, T1 current. */
@@ -94,19 +95,20 @@ PyObject *pythread_run(G *gp) {
   return Py_NewRef(Py_None);
 }
 
-/* T2 is, or has been and T1 is again.  (At the start, with T1, nothing waits.) */
-bool pythread_in_life(G *gp) {
-  PyThreadState *ts = ts_of(gp), *other = handle_of(gp)->thread.other;
-  return !other || (ts != other && tstate_in_life(ts));
+/* Not outside of the life of T2, while that is its state. */
+bool pythread_may_park(G *gp) {
+  Goroutine *self = handle_of(gp);
+  PyThreadState *ts = ts_of(gp);
+  return !self->alike || (ts != self->thread.other && tstate_in_life(ts));
 }
 
 /* The GIL is being dropped on m, and nobody has it yet.  For the last time with T2? */
 void pythread_left(M *m) {
   G *gp = load_rlx(&m->curg);
   Goroutine *self = gp && gp->kind == GK_HOST ? gp->handle : NULL;
-  if (!self || !self->pythread) return;
+  if (!self || !self->alike) return;
   PyThreadState *t1 = self->thread.other, *t2 = ts_of(gp);
-  if (!self->started || !t1 || t2 == t1 || tstate_in_life(t2)) return;
+  if (t2 == t1 || tstate_in_life(t2)) return;
   py_preempt_forget(m->host);
   store_rel(&gp->host, t1);
 }

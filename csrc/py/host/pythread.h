@@ -10,7 +10,7 @@ extern uint32_t pythreads_alive; /* GIL */
 bool pythread_go(pthread_t *t, void *(*fn)(void *), void *arg, PyThreadState *ts);
 PyObject *pythread_run(G *gp);
 void pythread_left(M *m);
-bool pythread_in_life(G *gp);
+bool pythread_may_park(G *gp);
 void pythread_ended(Goroutine *self);
 void pythread_join(pthread_t t);
 void pythread_afterfork(G *me);
