@@ -12,4 +12,11 @@ bool identity_taken(pthread_t t); /* a new thread has got the ident that is stoo
 bool identity_in_danger(void);    /* one might */
 unsigned long identity_stood_for(void); /* by this ordinary thread, 0: none */
 
+/* Of the interpreter's threads that are goroutines (pythread.c). */
+unsigned long identity_thread_new(void); /* GIL held; 0: no memory, or too many */
+void identity_thread_ended(unsigned long ident);
+void identity_thread_released(unsigned long ident); /* joined, or detached */
+bool identity_thread_has_ended(unsigned long ident);
+bool is_thread_ident(pthread_t t);
+
 #endif
