@@ -100,7 +100,10 @@ int hook_pthread_join(pthread_t t, void **result) {
   return 0;
 }
 
+/* In a forked child the interpreter detaches its main thread at the end.  The one whose ident that is may be missing
+ * there; from 3.15 on the interpreter looks for ever for the end of a thread that could not be detached. */
 int hook_pthread_detach(pthread_t t) {
+  if (unlikely(identity_taken(t))) return 0;
   if (!is_thread_ident(t)) return real.pthread_detach(t);
   identity_thread_released(t);
   return 0;
