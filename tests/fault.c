@@ -55,9 +55,12 @@ static struct range {
   uintptr_t lo, hi;
 } ours, python, own, loop; /* the runtime's code; the interpreter's; this; the interpreter's evaluation loop */
 
-/* From 3.14 on a loop may be many functions, none with a name: these call the program's code. */
-static const char *const calling[] = {"PyObject_Vectorcall", "PyObject_CallOneArg", "PyObject_CallNoArgs", "PyObject_Call"};
-static struct range call[sizeof calling / sizeof *calling];
+/* From 3.14 on a loop may be many functions, none with a name.  What calls them stands on the stack on which the program
+ * has called us: the functions there call the program's code, and not on the runtime's behalf. */
+static struct {
+  uintptr_t at[64];
+  size_t n;
+} callers;
 
 /* ---- which calls ------------------------------------------------------------------------------------------ */
 
@@ -83,10 +86,18 @@ static int is_wanted(const char *name) {
 
 static int lies_in(struct range r, uintptr_t at) { return at >= r.lo && at < r.hi; }
 
-static int runs_program(uintptr_t at) {
-  for (size_t i = 0; i < sizeof call / sizeof *call; i++)
-    if (lies_in(call[i], at)) return 1;
-  return lies_in(loop, at);
+static int runs_program(struct _Unwind_Context *context) {
+  uintptr_t fn = (uintptr_t)_Unwind_GetRegionStart(context);
+  for (size_t i = 0; i < callers.n; i++)
+    if (callers.at[i] == fn) return 1;
+  return lies_in(loop, (uintptr_t)_Unwind_GetIP(context));
+}
+
+static _Unwind_Reason_Code learn(struct _Unwind_Context *context, void *unused) {
+  (void)unused;
+  if (lies_in(python, (uintptr_t)_Unwind_GetIP(context)) && callers.n < sizeof callers.at / sizeof *callers.at)
+    callers.at[callers.n++] = (uintptr_t)_Unwind_GetRegionStart(context);
+  return _URC_NO_REASON;
 }
 
 typedef struct walk {
@@ -98,7 +109,7 @@ typedef struct walk {
 static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   walk *w = arg;
   uintptr_t ip = _Unwind_GetIP(context);
-  if (!ip || w->n == DEPTH || runs_program(ip)) return _URC_END_OF_STACK;
+  if (!ip || w->n == DEPTH || runs_program(context)) return _URC_END_OF_STACK;
   if (lies_in(own, ip)) return _URC_NO_REASON;
   w->at[w->n++] = ip;
   w->found = lies_in(ours, ip);
@@ -196,20 +207,21 @@ static int find_code(struct dl_phdr_info *info, size_t size, void *arg) {
   return 0;
 }
 
-static struct range function(const char *name) {
-  void *at = dlsym(RTLD_DEFAULT, name);
+static void find_loop(void) {
+  void *at = dlsym(RTLD_DEFAULT, "_PyEval_EvalFrameDefault");
   Dl_info info;
   ElfW(Sym) *sym = NULL;
   if (!at || !dladdr1(at, &info, (void **)&sym, RTLD_DL_SYMENT) || !sym) abort();
-  return (struct range){(uintptr_t)at, (uintptr_t)at + sym->st_size};
+  loop = (struct range){(uintptr_t)at, (uintptr_t)at + sym->st_size};
 }
 
 void fault_arm(const char *functions, long n, long howmany) {
   snprintf(wanted, sizeof wanted, "%s", functions);
-  loop = function("_PyEval_EvalFrameDefault");
-  for (size_t i = 0; i < sizeof call / sizeof *call; i++) call[i] = function(calling[i]);
+  find_loop();
   dl_iterate_phdr(find_code, NULL);
   if (!ours.hi || !python.hi) abort();
+  callers.n = 0;
+  _Unwind_Backtrace(learn, NULL);
   first = n;
   count = howmany;
   number = 0;
