@@ -1,4 +1,5 @@
 /* frames.c - evaluation loops on a stack, and where Python code stands. */
+#include "py/cpython/frames.h"
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_CFRAME
@@ -23,6 +24,28 @@ const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi) {
     found = at;
   }
   return found;
+}
+#endif
+
+#ifdef HAVE_EXECUTORS
+/* Executors say of themselves how large they are without their exits: one of another layout is not looked into. */
+static jitcode code_of(const PyObject *executor) {
+  const _PyExecutorObject *e = (const _PyExecutorObject *)executor;
+  if (!e || Py_TYPE(executor)->tp_basicsize != offsetof(_PyExecutorObject, exits)) return (jitcode){0, 0};
+  return (jitcode){(uintptr_t)e->jit_code, e->jit_size};
+}
+
+/* The state knows what the innermost loop runs.  A loop that is entered from there keeps it in its own frame, and gives
+ * it back at its end.  (The interpreter's list of executors has only those that are still valid: what a goroutine is
+ * parked in may have been taken out meanwhile.) */
+jitcode loop_jitcode(PyThreadState *ts, const char *loop) {
+  const PyObject *runs = ts->current_executor;
+  for (const _PyInterpreterFrame *f = ts->current_frame; f; f = f->previous) {
+    if (f->owner != ENTRY_FRAME) continue;
+    if ((const char *)f == loop) return code_of(runs);
+    runs = PyStackRef_IsNull(f->localsplus[0]) ? NULL : PyStackRef_AsPyObjectBorrow(f->localsplus[0]);
+  }
+  return (jitcode){0, 0};
 }
 #endif
 

@@ -63,6 +63,20 @@ static inline const char *outer_loop(const char *loop) {
 }
 #endif
 
+/* Machine code that the JIT has made of Python code, and that this loop runs now: it calls in the loop's place. */
+typedef struct jitcode {
+  uintptr_t at;
+  size_t size; /* 0: none */
+} jitcode;
+#ifdef HAVE_EXECUTORS
+jitcode loop_jitcode(PyThreadState *ts, const char *loop);
+#else
+static inline jitcode loop_jitcode(PyThreadState *ts, const char *loop) {
+  (void)ts, (void)loop;
+  return (jitcode){0, 0};
+}
+#endif
+
 /* From the innermost one up. */
 typedef const _PyInterpreterFrame *pyframe;
 static inline pyframe frame_first(PyThreadState *ts) { return TS_FRAME(ts); }

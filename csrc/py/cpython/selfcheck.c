@@ -37,12 +37,14 @@ static bool published(check *c) {
          same(c, TS(thread_id), o->thread_state.thread_id) &&
          same(c, TS(native_thread_id), o->thread_state.native_thread_id) &&
          same(c, TS(datastack_chunk), o->thread_state.datastack_chunk) &&
+         same(c, (field){STATE, sizeof(PyThreadState), 0, "PyThreadState's end"}, o->thread_state.size) &&
          same(c, IS(gc), o->interpreter_state.gc) && same(c, IS(ceval.gil), o->interpreter_state.ceval_gil) &&
          same(c, F(GIL, struct _gil_runtime_state, last_holder), o->interpreter_state.gil_runtime_state_holder - gil) &&
          same(c, F(GIL, struct _gil_runtime_state, locked), o->interpreter_state.gil_runtime_state_locked - gil) &&
          same(c, FR(previous), o->interpreter_frame.previous) &&
          same(c, FR(f_executable), o->interpreter_frame.executable) &&
-         same(c, FR(instr_ptr), o->interpreter_frame.instr_ptr) && same(c, FR(owner), o->interpreter_frame.owner);
+         same(c, FR(instr_ptr), o->interpreter_frame.instr_ptr) && same(c, FR(owner), o->interpreter_frame.owner) &&
+         same(c, FR(localsplus), o->interpreter_frame.localsplus);
 }
 #else
 static bool published(check *c) {
@@ -108,6 +110,13 @@ static bool fresh_state(check *c) {
   listed(c, TS(on_delete_data));
 #endif
   listed(c, TS(coroutine_origin_tracking_depth));
+#ifdef HAVE_EXECUTORS
+  listed(c, TS(current_executor));
+#endif
+#ifdef HAVE_LOCAL_KEY
+  listed(c, TS(threading_local_key));
+  listed(c, TS(threading_local_sentinel));
+#endif
   return counted && points(c, ts, TS(exc_info), inside(c, ts, TS(exc_state))) &&
          holds(c, ts, TS(gilstate_counter), 1) && holds(c, ts, TS(thread_id), PyThread_get_thread_ident()) &&
          holds(c, ts, TS(native_thread_id), PyThread_get_thread_native_id()) &&

@@ -12,6 +12,7 @@
 #define HAVE_STACK_LIMITS 1     /* recursion through C ends by addresses: a state knows on which stack it runs */
 #define HAVE_STACKREFS 1        /* what a frame refers to is tagged */
 #define HAVE_TUPLE_HASH 1       /* a tuple keeps its hash */
+#define HAVE_EXECUTORS 1        /* a loop may run machine code that the JIT has made */
 #ifdef Py_DEBUG
 #define ASSERTS_NO_TIMEOUT 1    /* a lock's wait that has none must not end by one, as a cancelled one does */
 #endif
@@ -25,3 +26,4 @@
 
 #include "internal/pycore_genobject.h"
 #include "internal/pycore_interpframe.h"
+#include "internal/pycore_optimizer.h"

@@ -25,6 +25,9 @@
  * ways, and the unwinder says through which functions they were reached.  No names, no versions.  The same for the two
  * numbers that say whether a file object holds data: they are where they are found in objects made for that.
  *
+ * Machine code that the JIT has made is run by a loop, and calls in its place: who gets there from below has arrived at
+ * the loop.  It calls through no other functions than the loop does, so nothing is learned from it.
+ *
  * A cancelled Condition.wait must not swallow a notify.  It stands among the waiters until it has its lock back, and
  * notify() may pick it meanwhile: somebody else would wait for ever.  So the lock that it waited for is released before
  * the exception goes on; notify() then finds it unlocked, takes it out, and goes on to the next one (it does so since
@@ -228,11 +231,13 @@ static void add_glue(uintptr_t fn) {
 
 typedef struct way {
   uintptr_t from, to; /* the shim, the evaluation loop: addresses in their frames */
+  jitcode code;       /* what the loop runs */
   uintptr_t fn;       /* the function above, if it is not the loop: we see that when we see the next one */
   bool learns, glued, arrived;
 } way;
 
-/* Each frame from the shim to the loop.  The stack pointer with which it called tells where it lies. */
+/* Each frame from the shim to the loop.  The stack pointer with which it called tells where it lies.  What is compiled
+ * may be the last that the unwinder finds. */
 static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   way *w = arg;
   uintptr_t sp = (uintptr_t)_Unwind_GetCFA(context);
@@ -241,13 +246,14 @@ static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   if (w->arrived) return _URC_END_OF_STACK;
   if (w->fn && w->learns) add_glue(w->fn);
   if (w->fn && !is_glue(w->fn)) w->glued = false;
+  w->arrived = (uintptr_t)_Unwind_GetIP(context) - w->code.at < w->code.size;
   w->fn = (uintptr_t)_Unwind_GetRegionStart(context);
-  return w->glued ? _URC_NO_REASON : _URC_END_OF_STACK;
+  return w->glued && !w->arrived ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
 /* Nothing but glue from s on: to that loop, or to the bottom of the stack of a goroutine that runs a C function. */
-static bool called_by(const shim *s, const char *to, bool bottom) {
-  way w = {.from = (uintptr_t)s, .to = (uintptr_t)to, .glued = true};
+static bool called_by(const shim *s, const char *to, bool bottom, jitcode code) {
+  way w = {.from = (uintptr_t)s, .to = (uintptr_t)to, .code = code, .glued = true};
   _Unwind_Backtrace(step, &w);
   return w.glued && (bottom ? is_glue(w.fn) : w.arrived);
 }
@@ -261,7 +267,7 @@ static bool called_directly(G *gp, const shim *s) {
     bool bottom = loop < lo || loop >= hi; /* loops of another stack do not count */
     const char *to = bottom ? hi : loop;
     if (s->outer && (const char *)s->outer < to) continue;
-    if (!called_by(s, to, bottom)) return false;
+    if (!called_by(s, to, bottom, loop_jitcode(ts_of(gp), loop))) return false;
   }
   return true;
 }
@@ -270,7 +276,10 @@ static bool called_directly(G *gp, const shim *s) {
 
 static PyObject *learn(void) {
   char here;
-  way w = {.from = (uintptr_t)&here, .to = (uintptr_t)ts_inner_loop(PyThreadState_Get()), .glued = true, .learns = true};
+  PyThreadState *ts = PyThreadState_Get();
+  const char *loop = ts_inner_loop(ts);
+  way w = {.from = (uintptr_t)&here, .to = (uintptr_t)loop, .code = loop_jitcode(ts, loop), .glued = true};
+  w.learns = true;
   _Unwind_Backtrace(step, &w);
   Py_RETURN_NONE;
 }
