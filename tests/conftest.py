@@ -92,7 +92,7 @@ def _nothing_left(_watchdog: None) -> Iterator[None]:
     procs = gmprt.gomaxprocs()
     yield
     gmprt.gomaxprocs(procs)
-    left = [g for g in gmprt.debug.goroutines() if not g.join(0.5)]
+    left = [g for g in gmprt.debug.goroutines() if not g.join(PATIENCE / 4)]
     described = "\n".join(gmprt.debug.block(g) for g in left)
     for g in left:
         g.cancel("the test is over")

@@ -105,7 +105,22 @@ DIRECT: dict[str, Callable[[Any, int], object]] = {
     "method": lambda lock, fd: MethodType(type(lock).acquire, lock)(),
     "partial": lambda lock, fd: functools.partial(lock.acquire)(),
     "partial with arguments": lambda lock, fd: functools.partial(os.read, fd)(10),
+    "partial with all": lambda lock, fd: functools.partial(os.read, fd, 10)(),
+    "partial with a keyword": lambda lock, fd: functools.partial(lock.acquire, timeout=1000)(True),
+    "partial with a keyword in the call": lambda lock, fd: functools.partial(lock.acquire, True)(timeout=1000),
+    "partial of a descriptor": lambda lock, fd: functools.partial(type(lock).acquire, lock)(True, 1000),
+    "partial and star": lambda lock, fd: functools.partial(os.read, fd)(*[10]),
+    "partial with many": lambda lock, fd: functools.partial(select.select, [fd], [], [])(1000),
+    "method of a partial": lambda lock, fd: MethodType(
+        functools.partial(type(lock).acquire, lock), True
+    )(1000),
+    "partial of a method": lambda lock, fd: functools.partial(
+        MethodType(type(lock).acquire, lock), True
+    )(1000),
     "methodcaller": lambda lock, fd: operator.methodcaller("acquire")(lock),
+    "methodcaller with arguments": lambda lock, fd: operator.methodcaller(
+        "acquire", True, timeout=1000
+    )(lock),
     "exit stack": lambda lock, fd: ExitStack().enter_context(lock),
     "sleep": lambda lock, fd: time.sleep(1000),
     "read": lambda lock, fd: os.read(fd, 10),

@@ -464,3 +464,38 @@ def main():
 print(gmprt.run(main))
 """
     check("{0}\n", body)
+
+
+CC = os.environ.get("CC", "gcc").split()[0]
+
+
+@pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
+def test_while_a_thread_gets_its_state(tmp_path: Path) -> None:
+    """A thread of the runtime that starts has the interpreter's list of states locked for a moment, without the GIL.
+
+    In the child nobody would ever unlock it, and CPython 3.11 waits for it there.
+    """
+    library = tmp_path / "slow.so"
+    source = Path(__file__).with_name("slow.c")
+    subprocess.run(
+        [CC, "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"], check=True
+    )
+    body = """
+import ctypes
+slow, holding = (ctypes.c_int.in_dll(ctypes.CDLL(None), name) for name in ("slow", "holding"))
+usleep = ctypes.CDLL(None).usleep
+def main():
+    results = set()
+    slow.value = 1
+    for crew in range(2, 12):
+        blocked = [gmprt.go(usleep, 100_000) for _ in range(crew)]  # more threads than there are
+        while not holding.value and not all(g.done() for g in blocked):
+            gmprt.gosched()
+        results.add(fork(lambda: pipeline(10)))
+        for g in blocked:
+            g.join()
+    slow.value = 0
+    return results
+print(gmprt.run(main))
+"""
+    check("{0}\n", body, env={"LD_PRELOAD": str(library)})

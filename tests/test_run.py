@@ -629,7 +629,7 @@ PARKED = {
     "a loop": "while True: pass",
     "a loop of gosched": "while True: gmprt.gosched()",
     "a loop of channel operations": "c = gmprt.Chan(1)\n    while True: c.send(1); c.recv()",
-    "subprocess": "subprocess.run(['sleep', '1000'])",
+    "subprocess": "subprocess.run(['sh', '-c', 'echo there; exec sleep 1000'])",
 }
 
 
@@ -663,10 +663,12 @@ except KeyboardInterrupt:
 def test_ctrl_c(where: str) -> None:
     with Child(interruptible(PARKED[where])) as child:
         child.expect("ready")
+        if where == "subprocess":  # Popen() itself may hang if it is interrupted: CPython's
+            child.expect("there")
         time.sleep(0.05)  # any moment will do; most are in the wait
         child.interrupt()
         done = child.finish()
-    assert done.stdout == "ready\ninterrupted\nout of run\n"
+    assert done.stdout.replace("there\n", "") == "ready\ninterrupted\nout of run\n"
     assert done.returncode == 0
 
 

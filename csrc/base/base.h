@@ -17,7 +17,7 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define noinline __attribute__((noinline))
-#define inlined inline __attribute__((always_inline))
+#define force_inline inline __attribute__((always_inline))
 /* Reads memory as it lies there: stacks with what the sanitizer puts between variables. */
 #define reads_raw __attribute__((no_sanitize_address))
 #define nelem(a) (sizeof(a) / sizeof((a)[0]))

@@ -61,7 +61,7 @@ void chan_fini(hchan *c) { free(c->buf); }
  * true: it was done, with what *result says; *wake is to be made ready when the lock is dropped, NULL: nobody.
  * Inlined by force: select's use of them had the compiler make one copy, and an item of a buffer cost 1 ns more. */
 
-static inlined bool try_send(hchan *c, const void *elem, G **wake, wake_t *result) {
+static force_inline bool try_send(hchan *c, const void *elem, G **wake, wake_t *result) {
   *wake = NULL;
   *result = WAKE_OK;
   if (unlikely(load_rlx(&c->closed))) {
@@ -95,7 +95,7 @@ static inline void take_from(hchan *c, const sudog *sg, void *elem) {
   c->sendx = c->recvx;
 }
 
-static inlined bool try_recv(hchan *c, void *elem, G **wake, wake_t *result) {
+static force_inline bool try_recv(hchan *c, void *elem, G **wake, wake_t *result) {
   *wake = NULL;
   *result = WAKE_OK;
   sudog *sg = c->sendq.first ? dequeue(&c->sendq) : NULL;

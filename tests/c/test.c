@@ -125,6 +125,31 @@ static int run_here(test *t) {
 
 void runtime_start(void) { NEED(gm_start() == 0); }
 
+uint32_t count_ms(void) {
+  lock(&sched.lock);
+  uint32_t n = sched.mcount;
+  unlock(&sched.lock);
+  return n;
+}
+
+_Atomic long tally;
+void tallies(void *unused) {
+  (void)unused;
+  xadd(&tally, 1);
+}
+void tallied(long n) {
+  while (load_rlx(&tally) < n) os_usleep(50);
+  CHECK_EQ(load_rlx(&tally), n);
+}
+
+_Atomic intptr_t crew_inside;
+void blocks_with_crew(void *n) {
+  gm_enter_blocking();
+  xadd(&crew_inside, 1);
+  while (load_rlx(&crew_inside) < (intptr_t)n) os_usleep(100);
+  gm_exit_blocking();
+}
+
 typedef struct member {
   group *g;
   void (*fn)(void *);

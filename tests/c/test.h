@@ -119,7 +119,17 @@ bool stepwise(void (*fn)(void *), void *arg, bool (*each)(int n));
 /* The process gets so much time from now on. */
 void watched(int seconds);
 
+/* Counts its calls, for whoever wants to know how many have been: tallied(n) waits for n. */
+extern _Atomic long tally;
+void tallies(void *unused);
+void tallied(long n);
+
+/* Blocks its thread, announced, until n have come: so there are that many threads.  crew_inside is how many have. */
+extern _Atomic intptr_t crew_inside;
+void blocks_with_crew(void *n);
+
 void runtime_start(void); /* without a host */
+uint32_t count_ms(void);
 static inline G *self(void) { return load_rlx(&getm()->curg); }
 
 /* Runs a CRASH function; its standard error goes to out.  Returns the wait status. */

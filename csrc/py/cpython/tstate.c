@@ -169,6 +169,22 @@ static void recycle(PyThreadState *ts) {
 #endif
 }
 
+#ifdef HAVE_TRACED_CALLS
+static int see_nothing(PyObject *Py_UNUSED(o), PyFrameObject *Py_UNUSED(f), int Py_UNUSED(what), PyObject *Py_UNUSED(a)) {
+  return 0;
+}
+
+/* The current state. Not PyEval_SetProfile(): audit hooks are told of that. */
+bool tstate_traced(PyThreadState *ts, bool on) {
+  if (ts->c_profilefunc && ts->c_profilefunc != see_nothing) return false; /* somebody does: so they are */
+  ts->c_profilefunc = on ? see_nothing : NULL;
+  _PyThreadState_UpdateTracingState(ts);
+  return true;
+}
+#else
+bool tstate_traced(PyThreadState *Py_UNUSED(ts), bool Py_UNUSED(on)) { return false; }
+#endif
+
 /* On a goroutine that has come to its end; GIL held, ts still current. */
 void tstate_clear(PyThreadState *ts) {
   PyThreadState_Clear(ts);
@@ -269,11 +285,29 @@ void main_tstate_set(PyThreadState *ts) {
 
 /* ---- Ms ------------------------------------------------------------------------------------------------------ */
 
+/* An M gets its state without the GIL, and the interpreter locks its list meanwhile.  A child of a fork has a copy of
+ * that, for ever locked.  3.11 waits for it there; later ones make it anew first, and from 3.13 on have it locked
+ * themselves while they fork: who waits for this one with that one held would wait for ever. */
+#ifdef HAVE_LATE_REINIT
+static mutex making = {.rank = rank_states};
+
+void tstate_forklock(bool on) {
+  if (on)
+    lock(&making);
+  else
+    unlock(&making);
+}
+#else
+void tstate_forklock(bool on) { (void)on; }
+#endif
+
 /* On the thread that it is for.  NULL: no memory. */
 pym *pym_new(void) {
   pym *m = tss_reserve() ? PyMem_RawCalloc(1, sizeof *m) : NULL;
   if (!m) return NULL;
+  tstate_forklock(true);
   m->base = state_make(); /* binds itself if this thread has no state yet */
+  tstate_forklock(false);
   if (!m->base) {
     PyMem_RawFree(m);
     return NULL;

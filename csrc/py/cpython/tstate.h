@@ -46,6 +46,7 @@ void tstate_clear(PyThreadState *ts);    /* its contents go, as at a thread's en
 bool tstate_dirty(PyThreadState *ts);    /* has code that ran since put something into it? */
 void tstate_abandon(PyThreadState *ts);  /* what is in it is lost */
 bool tstate_attached(PyThreadState *ts); /* any thread, no lock */
+bool tstate_traced(PyThreadState *ts, bool on); /* its calls are made as if somebody traced; false: as always */
 bool gil_locked(void);                   /* any thread, no lock */
 bool have_gil(void);                     /* does the calling thread hold it? */
 bool signals_tripped(void); /* any thread: has a C signal handler asked for Python's? */
@@ -56,6 +57,7 @@ void pending_calls_leave(void); /* in a pending call that is about to switch: ot
 PyThreadState *main_tstate(void);
 void main_tstate_set(PyThreadState *ts);
 pym *pym_new(void); /* on the thread that it is for */
+void tstate_forklock(bool on);
 void pym_free(pym *m);
 extern PyInterpreterState *interp;  /* the one that there is */
 unsigned long main_thread_ident(void);

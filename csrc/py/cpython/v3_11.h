@@ -1,5 +1,7 @@
 /* v3_11.h - CPython 3.11. */
 #define HAVE_GLOBAL_CURRENT 1     /* the current state is one global, PyThreadState_Swap a store */
+#define HAVE_TRACED_CALLS 1       /* what is traced calls through a function of its own */
+#define HAVE_LATE_REINIT 1        /* a forked child waits for the lock of the list of states, and only then makes it anew */
 #define HAVE_CURRENT_EXC_TRIPLE 1 /* curexc_type/value/traceback */
 #define HAVE_JOINT_RECURSION 1    /* one counter for C and Python recursion */
 #define HAVE_FRAGILE_NEW 1        /* PyThreadState_New writes to the state that it could not allocate */

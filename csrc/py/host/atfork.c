@@ -70,11 +70,13 @@ static void before_fork(void) {
   if (!asked(m) || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
   if (now.started) sched_fork_prepare();
   lenders_forklock(true);
+  tstate_forklock(true);
   now.held = true;
 }
 
 static void after_fork_in_parent(void) {
   if (!now.held) return;
+  tstate_forklock(false);
   lenders_forklock(false);
   if (now.started) sched_fork_parent();
   now.held = false;
@@ -91,6 +93,7 @@ static void ident_of_thread(void) {
 void fork_in_child(void) {
   now.vforked = 0; /* left over, perhaps */
   if (!now.held) return;
+  tstate_forklock(false);
   lenders_forklock(false);
   if (now.started) sched_fork_child();
   if (!interposed.gil) ident_of_thread();

@@ -313,6 +313,11 @@ static PyMethodDef probes[] = {
     PROBE(method, METH_METHOD | METH_FASTCALL | METH_KEYWORDS),
     {NULL, NULL, 0, NULL},
 };
+static PyObject *traced(PyObject *Py_UNUSED(o), PyObject *on) {
+  return PyBool_FromLong(tstate_traced(PyThreadState_Get(), on == Py_True));
+}
+static PyMethodDef traced_def = {"traced", traced, METH_O, NULL};
+
 static PyObject *probe_next(PyObject *Py_UNUSED(o)) { return learn(); }
 static PyType_Slot probe_slots[] = {
     {Py_tp_methods, probes}, {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, probe_next}, {0, NULL}};
@@ -320,19 +325,26 @@ static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, probe_slots};
 
 /* Each of them in all the ways in which a function is called, but for what is done without any other function; and what
- * an instruction calls often, for it is specialised then, and from 3.15 on calls through other functions.  So do, from
- * 3.14 on, calls of which a profile function or a debugger hears.  The id that this takes is not given back: the
- * interpreter would look through the frames of all goroutines, and 3.14's with a JIT may lock itself out while it does. */
+ * an instruction calls often, for it is specialised then, and from 3.15 on calls through other functions.  With few
+ * arguments and many, before and behind a partial's own: the compiler divides a function by how often its parts have run
+ * in a profile, and ends calls by jumps, so a part is seen only by those that come through it.  Where a profile function
+ * or a debugger hears of a call it goes through others, on 3.11 and from 3.14 on.  (With the JIT the id that hears of them
+ * is not given back: 3.14 would look through the frames of all states, and may lock itself out while it does.) */
 static const char learn_code[] =
     "import sys\n"
     "from functools import partial\n"
     "from io import RawIOBase\n"
     "from operator import methodcaller\n"
     "from types import MethodType\n"
+    "a, k, many = (1,), {'k': 1}, (1,) * 7\n"
+    "calls = [lambda f: f(), lambda f: f(1), lambda f: f(1, 1), lambda f: f(1, 1, 1, 1, 1, 1, 1),\n"
+    "         lambda f: f(*a), lambda f: f(*many)]\n"
+    "keyword_calls = [lambda f: f(k=1), lambda f: f(1, k=1), lambda f: f(1, 1, 1, 1, 1, 1, 1, k=1),\n"
+    "                 lambda f: f(*a, k=1), lambda f: f(**k), lambda f: f(*many, **k)]\n"
     "class Derived(Probe):\n"
-    "    pass\n"
-    "o = Derived()\n"
-    "for name in names:\n"
+    "    def supers(self):\n"
+    "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
+    "def each(name):\n"
     "    a = () if name in ('noargs', '__enter__') else (1,)\n"
     "    m = getattr(o, name)\n"
     "    u = getattr(Probe, name)\n"
@@ -343,10 +355,17 @@ static const char learn_code[] =
     "    methodcaller(name, *a)(o)\n"
     "    getattr(super(Derived, o), name)(*a)\n"
     "    MethodType(u, o)(*a); MethodType(partial(u), o)(*a)\n"
-    "for m in o.keywords, o.fast_keywords, o.method:\n"
-    "    m(k=1); m(1, k=1); m(*[1], k=1); partial(m, k=1)(1)\n"
-    "a, k = (1,), {'k': 1}\n"
-    "def often(n, e, p, f, g, h, m):\n"
+    "def through(m, keywords):\n"
+    "    heads = [m, MethodType(m, 1)]\n"
+    "    for f in m, heads[1]: heads += partial(f), partial(f, 1), partial(f, 1, 1), partial(f, *many)\n"
+    "    heads += [MethodType(f, 1) for f in heads[2:]]\n"
+    "    methodcaller(m.__name__, *many)(o)\n"
+    "    if keywords:\n"
+    "        heads += partial(m, k=1), partial(m, 1, k=1), partial(m, *many, k=1)\n"
+    "        for args in (), a, many: methodcaller(m.__name__, *args, k=1)(o)\n"
+    "    for f in heads:\n"
+    "        for call in calls + keyword_calls * keywords: call(f)\n"
+    "def often(o, n, e, p, f, g, h, m):\n"
     "    for _ in range(20):\n"
     "        o.noargs(); o.one(1); o.plain(1); o.keywords(1); o.fast(1); o.fast_keywords(1); o.method(1)\n"
     "        n(); e(1); p(1); g(1); f(1); h(1); m(1)\n"
@@ -357,26 +376,37 @@ static const char learn_code[] =
     "            pass\n"
     "        next(o); next(o, None)\n"
     "        for _ in o: break\n"
-    "o = Probe()\n"
-    "ways = o.noargs, o.one, o.plain, o.fast, o.keywords, o.fast_keywords, o.method\n"
-    "often(*ways)\n"
-    "def reported(watch):\n"
+    "def reported(*args):\n"
+    "    watch = sys.monitoring\n"
     "    for i in 4, 3, 5, 2, 1, 0:\n"
     "        try: watch.use_tool_id(i, 'gmprt')\n"
     "        except ValueError: continue\n" /* somebody has that one */
-    "        watch.set_local_events(i, often.__code__, watch.events.CALL)\n"
-    "        often(*ways)\n"
-    "        watch.set_local_events(i, often.__code__, 0)\n"
+    "        try:\n"
+    "            watch.set_local_events(i, often.__code__, watch.events.CALL)\n"
+    "            often(*args)\n"
+    "        finally:\n"
+    "            watch.set_local_events(i, often.__code__, 0)\n"
+    "            if not sys._jit.is_enabled(): watch.free_tool_id(i)\n"
     "        break\n"
-    "if hasattr(sys, 'monitoring') and hasattr(sys.monitoring, 'clear_tool_id'): reported(sys.monitoring)\n"
-    "class Supers(Derived):\n"
-    "    def often(self):\n"
-    "        for _ in range(20): super().noargs(); super().fast(1); super().plain(1); super().one(1)\n"
-    "Supers().often()\n"
-    "class Lines(RawIOBase):\n" /* a file's line is what its readline returns */
-    "    readline = o.noargs\n"
-    "try: next(Lines())\n"
-    "except TypeError: pass\n"; /* None is none */
+    "class Lines(RawIOBase):\n"
+    "    readline = Probe().noargs\n" /* a file's line is what its readline returns */
+    "def all_ways():\n"
+    "    for name in names: each(name)\n"
+    "    through(o.plain, False)\n"
+    "    through(o.fast_keywords, True)\n"
+    "    often(*specialised)\n"
+    "    o.supers()\n"
+    "    try: next(Lines())\n"
+    "    except TypeError: pass\n" /* None is none */
+    "o = Derived()\n"
+    "p = Probe()\n" /* its methods are specialised, those of a derived object are not */
+    "specialised = p, p.noargs, p.one, p.plain, p.fast, p.keywords, p.fast_keywords, p.method\n"
+    "all_ways()\n"
+    "if hasattr(sys, '_jit'): reported(*specialised)\n" /* from 3.14 on */
+    "try:\n"
+    "    if traced(True): all_ways()\n"
+    "finally:\n"
+    "    traced(False)\n";
 
 /* At import. false: exception set. */
 bool cancel_compile(void) {
@@ -390,7 +420,8 @@ bool cancel_compile(void) {
 bool cancel_learn(void) {
   if (likely(glue.learned)) return true;
   PyObject *type = PyType_FromSpec(&probe_spec), *names = PyDict_New(), *list = PyList_New(0), *done = NULL;
-  bool ok = type && names && list;
+  PyObject *trace = PyCFunction_New(&traced_def, NULL);
+  bool ok = type && names && list && trace && PyDict_SetItemString(names, "traced", trace) == 0;
   for (const PyMethodDef *d = probes; ok && d->ml_name; d++) {
     PyObject *name = PyUnicode_FromString(d->ml_name);
     ok = name && PyList_Append(list, name) == 0;
@@ -403,6 +434,7 @@ bool cancel_learn(void) {
   if (!done && !PyErr_Occurred()) PyErr_NoMemory(); /* what was refused memory may not have said so */
   bool learned = done != NULL;
   Py_XDECREF(done);
+  Py_XDECREF(trace);
   Py_XDECREF(list);
   Py_XDECREF(names);
   Py_XDECREF(type);
