@@ -461,8 +461,8 @@ def executors(f):
 def compiled(call, o, xs):
     # A goroutine that waits in compiled code, and its function.
     names = dict(globals())
-    lines = "def loop(o, xs, at):", "for x in xs:", " at[1] += 1", " at[0] = sys._jit.is_active()"
-    exec("\n ".join([*lines, " r = " + call if call[0] == "l" else " " + call, "return r"]), names)
+    lines = "def loop(o, xs, at, r=None):", "for x in xs:", " at[1] += 1", " at[0] = sys._jit.is_active()"
+    exec("\n ".join([*lines, " " + call, "return r"]), names)
     at = [False, 0]
     g = gmprt.go(names["loop"], o, xs, at)
     while at[1] < N or g.state != "waiting": gmprt.sleep(0.001)
@@ -503,7 +503,7 @@ def test_cancels_of_compiled_code_wait_for_c_code_in_between() -> None:
     code = """
         def main():
             lock = held()
-            g, _, active = compiled("list(map(o.acquire, [x]))", lock, never)
+            g, _, active = compiled("r = list(map(o.acquire, [x]))", lock, never)
             g.cancel()
             lock.release()
             print(bool(active), g.result())
