@@ -19,6 +19,7 @@ from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # The runtime's files call each other on every switch: in one unit a switch is a fifth cheaper.
 LTO = ["-flto"]
@@ -63,6 +64,20 @@ class BuildExt(build_ext):
             except Exception:  # any failure of any compiler: build without
                 return False
         return True
+
+
+class BuildPy(build_py):
+    """Puts a file beside the package that the interpreter reads when it starts: GMPRT_THREADS."""
+
+    STARTUP = "gmprt_threads.pth"
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(self.STARTUP, str(Path(self.build_lib, self.STARTUP)))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, self.STARTUP))]
 
 
 class Incremental:
@@ -119,4 +134,4 @@ def up_to_date(obj: str) -> bool:
         return False
 
 
-setup(cffi_modules=["build_native.py:ffi"], cmdclass={"build_ext": BuildExt})
+setup(cffi_modules=["build_native.py:ffi"], cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

@@ -61,6 +61,7 @@ from gmprt._core import (
     set_max_stack,
     set_max_threads,
     sleep,
+    threads,
     unlock_os_thread,
 )
 from gmprt._life.run import run
@@ -120,6 +121,7 @@ __all__ = [
     "set_max_threads",
     "sleep",
     "stats",
+    "threads",
     "tick",
     "unlock_os_thread",
 ]

@@ -73,6 +73,9 @@ class Goroutine(Generic[_R_co]):
     def run_id(self) -> int:
         """Number of the run() that it descends from, 0 if none."""
     @property
+    def is_thread(self) -> bool:
+        """Whether it is a thread to Python: threads()."""
+    @property
     def is_main(self) -> bool:
         """Whether it is the main goroutine of a run()."""
     @property
@@ -536,6 +539,14 @@ def set_max_stack(nbytes: int, /) -> int:
     """Bytes of address space for each stack made from now on; returns the old size.
 
     256 KiB to 1 GiB, else ValueError.
+    """
+
+def threads(on: bool, /) -> bool:
+    """Whether threads that Python code starts are goroutines, from now on; returns what was so.
+
+    Those of `threading`, `_thread`, `concurrent.futures` and asyncio.to_thread(), in forked
+    children too.  At first they are OS threads.  Error if functions of the C library are not
+    replaced (GMPRT_INTERPOSE=none), RuntimeError if _thread.start_new_thread was.
     """
 
 def stats() -> dict[str, int]: ...

@@ -107,6 +107,8 @@ def _status(g: _core.Goroutine[Any]) -> Iterator[str]:
             yield f"{seconds // 60} minutes"
         elif seconds >= 1:
             yield f"{seconds} seconds"
+    if g.is_thread:
+        yield "thread"
     if g.locked_to_thread:
         yield "locked to thread"
 

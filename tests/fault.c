@@ -13,7 +13,7 @@
  *
  * "From the runtime's own code": the caller lies in the extension module.  The interpreter's allocations count as ours
  * where the runtime has asked for them (PyObject_GC_New, PyThreadState_New): on the way up the stack nothing else is
- * met, neither an evaluation loop nor another library.  That needs PYTHONMALLOC=malloc. */
+ * met, neither an evaluation loop, nor a call of the program's code, nor another library.  That needs PYTHONMALLOC=malloc. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -53,7 +53,8 @@ static atomic_long calls;
 
 static struct range {
   uintptr_t lo, hi;
-} ours, python, own, loop; /* the runtime's code; the interpreter's; this; the interpreter's evaluation loop */
+} ours, python, own, loop, /* the runtime's code; the interpreter's; this; the interpreter's evaluation loop */
+    call;                  /* PyObject_Vectorcall: from 3.14 on a loop may be many functions, none with a name */
 
 /* ---- which calls ------------------------------------------------------------------------------------------ */
 
@@ -88,7 +89,7 @@ typedef struct walk {
 static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   walk *w = arg;
   uintptr_t ip = _Unwind_GetIP(context);
-  if (!ip || w->n == DEPTH || lies_in(loop, ip)) return _URC_END_OF_STACK;
+  if (!ip || w->n == DEPTH || lies_in(loop, ip) || lies_in(call, ip)) return _URC_END_OF_STACK;
   if (lies_in(own, ip)) return _URC_NO_REASON;
   w->at[w->n++] = ip;
   w->found = lies_in(ours, ip);
@@ -186,18 +187,18 @@ static int find_code(struct dl_phdr_info *info, size_t size, void *arg) {
   return 0;
 }
 
-static void find_loop(void) {
-  void *at = dlsym(RTLD_DEFAULT, "_PyEval_EvalFrameDefault");
+static struct range function(const char *name) {
+  void *at = dlsym(RTLD_DEFAULT, name);
   Dl_info info;
   ElfW(Sym) *sym = NULL;
   if (!at || !dladdr1(at, &info, (void **)&sym, RTLD_DL_SYMENT) || !sym) abort();
-  loop.lo = (uintptr_t)at;
-  loop.hi = loop.lo + sym->st_size;
+  return (struct range){(uintptr_t)at, (uintptr_t)at + sym->st_size};
 }
 
 void fault_arm(const char *functions, long n, long howmany) {
   snprintf(wanted, sizeof wanted, "%s", functions);
-  find_loop();
+  loop = function("_PyEval_EvalFrameDefault");
+  call = function("PyObject_Vectorcall");
   dl_iterate_phdr(find_code, NULL);
   if (!ours.hi || !python.hi) abort();
   first = n;

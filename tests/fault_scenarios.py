@@ -568,6 +568,27 @@ def forking(crew: Crew) -> None:
 
 
 @scenario
+def threads(crew: Crew) -> None:
+    """Of Python, as goroutines; what cannot be one is a thread."""
+    gmprt.threads(True)
+    lock = threading.Lock()
+    local = threading.local()
+
+    def one(i: int) -> int:
+        local.i = i
+        with lock:
+            time.sleep(0.0005)
+        return int(local.i)
+
+    try:
+        for i in range(5):
+            crew.thread(one, i)
+        assert sum(crew.results()) == 10
+    finally:
+        gmprt.threads(False)
+
+
+@scenario
 def cancelling(crew: Crew) -> None:
     ch: Chan[int] = Chan()
     lock = threading.Lock()

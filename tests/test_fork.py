@@ -285,7 +285,9 @@ t = threading.Thread(target=outside)
 t.start()
 t.join()
 """
-    check("parent\n", body)
+    done = run_child(PRELUDE + body)
+    assert done.stdout == "parent\n"
+    assert done.stderr == "", "of the children's ends"
 
 
 def test_grandchildren() -> None:

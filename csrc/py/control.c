@@ -5,9 +5,11 @@
 #include "py/cpython/preempt.h"
 #include "py/cpython/selfcheck.h"
 #include "py/host/host.h"
+#include "py/host/above.h"
 #include "py/host/life.h"
+#include "py/host/pythread.h"
 #include "py/types/args.h"
-#include "py/interpose/objects.h"
+#include "py/interpose/hooks/hooks.h"
 #include "py/module.h"
 
 /* ---- statistics ----------------------------------------------------------------------------------------- */
@@ -80,6 +82,7 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"netpoll_ready", load_rlx(&counts.netready)},
       {"stack_reserved", load_rlx(&stack_reserved)},
       {"stack_slots", load_rlx(&stack_slots)},
+      {"python_threads", pythreads_alive},
       {"stop_the_worlds", load_rlx(&counts.stw)},
   };
   for (size_t i = 0; d && i < nelem(rows); i++)
@@ -102,6 +105,7 @@ static PyObject *py_features(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       put_text(d, "blocking calls", PyUnicode_FromString(interpose_parks() ? "park" : "are handed off")) < 0 ||
       put_text(d, "interposition", PyUnicode_FromString(interpose_mode())) < 0 ||
       put_text(d, "preemption", PyUnicode_FromString(py_preempt_mode())) < 0 ||
+      put_text(d, "Python's threads", PyUnicode_FromString(pythreads_wanted() ? "goroutines" : "OS threads")) < 0 ||
       put_text(d, "stack slot", PyUnicode_FromFormat("%zu KiB", stack_host_size() >> 10)) < 0 ||
       put_text(d, "stack guard", PyUnicode_FromString(stack_guard_mode())) < 0 ||
       put_text(d, "poller", PyUnicode_FromString(netpoll_mode())) < 0 ||
@@ -136,6 +140,17 @@ static PyObject *py_set_max_stack(PyObject *module, PyObject *arg) {
   return PyLong_FromSize_t(stack_host_resize((size_t)n));
 }
 
+/* ---- threads as goroutines --------------------------------------------------------------------------------- */
+
+/* Changes functions, and starts nothing: that is for the first thread. */
+static PyObject *py_threads(PyObject *module, PyObject *arg) {
+  (void)module;
+  int on = PyObject_IsTrue(arg);
+  bool was = pythreads_wanted();
+  if (on < 0 || (on && !above.activate()) || !pythreads_want(on)) return NULL;
+  return PyBool_FromLong(was);
+}
+
 /* ---- SIGQUIT, dumps --------------------------------------------------------------------------------------- */
 
 static PyObject *set_hook(PyObject **hook, PyObject *fn) {
@@ -164,6 +179,17 @@ static bool any_in_interpreter(M *m) {
   return (driver && driver != m) || host_in_use();
 }
 
+/* What was replaced.  But where threads are goroutines the interpreter asks for their idents, and detaches them, to its
+ * last breath; and those that are daemons and come back from C code go on, as threads do, each on the thread that it has:
+ * nothing parks any more.  Only a goroutine that ends the process is to its thread's calls as if it were none, for the
+ * interpreter frees its state before the last of them. */
+static void give_back(M *m) {
+  if (!pythreads)
+    deactivate();
+  else if (m)
+    setm(NULL);
+}
+
 /* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, those that start
  * have their thread state (one that is made later, the interpreter would free with its thread alive), and those that end
  * have freed it. */
@@ -186,7 +212,7 @@ static PyObject *py_stop(PyObject *module, PyObject *arg) {
     os_usleep(200);
     Py_END_ALLOW_THREADS
   }
-  deactivate();
+  give_back(m);
   Py_RETURN_NONE;
 }
 
@@ -199,6 +225,9 @@ PyMethodDef control_functions[] = {
      "set_max_threads(n, /)\n--\n\nLimit the OS threads of the runtime; returns the old limit (10000 at first)."},
     {"set_max_stack", py_set_max_stack, METH_O,
      "set_max_stack(nbytes, /)\n--\n\nAddress space of the stacks made from now on; returns the old size."},
+    {"threads", py_threads, METH_O,
+     "threads(on, /)\n--\n\nWhether threads that Python code starts from now on, in forked children too, are goroutines.\n"
+     "Returns what was so before; at first they are not."},
     {"set_dumper", py_set_dumper, METH_O, NULL},
     {"set_deadlock_dump", py_set_deadlock_dump, METH_O, NULL},
     {"install_sigquit", py_install_sigquit, METH_NOARGS, NULL},

@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run a script or module inside the main goroutine",
         description="Run a program as python does, inside the main goroutine of gmprt.run(): "
         "when it ends, the goroutines that it has started are cancelled.",
-        usage="python -m gmprt run [-h] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="python -m gmprt run [-h] [--threads] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+    )
+    run.add_argument(
+        "--threads",
+        action="store_true",
+        help="make goroutines of the threads that it starts: gmprt.threads(True)",
     )
     run.add_argument("-m", action="store_true", help="run a module instead of a script")
     run.add_argument("target", metavar="SCRIPT", help="script, directory, zip file or module")

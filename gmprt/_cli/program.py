@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     else:
         runner = _run_script
+    if options.threads:
+        gmprt.threads(True)
     sys.argv = [target, *options.arguments]
     try:
         gmprt.run(runner, target)

@@ -232,12 +232,17 @@ def stopped() -> BaseException:
 
 def _others() -> list[_core.Goroutine[Any]]:
     me = _core.current()  # not None if C code inside a goroutine ends the process
-    return [g for g in _core.goroutines() if not g.done() and (me is None or g.id != me.id)]
+    return [g for g in _core.goroutines() if not g.done() and _ends_here(g, me)]
 
 
 def _others_leaving() -> list[_core.Goroutine[Any]]:
     me = _core.current()
-    return [g for g in _core.leaving() if me is None or g.id != me.id]
+    return [g for g in _core.leaving() if _ends_here(g, me)]
+
+
+def _ends_here(g: _core.Goroutine[Any], me: _core.Goroutine[Any] | None) -> bool:
+    """Of threads that are goroutines `threading` has waited for those that are no daemons."""
+    return not g.is_thread and (me is None or g.id != me.id)
 
 
 atexit.register(_shutdown)

@@ -36,7 +36,7 @@ class GoroutineThread(_DummyThread):
 
     def __init__(self) -> None:
         g = _core.current()
-        if g is None:
+        if g is None or (g.is_thread and not g.done()):
             super().__init__()
             return
         # Nothing of Thread.__init__: no Event, no entry in threading._dangling.

@@ -6,6 +6,8 @@ functions below.
 
 from __future__ import annotations
 
+import sys
+
 from gmprt import _core
 
 TYPE_CHECKING = False
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
 def given_name(g: _core.Goroutine[Any]) -> str:
     """The name that somebody gave to `g`; empty for the one it is born with."""
     name = g.name
-    return "" if name == f"goroutine-{g.id}" else name
+    if name != f"goroutine-{g.id}":
+        return name
+    return _thread_name(g) if g.is_thread else ""
+
+
+def _thread_name(g: _core.Goroutine[Any]) -> str:
+    """What `threading` calls the thread that `g` is; empty if it knows none, or not yet."""
+    known: dict[int, Any] = getattr(sys.modules.get("threading"), "_active", {})
+    thread = known.get(g.ident)
+    return str(thread.name) if thread is not None else ""
 
 
 def creation(g: _core.Goroutine[Any]) -> tuple[str, str, int, int] | None:

@@ -50,6 +50,8 @@ class Stats:
 
     goroutines: int
     """Alive now."""
+    python_threads: int
+    """Of these, threads to Python: threads()."""
     runnable: int
     """Alive and waiting for a turn."""
     running: int

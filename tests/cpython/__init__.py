@@ -5,6 +5,10 @@
     thread   a daemon thread of threading, gmprt not imported
     go       a goroutine started with go(): must do as thread does
 
+And in a fifth, if asked for:
+
+    threads  the main thread, with gmprt.threads(True): must do as plain does
+
 `python -m tests.cpython --help` runs them, from the root of the project.  Its parts:
 
     worker      one module in one position, in this process
@@ -20,6 +24,8 @@ POSITIONS = ("plain", "run", "thread", "go")
 
 PAIRS = (("plain", "run"), ("thread", "go"))
 """(what the interpreter does by itself, what gmprt does in its place)"""
+
+ASKED_FOR = (("plain", "threads"),)
 
 
 def find(module: str) -> str | None:

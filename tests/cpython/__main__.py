@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cpython import PAIRS, find, report
+from tests.cpython import ASKED_FOR, PAIRS, find, report
 from tests.cpython.compare import Difference, differences
 from tests.cpython.expected import Expectations
 from tests.cpython.processes import Outcome, Runner
@@ -68,7 +68,7 @@ MODULES = [
 def _run(options: argparse.Namespace) -> int:
     options.logs.mkdir(parents=True, exist_ok=True)
     runner = Runner(options.logs.resolve(), options.limit)
-    pairs = [pair for pair in PAIRS if pair[1] in options.position]
+    pairs = [pair for pair in PAIRS + ASKED_FOR if pair[1] in options.position]
     expectations = Expectations()
     saved = _load(options.output)
     bad = 0
@@ -148,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--position",
         action="append",
-        choices=[pair[1] for pair in PAIRS],
-        help="only this one and what it is compared with",
+        choices=[pair[1] for pair in PAIRS + ASKED_FOR],
+        help="only this one and what it is compared with; threads is not among those of the table",
     )
     run.add_argument(
         "--limit", type=float, default=180, metavar="SECONDS", help="for one test (%(default)g)"

@@ -126,7 +126,8 @@ class _Worker:
             if now != size:
                 size, since, asked = now, time.monotonic(), False
             waited = time.monotonic() - since
-            if waited > self._limit - self._grace and not asked and self._position in ("run", "go"):
+            has_gmprt = self._position in ("run", "go", "threads")
+            if waited > self._limit - self._grace and not asked and has_gmprt:
                 process.send_signal(signal.SIGQUIT)
                 asked = True
             if waited > self._limit + self._grace:

@@ -40,6 +40,7 @@ REPEAT = """\
 ```
 python -m tests.cpython run --output 3.11.json         # all modules, all positions: an hour
 python -m tests.cpython run --position go test_socket  # one, in a goroutine and in a thread
+python -m tests.cpython run --position threads test_threading  # with gmprt.threads(True)
 python -m tests.cpython report 3.11.json ... > docs/cpython-tests.md
 ```
 

@@ -201,7 +201,11 @@ def stand(position: str, call: Callable[[], None]) -> None:
     else:
         import gmprt
 
-        if position == "run":
+        if position == "threads":
+            gmprt.debug.install_sigquit()
+            gmprt.threads(True)
+            call()
+        elif position == "run":
             gmprt.run(call)
         else:
             gmprt.debug.install_sigquit()  # run() does it by itself
@@ -246,7 +250,7 @@ def prepare() -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests.cpython.worker")
     parser.add_argument("module", help="as python -m test calls it, or a full name with a dot")
-    parser.add_argument("position", help="plain, run, thread or go")
+    parser.add_argument("position", help="plain, run, thread, go or threads")
     parser.add_argument("events", help="the file to write to")
     parser.add_argument("--limit", type=float, default=0, help="seconds for one test")
     parser.add_argument("--only", action="append", default=[], help="a test, class or module")

@@ -214,6 +214,8 @@ def helpers() -> None:
     assert_type(stats().parks, int)
     assert_type(gmprt.gomaxprocs(), int)
     assert_type(gmprt.gomaxprocs(n=2), int)
+    assert_type(gmprt.threads(True), bool)
+    gmprt.threads(on=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(gmprt.debug.dump_string(), str)
     assert_type(gmprt.debug.goroutines(), list[Goroutine[Any]])
     assert_type(gmprt.native.include_dir(), str)

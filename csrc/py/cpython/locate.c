@@ -5,8 +5,8 @@
  * functions return what is written there.  Before 3.15 what PyGILState_* finds is the value of a key, the TSS entry.
  * It lies elsewhere in each thread, so each M looks for its own. */
 #define _GNU_SOURCE
-#include <link.h>
 
+#include "base/elf.h"
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_TLS_CURRENT
@@ -52,20 +52,12 @@ static void look_at(tls_index at) {
   }
 }
 
-static bool holds(const struct dl_phdr_info *info, const void *address) {
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
-    if (ph->p_type == PT_LOAD && (uintptr_t)address - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz) return true;
-  }
-  return false;
-}
-
 /* Its TLS block of this thread is searched for the current state.  Others' are not: a library may well keep the state
  * of its thread in a thread-local of its own. */
 static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
   (void)size;
   bool *shared = arg;
-  if (!holds(info, &_PyRuntime)) return 0;
+  if (!object_holds(info, (uintptr_t)&_PyRuntime)) return 0;
   *shared = info->dlpi_name[0] != 0;
   for (int i = 0; i < info->dlpi_phnum && info->dlpi_tls_data; i++) {
     if (info->dlpi_phdr[i].p_type != PT_TLS) continue;

@@ -79,6 +79,7 @@ bool py_preempt(M *m) {
 
 void py_preempt_signal(M *m, G *gp) { (void)m, (void)gp; }
 void py_preempt_disarm(pym *pm) { (void)pm; }
+void py_preempt_forget(pym *pm) { (void)pm; }
 void py_preempt_afterfork(M *m) {
   (void)m;
   store_rlx(&posted, false);
@@ -158,6 +159,11 @@ void py_preempt_disarm(pym *pm) {
   if (ts->c_tracefunc != preempt_trace) return; /* the program has set another one */
   ts->c_tracefunc = pm->traced;
   _PyThreadState_UpdateTracingState(ts);
+}
+
+void py_preempt_forget(pym *pm) {
+  pm->armed = NULL;
+  pm->marked = NULL;
 }
 
 void py_preempt_afterfork(M *m) {

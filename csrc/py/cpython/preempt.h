@@ -9,6 +9,7 @@ const char *py_preempt_mode(void); /* "on", or why not */
 bool py_preempt(M *m);
 void py_preempt_signal(M *m, G *gp);
 void py_preempt_disarm(pym *pm);
+void py_preempt_forget(pym *pm); /* what was asked of a state that is being deleted */
 void py_preempt_afterfork(M *m);
 extern bool (*preempt_barred)(void); /* not now: the host is in the middle of something */
 

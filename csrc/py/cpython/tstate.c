@@ -261,6 +261,15 @@ bool attached_here(PyThreadState *ts) {
 #endif
 }
 
+/* From 3.13 on a state that is being deleted is current no more, though its thread has the GIL. */
+bool tstate_in_life(PyThreadState *ts) {
+#ifdef HAVE_BOUND_GILSTATE
+  return ts->_status.bound && !ts->_status.cleared;
+#else
+  return gilstate_get() == ts;
+#endif
+}
+
 #ifdef HAVE_PENDING_ANYWHERE
 bool pending_call_add(int (*f)(void *)) { return _PyEval_AddPendingCall(interp, f, NULL, 0) == 0; }
 

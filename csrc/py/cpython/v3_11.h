@@ -14,5 +14,6 @@
 #endif
 
 #define AUTO_TSS_KEY (_PyRuntime.gilstate.autoTSSkey._key)
+#define BOOTSTATE_WORDS 5  /* of the struct that _thread hands to a new thread: one of the first is its state */
 #define CURRENT_UNCHECKED() _PyThreadState_UncheckedGet()
 #define TS_FRAME(ts) ((ts)->cframe->current_frame)

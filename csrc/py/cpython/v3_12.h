@@ -15,5 +15,6 @@
 #endif
 #define ENTRY_FRAME FRAME_OWNED_BY_CSTACK
 #define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
+#define BOOTSTATE_WORDS 4  /* of the struct that _thread hands to a new thread: one of the first is its state */
 #define CURRENT_UNCHECKED() _PyThreadState_UncheckedGet()
 #define TS_FRAME(ts) ((ts)->cframe->current_frame)

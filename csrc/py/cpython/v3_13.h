@@ -20,6 +20,7 @@
 #define ENTRY_FRAME FRAME_OWNED_BY_CSTACK
 #define HOLDS_GIL(ts) ((ts)->_status.holds_gil)
 #define AUTO_TSS_KEY (_PyRuntime.autoTSSkey._key)
+#define BOOTSTATE_WORDS 4  /* of the struct that _thread hands to a new thread: one of the first is its state */
 #define CURRENT_UNCHECKED() PyThreadState_GetUnchecked()
 #define BASE_FRAME(ts) NULL /* the last of the chain */
 #define TS_FRAME(ts) ((ts)->current_frame)

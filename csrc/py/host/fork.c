@@ -8,7 +8,8 @@
  * If the forking thread ran a goroutine, that one goes on: it is the child's main goroutine, its ident the
  * main thread's, its signal mask the thread's.  The thread plays the part of the one that waits in run()
  * (lender.c).  If it was the main goroutine of a run(), that run() returns in the child, too.  Another
- * goroutine runs to its end, and the process ends with it, as a script does.
+ * goroutine runs to its end, and the process ends with it, as a script does; one that is a thread to Python, as the
+ * process of such a thread does (pythread.c).
  *
  * All this is the first that the interpreter calls in the child, before what others have registered
  * (os.register_at_fork): that is code of the program's, which may yield, wait and start goroutines, and would meet the
@@ -20,6 +21,7 @@
 #include "py/host/errors.h"
 #include "py/host/fork.h"
 #include "py/host/lender.h"
+#include "py/host/pythread.h"
 
 /* A goroutine of the parent: joining it must not hang.  Its G keeps the handle until drop_parents. */
 static void bury(G *gp) {
@@ -55,6 +57,7 @@ static G *forked_g; /* the goroutine that is this process, if nothing follows it
 /* The goroutine that forked has returned in the child: the process ends as a script does. */
 void fork_child_end(G *gp, PyObject *result) {
   if (likely(gp != forked_g)) return;
+  if (handle_of(gp)->pythread) pythread_last();
   tstate_leave_root(ts_of(gp)); /* the interpreter frees what it finds there at its end, from 3.15 on with a look at errors */
   if (!result) PyErr_Print(); /* SystemExit ends the process here */
   Py_Exit(result ? 0 : 1);
@@ -78,6 +81,7 @@ void after_fork_child(void) {
     semroot_afterfork();
     py_preempt_afterfork(m);
     tstate_afterfork();
+    pythread_afterfork(me);
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);
       m->host = pym_new();

@@ -46,50 +46,62 @@ bool runtime_ensure(void) { return likely(load_rlx(&sched.started)) ? not_stoppe
 
 /* ---- creation ------------------------------------------------------------------------------------------ */
 
-/* args[0] is the callable. */
-Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
+/* Not tracked yet.  NULL: exception set. */
+static inline Goroutine *blank(void) {
   Goroutine *self = PyObject_GC_New(Goroutine, Goroutine_Type);
   if (!self) return NULL;
   memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
   self->argv = self->few;
+  return self;
+}
+
+/* It will not be started. */
+static Goroutine *dropped(Goroutine *self) {
+  PyObject_GC_Track(self);
+  Py_DECREF(self);
+  return NULL;
+}
+
+/* Where, and by whom it is started (ts is current), and with which signal mask.  false: exception set, and it is gone. */
+static inline bool inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent) {
+  int instr = 0;
+  PyCodeObject *code = caller_position(ts, &instr);
+  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
+  self->created_instr = instr;
+  if (parent) self->parent = parent->id;
+  return mask_inherit(self, parent) || dropped(self) != NULL;
+}
+
+static inline bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0, n = nargs - 1 + nkw;
   if (n >= (Py_ssize_t)nelem(self->few)) {
-    self->argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
-    if (!self->argv) {
-      self->argv = self->few;
-      PyObject_GC_Track(self);
-      Py_DECREF(self);
+    PyObject **argv = PyMem_Malloc((size_t)(n + 1) * sizeof(PyObject *));
+    if (!argv) {
       PyErr_NoMemory();
-      return NULL;
+      return false;
     }
-    self->argv[0] = NULL;
+    argv[0] = NULL;
+    self->argv = argv;
   }
   self->fn = Py_NewRef(args[0]);
   for (Py_ssize_t i = 0; i < n; i++) self->argv[i + 1] = Py_NewRef(args[i + 1]);
   self->nargs = (uint32_t)n;
   if (nkw) {
-    if (!extras_of(self)) {
-      PyObject_GC_Track(self);
-      Py_DECREF(self);
-      return NULL;
-    }
+    if (!extras_of(self)) return false;
     self->more->kwnames = Py_NewRef(kwnames);
   }
+  return true;
+}
+
+/* args[0] is the callable. */
+Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  Goroutine *self = blank(), *parent = current_handle();
+  if (!self) return NULL;
+  if (!keep_call(self, args, nargs, kwnames)) return dropped(self);
+  if (parent) self->run = parent->run;
   PyThreadState *ts = PyThreadState_Get();
-  int instr = 0;
-  PyCodeObject *code = caller_position(ts, &instr);
-  self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
-  self->created_instr = instr;
-  Goroutine *parent = current_handle();
-  if (parent) {
-    self->parent = parent->id;
-    self->run = parent->run;
-  }
-  if (!mask_inherit(self, parent) || (ts->context && !(self->context = PyContext_CopyCurrent()))) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    return NULL;
-  }
+  if (!inherit(self, ts, parent)) return NULL;
+  if (ts->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
   return self;
 }
 
@@ -108,20 +120,36 @@ void goroutine_start(Goroutine *self, G *gp) {
   newproc_host(gp);
 }
 
+/* Runnable, from now on.  NULL: exception set, and it is gone. */
+static inline Goroutine *launch(Goroutine *self) {
+  G *gp = gfget_host();
+  if (!gp) {
+    PyErr_NoMemory();
+    return dropped(self);
+  }
+  goroutine_start(self, gp);
+  return self;
+}
+
 /* A new goroutine, runnable. NULL: exception set. */
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   if (!runtime_ensure()) return NULL;
   Goroutine *self = goroutine_new(args, nargs, kwnames);
-  if (!self) return NULL;
-  G *gp = gfget_host();
-  if (!gp) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    PyErr_NoMemory();
-    return NULL;
-  }
-  goroutine_start(self, gp);
-  return self;
+  return self ? launch(self) : NULL;
+}
+
+/* One that is a thread to Python (pythread.c).  It is no part of a run(), has no failure, and nobody its handle.  false:
+ * exception set. */
+bool goroutine_go_pythread(void *(*fn)(void *), void *arg, PyThreadState *ts) {
+  Goroutine *self = blank();
+  if (!self) return false;
+  self->pythread = self->detached = self->collected = true;
+  self->thread.fn = fn;
+  self->thread.arg = arg;
+  self->thread.other = ts;
+  if (!inherit(self, PyThreadState_Get(), current_handle()) || !launch(self)) return false;
+  Py_DECREF(self);
+  return true;
 }
 
 /* It has returned, or will never run. */

@@ -31,7 +31,17 @@ typedef struct Goroutine {
   uint64_t id, parent;
   PyObject *fn;    /* until it has returned */
   PyObject **argv; /* argv[0] is scratch for the callee (vectorcall), arguments from argv[1] */
-  PyObject *few[3]; /* argv, if that is enough */
+  union {
+    PyObject *few[3]; /* argv, if that is enough */
+    struct {          /* `pythread`: what the interpreter starts as a thread (pythread.c) */
+      void *(*fn)(void *);
+      union {
+        void *arg;
+        unsigned long ident; /* from then on, when that has been called */
+      };
+      PyThreadState *other; /* the one of its two states that is not its own now */
+    } thread;
+  };
   uint32_t nargs;   /* keyword arguments included */
   int32_t created_instr;
   PyCodeObject *created_by; /* where go() was called, NULL: not from Python code */
@@ -49,6 +59,8 @@ typedef struct Goroutine {
   bool left : 1;       /* done, and it runs no code any more: its G is not its own */
   bool threaded : 1;   /* it has an object in threading's table */
   bool masked : 1;     /* its signal mask differs from the program's: more->sigmask */
+  bool pythread : 1;   /* to Python it is a thread, which the interpreter has started */
+  bool alike : 1;      /* it has the state of that thread, and its ident: thread.ident */
   bool greenlets : 1;  /* locked to its thread to its end: greenlet.c */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;

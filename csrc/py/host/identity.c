@@ -10,7 +10,11 @@
  * cleanly.  Those that Python offers to its users translate: to the thread that runs the goroutine now.
  *
  * The main goroutine of run() keeps the ident of the thread that lends its state: on the main thread it
- * is the main thread to Python, wherever it runs. */
+ * is the main thread to Python, wherever it runs.
+ *
+ * A thread of the interpreter's that is a goroutine (pythread.c) has an ident of its own, from another mapping.  It is
+ * used again when the thread has ended and was joined or detached, as the C library does; whoever comes second, the end
+ * or the other, gives it back.  Both may come without the GIL; only who has it takes one. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 
@@ -49,9 +53,69 @@ unsigned long identity_new(void) {
   return (unsigned long)(uintptr_t)idents + IDENT_STEP * next_ident++;
 }
 
+/* ---- threads of the interpreter ------------------------------------------------------------------------------- */
+
+enum { THREADS = 1 << 20, ENDED = 1, RELEASED = 2 };
+
+static struct {
+  char *idents;
+  _Atomic uint32_t *word; /* of a thread: ENDED, RELEASED; of a free ident: the number of the next one */
+  _Atomic uint32_t free;  /* number of the first one that was given back, from 1 */
+  uint32_t used;          /* idents that have ever been taken */
+} threads;
+
+static bool threads_map(void) {
+  size_t idents_size = (size_t)IDENT_STEP * (THREADS + 1), size = idents_size + sizeof(uint32_t) * (THREADS + 1);
+  char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return false;
+  threads.word = (void *)(p + idents_size);
+  threads.idents = p;
+  return true;
+}
+
+static unsigned long thread_ident(uint32_t n) { return (unsigned long)(uintptr_t)threads.idents + IDENT_STEP * n; }
+static uint32_t thread_number(unsigned long ident) {
+  return (uint32_t)((ident - (unsigned long)(uintptr_t)threads.idents) / IDENT_STEP);
+}
+
+/* The first of the list is taken by nobody else meanwhile: who would needs the GIL. */
+static uint32_t take_free(void) {
+  uint32_t n;
+  do n = load_acq(&threads.free);
+  while (n && !cas(&threads.free, n, load_rlx(&threads.word[n])));
+  return n;
+}
+
+unsigned long identity_thread_new(void) {
+  if (!threads.idents && !threads_map()) return 0;
+  uint32_t n = take_free();
+  if (!n && threads.used == THREADS) return 0;
+  if (!n) n = ++threads.used;
+  store_rlx(&threads.word[n], 0);
+  return thread_ident(n);
+}
+
+static void happened(unsigned long ident, uint32_t what) {
+  uint32_t n = thread_number(ident), first;
+  if (!atomic_fetch_or(&threads.word[n], what)) return;
+  do store_rlx(&threads.word[n], first = load_rlx(&threads.free));
+  while (!cas(&threads.free, first, n));
+}
+
+void identity_thread_ended(unsigned long ident) { happened(ident, ENDED); }
+void identity_thread_released(unsigned long ident) { happened(ident, RELEASED); }
+bool identity_thread_has_ended(unsigned long ident) {
+  return load_acq(&threads.word[thread_number(ident)]) & ENDED;
+}
+
+bool is_thread_ident(pthread_t t) {
+  uintptr_t at = (uintptr_t)t, from = (uintptr_t)threads.idents;
+  return from && at >= from && at <= from + (size_t)IDENT_STEP * THREADS;
+}
+
 bool is_goroutine(pthread_t t) {
   uintptr_t at = (uintptr_t)t;
-  return idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident;
+  return (idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident) || is_thread_ident(t);
 }
 
 /* The living goroutine with that ident; NULL: a thread's. GIL held. O(goroutines). */

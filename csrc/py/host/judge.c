@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "py/host/lender.h"
+#include "py/host/pythread.h"
 
 _Atomic uint32_t asleep_epoch;
 
@@ -48,10 +49,10 @@ static uint32_t lenders_waiting(void) {
   return n;
 }
 
-/* Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
+/* Threads that are goroutines hang as threads do: in silence.  Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
  * operations without a deadline. */
 static bool threads_asleep(void) {
-  return one_interpreter() && foreign_waiting(NULL, NULL) + lenders_waiting() >= tstate_foreign();
+  return pythreads_alive == 0 && one_interpreter() && foreign_waiting(NULL, NULL) + lenders_waiting() >= tstate_foreign();
 }
 
 /* In doubt nothing is reported. */

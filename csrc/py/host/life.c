@@ -19,6 +19,7 @@
 #include "py/host/identity.h"
 #include "py/host/lender.h"
 #include "py/host/life.h"
+#include "py/host/pythread.h"
 #include "py/host/thread.h"
 
 static void store_outcome(Goroutine *self, PyObject *result) {
@@ -154,8 +155,17 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   leave(gp, self);
   if (unlikely(load_rlx(&gp->wait) & WAIT_C)) atomic_fetch_and(&gp->wait, ~WAIT_C); /* its callbacks wait no more */
   if (unlikely(self->joiners.first)) waitq_wakeall(&self->joiners);
+  if (unlikely(self->pythread)) pythread_ended(self);
   gp->handle = NULL;
   Py_DECREF(self); /* runs no code */
+}
+
+static inline PyObject *call(Goroutine *self) {
+  if (!self->lent) thread_start();
+  PyObject *kwnames = self->more ? self->more->kwnames : NULL;
+  size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
+  size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+  return PyObject_Vectorcall(self->fn, self->argv + 1, n, kwnames);
 }
 
 /* host->main: the whole life of a goroutine, on its stack, its state current. */
@@ -171,11 +181,7 @@ host_after goroutine_run(G *gp) {
     ts->context_ver++;
     thread_context();
   }
-  if (!self->lent) thread_start();
-  PyObject *kwnames = self->more ? self->more->kwnames : NULL;
-  size_t nkw = kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0;
-  size_t n = (self->nargs - nkw) | PY_VECTORCALL_ARGUMENTS_OFFSET;
-  PyObject *result = PyObject_Vectorcall(self->fn, self->argv + 1, n, kwnames);
+  PyObject *result = likely(!self->pythread) ? call(self) : pythread_run(gp);
   fork_child_end(gp, result);
   bool lent = self->lent;
   goroutine_finish(gp, self, result);

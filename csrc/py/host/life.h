@@ -11,6 +11,8 @@ void goroutine_start(Goroutine *self, G *gp);
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames); /* NULL: exception set */
 void drop_call(Goroutine *self);
 
+bool goroutine_go_pythread(void *(*fn)(void *), void *arg, PyThreadState *ts);
+
 /* life.c */
 host_after goroutine_run(G *gp);
 

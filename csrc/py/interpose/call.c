@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "py/host/fork.h"
+#include "py/host/pythread.h"
 #include "py/interpose/homes.h"
 
 G *detached_g_of_m(void) {
@@ -22,8 +23,9 @@ static bool cancellable(Goroutine *self, family f) {
 /* false: not on a goroutine, or one that must not park here; the original is to be called. */
 bool call_begin(call *c, family f) {
   G *gp = detached_g();
-  if (likely(!gp) || entered_below(gp) || load_rlx(&sched.stopping)) return false;
+  if (likely(!gp) || load_rlx(&sched.stopping) || entered_below(gp)) return false;
   Goroutine *self = handle_of(gp);
+  if (unlikely(self->alike) && !pythread_may_park(gp)) return false;
   c->g = gp;
   c->home = gp->m;
   c->e = errno_get();

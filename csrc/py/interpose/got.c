@@ -28,7 +28,6 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
-#include <link.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -37,6 +36,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "base/elf.h"
 #include "py/interpose/got.h"
 
 #if defined(__x86_64__)
@@ -241,18 +241,10 @@ typedef struct proof {
   bool loops;
 } proof;
 
-static bool holds(const struct dl_phdr_info *info, uintptr_t at) {
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
-    if (ph->p_type == PT_LOAD && at - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz) return true;
-  }
-  return false;
-}
-
 static int prove(struct dl_phdr_info *info, size_t size, void *arg) {
   (void)size;
   proof *f = arg;
-  if (!holds(info, f->at)) return 0;
+  if (!object_holds(info, f->at)) return 0;
   dynobj o;
   unsigned kind = f->p->kind(info->dlpi_name);
   if (!kind || !read_object(info, &o)) return 1;

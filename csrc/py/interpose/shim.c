@@ -172,14 +172,14 @@ static passage passage_of(int i, bool all) {
 }
 
 /* Does the object hold data that this call will take first? */
-static bool holds(int i, PyObject *o) {
+static bool has_data(int i, PyObject *o) {
   bool text = table[i].type[0] == 'T', buffered = strcmp(table[i].type, "BufferedReader") == 0;
   return (text || buffered) && !file_untouched(buffered ? o : NULL, text ? o : NULL);
 }
 
 static noinline void of_a_file(shim *s, int i, PyObject *o, bool all) {
   s->passes = passage_of(i, all);
-  s->touched = s->passes == PASS_UNTOUCHED && holds(i, o);
+  s->touched = s->passes == PASS_UNTOUCHED && has_data(i, o);
 }
 
 /* all: a file object is to read to the end. */

@@ -202,6 +202,9 @@ static PyObject *get_run(PyObject *op, void *Py_UNUSED(c)) {
 static PyObject *get_is_main(PyObject *op, void *Py_UNUSED(c)) {
   return PyBool_FromLong(((Goroutine *)op)->lent);
 }
+static PyObject *get_is_thread(PyObject *op, void *Py_UNUSED(c)) {
+  return PyBool_FromLong(((Goroutine *)op)->pythread);
+}
 static PyObject *get_ident(PyObject *op, void *Py_UNUSED(c)) {
   G *gp = goroutine_g((Goroutine *)op);
   bool runs = gp && ((Goroutine *)op)->started; /* before, it has no stack and no state to keep */
@@ -289,6 +292,7 @@ static PyGetSetDef goroutine_getset[] = {
     {"parent_id", get_parent, NULL, "id of the goroutine that called go(), 0: a thread", NULL},
     {"run_id", get_run, NULL, "number of the run() that it descends from, 0: none", NULL},
     {"is_main", get_is_main, NULL, "whether it is the main goroutine of a run()", NULL},
+    {"is_thread", get_is_thread, NULL, "whether it is a thread of Python's: threads()", NULL},
     {"ident", get_ident, NULL, "threading.get_ident() inside it, 0 if it has not begun, or has ended", NULL},
     {"detached", get_detached, NULL, "whether detach() was called", NULL},
     {"locked_to_thread", get_locked, NULL, "whether it is locked to an OS thread", NULL},

@@ -1,4 +1,4 @@
-/* fork.c - making processes and threads.
+/* fork.c - making processes.
  *
  * What is made inherits the signal mask of the goroutine, not that of the thread which happens to run it.
  *
@@ -6,12 +6,10 @@
  * hook that would touch the runtime looks at. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "py/host/fork.h"
-#include "py/host/identity.h"
 #include "py/interpose/hooks/hooks.h"
 
 /* Forks by `make`, which returns 0 in the child. */
@@ -91,53 +89,6 @@ FILE *hook_popen(const char *command, const char *mode) {
   FILE *f = real.popen(command, mode);
   mask_leave(&mask);
   return f;
-}
-
-/* In a forked child whose main goroutine has the ident of a thread that is gone, a new thread may be given that one's
- * descriptor, and with it its ident: Python would take the two for one.  Then it only keeps the place, and another one
- * is started.  Which of the two it is, it hears before it does anything. */
-typedef struct {
-  void *(*fn)(void *);
-  void *arg;
-  note decided;
-} newcomer;
-
-static void *come(void *boxed) {
-  newcomer *box = boxed, me;
-  notesleep(&box->decided);
-  me = *box;
-  free(box);
-  if (me.fn) return me.fn(me.arg);
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, NULL);
-  for (;;) pause();
-}
-
-static int create_other(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
-  bool taken;
-  do {
-    newcomer *box = calloc(1, sizeof *box);
-    int r = box ? real.pthread_create(t, attr, come, box) : EAGAIN;
-    if (r) {
-      free(box);
-      return r;
-    }
-    taken = identity_taken(*t);
-    if (taken) pthread_detach(*t);
-    box->fn = taken ? NULL : fn;
-    box->arg = arg;
-    notewakeup(&box->decided);
-  } while (taken);
-  return 0;
-}
-
-int hook_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
-  maskscope mask;
-  mask_enter(&mask);
-  int r = (unlikely(identity_in_danger()) ? create_other : real.pthread_create)(t, attr, fn, arg);
-  mask_leave(&mask);
-  return r;
 }
 
 /* Since 3.12 the interpreter reads this file to warn of a fork beside threads; ours were quiet, and their locks

@@ -12,6 +12,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -130,6 +131,9 @@
   HOOK(FILE *, popen, (const char *command, const char *mode), PYTHON | ALWAYS) \
   HOOK(int, pthread_create, (pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg), \
        PYTHON | ALWAYS) \
+  HOOK(int, pthread_join, (pthread_t t, void **result), IN_INTERPRETER | ALWAYS) \
+  HOOK(int, pthread_detach, (pthread_t t), IN_INTERPRETER | ALWAYS) \
+  HOOK(int, munmap, (void *at, size_t n), IN_INTERPRETER | ALWAYS) \
   HOOK(FILE *, fopen64, (const char *path, const char *mode), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_getcpuclockid, (pthread_t t, clockid_t *clock), IN_INTERPRETER | ALWAYS) \
   HOOK(int, pthread_getname_np, (pthread_t t, char *name, size_t n), IN_INTERPRETER | ALWAYS) \
@@ -156,6 +160,10 @@ HOOKS(STAND_IN, STAND_IN_OTHER, NO_STAND_IN, STAND_IN_CHK, NO_STAND_IN)
 /* The rows. */
 extern hook hooks[];
 extern const size_t nhooks;
+
+/* thread.c */
+bool pythreads_wanted(void);
+bool pythreads_want(bool on);
 
 /* fd.c */
 int fd_opened(int fd);

@@ -17,7 +17,11 @@ static G *running_g(void) {
 
 pthread_t hook_pthread_self(void) {
   G *gp = running_g();
-  if (gp) return (pthread_t)ts_of(gp)->thread_id;
+  if (gp) {
+    Goroutine *self = gp->handle;
+    bool alike = self && unlikely(self->alike); /* asked to be put into a state, and when that is gone (pythread.c) */
+    return (pthread_t)(alike ? self->thread.ident : ts_of(gp)->thread_id);
+  }
   unsigned long other = identity_stood_for();
   return unlikely(other) ? (pthread_t)other : real.pthread_self();
 }

@@ -69,33 +69,29 @@ static int left_ms(int64_t deadline) {
   return left <= 0 ? 0 : (int)((left + 999999) / 1000000);
 }
 
-/* ---- poll -------------------------------------------------------------------------------------------------- */
+/* What poll and select have in common: which descriptors they are about, and the question, which does not wait. */
+typedef struct question {
+  bool (*watch)(pollset *s, void *what);
+  int (*ask)(void *what);
+  void *what;
+} question;
 
-static bool poll_set(pollset *s, const struct pollfd *fds, nfds_t n) {
-  bool ok = true;
-  s->n = 0;
-  for (nfds_t i = 0; i < n && ok; i++) {
-    if (fds[i].fd < 0) continue;
-    bool out = fds[i].events & (POLLOUT | POLLWRBAND);
-    bool in = !out || fds[i].events & ~(POLLOUT | POLLWRBAND);
-    ok = set_add(s, fds[i].fd, in, out);
-  }
-  return ok;
-}
+enum { BLOCK = -2 }; /* the thread has to wait */
 
-static int poll_until(struct pollfd *fds, nfds_t n, int64_t deadline) {
+static int ask_until(question q, size_t most, int64_t deadline) {
   call c;
   pollset s;
-  if (!call_begin(&c, FAM_FD) || !set_init(&s, n)) return real.poll(fds, n, left_ms(deadline));
+  if (!call_begin(&c, FAM_FD) || !set_init(&s, most)) return BLOCK;
   int r, e = 0;
   bool block = false;
   for (;;) {
-    block = !poll_set(&s, fds, n);
-    r = real.poll(fds, n, 0);
+    s.n = 0;
+    block = !q.watch(&s, q.what);
+    r = q.ask(q.what);
     if (r != 0 || block) break;
     e = set_wait(&c, &s, deadline, &block);
     if (e > 0) break;
-    if (e < 0) r = real.poll(fds, n, 0); /* what came at the last moment counts */
+    if (e < 0) r = q.ask(q.what); /* what came at the last moment counts */
     if (e < 0 || block) break;
   }
   if (r < 0)
@@ -103,8 +99,38 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t deadline) {
   else if (e > 0)
     r = -1;
   set_free(&s);
-  if (block && r == 0) return real.poll(fds, n, left_ms(deadline));
+  if (block && r == 0) return BLOCK;
   return r < 0 ? call_fail(&c, e) : r;
+}
+
+/* ---- poll -------------------------------------------------------------------------------------------------- */
+
+typedef struct pollfds {
+  struct pollfd *fd;
+  nfds_t n;
+} pollfds;
+
+static bool poll_watch(pollset *s, void *what) {
+  const pollfds *f = what;
+  bool ok = true;
+  for (nfds_t i = 0; i < f->n && ok; i++) {
+    const struct pollfd *p = &f->fd[i];
+    if (p->fd < 0) continue;
+    bool out = p->events & (POLLOUT | POLLWRBAND);
+    bool in = !out || p->events & ~(POLLOUT | POLLWRBAND);
+    ok = set_add(s, p->fd, in, out);
+  }
+  return ok;
+}
+
+static int poll_ask(void *what) {
+  pollfds *f = what;
+  return real.poll(f->fd, f->n, 0);
+}
+
+static int poll_until(struct pollfd *fds, nfds_t n, int64_t deadline) {
+  int r = ask_until((question){poll_watch, poll_ask, &(pollfds){fds, n}}, n, deadline);
+  return r == BLOCK ? real.poll(fds, n, left_ms(deadline)) : r;
 }
 
 int hook_poll(struct pollfd *fds, nfds_t n, int timeout) {
@@ -142,15 +168,16 @@ static void sets_restore(fdsets *f) {
 }
 
 /* Asks the kernel: > 0 and -1 are final, with the caller's sets filled as it says. */
-static int sets_ask(fdsets *f) {
+static int sets_ask(void *what) {
+  fdsets *f = what;
   struct timeval now = {0, 0};
   sets_restore(f);
   return real.select(f->n, f->want[0], f->want[1], f->want[2], &now);
 }
 
-static bool sets_watch(pollset *s, const fdsets *f) {
+static bool sets_watch(pollset *s, void *what) {
+  const fdsets *f = what;
   bool ok = true;
-  s->n = 0;
   for (int fd = 0; fd < f->n && ok; fd++) {
     bool in = (f->want[0] && FD_ISSET(fd, &f->in[0])) || (f->want[2] && FD_ISSET(fd, &f->in[2]));
     bool out = f->want[1] && FD_ISSET(fd, &f->in[1]);
@@ -172,30 +199,11 @@ static int sets_block(fdsets *f, int64_t deadline) {
 }
 
 static int select_until(fdsets *f, int64_t deadline) {
-  call c;
-  pollset s;
   sets_save(f);
-  if (!call_begin(&c, FAM_FD) || !set_init(&s, (size_t)f->n)) return sets_block(f, deadline);
-  int r, e = 0;
-  bool block = false;
-  for (;;) {
-    block = !sets_watch(&s, f);
-    r = sets_ask(f);
-    if (r != 0 || block) break;
-    e = set_wait(&c, &s, deadline, &block);
-    if (e > 0) break;
-    if (e < 0) r = sets_ask(f);
-    if (e < 0 || block) break;
-  }
-  if (r < 0)
-    e = errno_get();
-  else if (e > 0)
-    r = -1;
-  set_free(&s);
-  if (block && r == 0) return sets_block(f, deadline);
-  if (r >= 0) return r;
-  sets_restore(f);
-  return call_fail(&c, e);
+  int r = ask_until((question){sets_watch, sets_ask, f}, (size_t)f->n, deadline);
+  if (r == BLOCK) return sets_block(f, deadline);
+  if (r < 0) sets_restore(f);
+  return r;
 }
 
 /* Linux counts the rest of the time down in the caller's timeval. */

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "sync/sema.h"
 #include "py/host/fork.h"
+#include "py/host/pythread.h"
 #include "py/interpose/hooks/hooks.h"
 
 /* ---- semaphores that other processes may post ------------------------------------------------------------ */
@@ -159,7 +160,10 @@ void hook_perror(const char *text) {
  * The interpreter signals a condition whenever it drops the GIL (and at times when it takes it). */
 int hook_pthread_cond_signal(pthread_cond_t *c) {
   M *m = getm();
-  if (m) inc_rlx(&m->drops);
+  if (m) {
+    inc_rlx(&m->drops);
+    if (unlikely(pythreads)) pythread_left(m);
+  }
   return real.pthread_cond_signal(c);
 }
 
