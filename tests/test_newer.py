@@ -461,8 +461,8 @@ def executors(f):
 def compiled(call, o, xs):
     # A goroutine that waits in compiled code, and its function.
     names = dict(globals())
-    lines = "def loop(o, xs, at, r=None):", "for x in xs:", " at[1] += 1", " at[0] = sys._jit.is_active()"
-    exec("\n ".join([*lines, " " + call, "return r"]), names)
+    lines = "def loop(o, xs, at, r=None):", "for x in xs:", " at[1] += 1"
+    exec("\n ".join([*lines, " at[0] = sys._jit.is_active()", " " + call, "return r"]), names)
     at = [False, 0]
     g = gmprt.go(names["loop"], o, xs, at)
     while at[1] < N or g.state != "waiting": gmprt.sleep(0.001)
@@ -477,7 +477,9 @@ def with_jit(code: str) -> str:
 
 
 @since_314
-@pytest.mark.parametrize("then", ["pass", "sys.setprofile(lambda *event: None); sys.setprofile(None)"])
+@pytest.mark.parametrize(
+    "then", ["pass", "sys.setprofile(lambda *event: None); sys.setprofile(None)"]
+)
 def test_cancels_end_calls_of_compiled_code(then: str) -> None:
     """Also of such as has been taken out of use meanwhile: what is called has to return there."""
     code = f"""
@@ -510,3 +512,22 @@ def test_cancels_of_compiled_code_wait_for_c_code_in_between() -> None:
         gmprt.run(main)
     """
     assert with_jit(code) == "True [True]\n"
+
+
+@since_314
+def test_a_hog_in_compiled_code_is_preempted() -> None:
+    code = """
+        def hog(at):
+            while not at[1]: at[0] = sys._jit.is_active()
+        def main():
+            at = [False, False]
+            g = gmprt.go(hog, at)
+            while not at[0]: gmprt.gosched()
+            before = gmprt.stats().preemptions
+            for _ in range(10): gmprt.gosched()
+            print(at[0], gmprt.stats().preemptions > before)
+            at[1] = True
+            g.join()
+        gmprt.run(main)
+    """
+    assert with_jit(code) == "True True\n"
