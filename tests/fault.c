@@ -53,8 +53,11 @@ static atomic_long calls;
 
 static struct range {
   uintptr_t lo, hi;
-} ours, python, own, loop, /* the runtime's code; the interpreter's; this; the interpreter's evaluation loop */
-    call;                  /* PyObject_Vectorcall: from 3.14 on a loop may be many functions, none with a name */
+} ours, python, own, loop; /* the runtime's code; the interpreter's; this; the interpreter's evaluation loop */
+
+/* From 3.14 on a loop may be many functions, none with a name: these call the program's code. */
+static const char *const calling[] = {"PyObject_Vectorcall", "PyObject_CallOneArg", "PyObject_CallNoArgs", "PyObject_Call"};
+static struct range call[sizeof calling / sizeof *calling];
 
 /* ---- which calls ------------------------------------------------------------------------------------------ */
 
@@ -80,6 +83,12 @@ static int is_wanted(const char *name) {
 
 static int lies_in(struct range r, uintptr_t at) { return at >= r.lo && at < r.hi; }
 
+static int runs_program(uintptr_t at) {
+  for (size_t i = 0; i < sizeof call / sizeof *call; i++)
+    if (lies_in(call[i], at)) return 1;
+  return lies_in(loop, at);
+}
+
 typedef struct walk {
   uintptr_t at[DEPTH];
   int n;
@@ -89,7 +98,7 @@ typedef struct walk {
 static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg) {
   walk *w = arg;
   uintptr_t ip = _Unwind_GetIP(context);
-  if (!ip || w->n == DEPTH || lies_in(loop, ip) || lies_in(call, ip)) return _URC_END_OF_STACK;
+  if (!ip || w->n == DEPTH || runs_program(ip)) return _URC_END_OF_STACK;
   if (lies_in(own, ip)) return _URC_NO_REASON;
   w->at[w->n++] = ip;
   w->found = lies_in(ours, ip);
@@ -198,7 +207,7 @@ static struct range function(const char *name) {
 void fault_arm(const char *functions, long n, long howmany) {
   snprintf(wanted, sizeof wanted, "%s", functions);
   loop = function("_PyEval_EvalFrameDefault");
-  call = function("PyObject_Vectorcall");
+  for (size_t i = 0; i < sizeof call / sizeof *call; i++) call[i] = function(calling[i]);
   dl_iterate_phdr(find_code, NULL);
   if (!ours.hi || !python.hi) abort();
   first = n;

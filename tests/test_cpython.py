@@ -56,7 +56,7 @@ def run(
     return found, done.stdout
 
 
-@pytest.mark.parametrize("position", ["run", "go"])
+@pytest.mark.parametrize("position", ["run", "go", "threads"])
 def test_as_on_a_thread(tmp_path: Path, position: str) -> None:
     found, printed = run(tmp_path, MODULES, position, limit=60, status=0)
     if not any(found.values()):
@@ -113,7 +113,7 @@ class Tests(unittest.TestCase):
 """
 
 
-@pytest.mark.parametrize("position", ["run", "go"])
+@pytest.mark.parametrize("position", ["run", "go", "threads"])
 def test_differences_are_seen(
     tmp_path: Path, position: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

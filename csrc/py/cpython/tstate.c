@@ -139,6 +139,15 @@ void tstate_afterfork(void) {
   store_rlx(&bases, 0);
 }
 
+/* In such a child the interpreter is to end with ts, which may be a thread's.  Were it alone, nobody would look. */
+void tstate_last(PyThreadState *ts) {
+#ifdef HAVE_THREADS_AT_END
+  ts->_whence = _PyThreadState_WHENCE_INIT;
+#else
+  (void)ts;
+#endif
+}
+
 /* What PyThreadState_Clear leaves. */
 static void recycle(PyThreadState *ts) {
   ts->context_ver++;

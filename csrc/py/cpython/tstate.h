@@ -42,6 +42,7 @@ uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M
 PyObject *fork_child_list(void); /* borrowed; NULL: it is not known where */
 void fork_child_list_unknown(void);
 void tstate_afterfork(void); /* the interpreter has freed all others */
+void tstate_last(PyThreadState *ts); /* the child ends with it */
 void tstate_clear(PyThreadState *ts);    /* its contents go, as at a thread's end, but it can be used on */
 bool tstate_dirty(PyThreadState *ts);    /* has code that ran since put something into it? */
 void tstate_abandon(PyThreadState *ts);  /* what is in it is lost */

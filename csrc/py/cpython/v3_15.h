@@ -15,6 +15,7 @@
 #define HAVE_BASE_FRAME 1       /* a state without Python code has a frame, too */
 #define HAVE_ENSURE_COUNTER 1   /* PyThreadState_Ensure counts apart from PyGILState_Ensure */
 #define HAVE_TUPLE_HASH 1       /* a tuple keeps its hash */
+#define HAVE_THREADS_AT_END 1   /* at its end the interpreter waits while there are states of threads, its own among them */
 #define HAVE_EXECUTORS 1        /* a loop may run machine code that the JIT has made */
 #ifdef Py_DEBUG
 #define ASSERTS_NO_TIMEOUT 1    /* a lock's wait that has none must not end by one, as a cancelled one does */

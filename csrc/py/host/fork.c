@@ -59,6 +59,7 @@ void fork_child_end(G *gp, PyObject *result) {
   if (likely(gp != forked_g)) return;
   if (handle_of(gp)->pythread) pythread_last();
   tstate_leave_root(ts_of(gp)); /* the interpreter frees what it finds there at its end, from 3.15 on with a look at errors */
+  tstate_last(ts_of(gp));
   if (!result) PyErr_Print(); /* SystemExit ends the process here */
   Py_Exit(result ? 0 : 1);
 }
