@@ -390,3 +390,144 @@ def test_interpreters_beside_goroutines() -> None:
         print("ok")
     """
     assert run_child(code).stdout == "ok\n"
+
+
+# ---- the JIT -------------------------------------------------------------------------------------
+
+LOOPS_THAT_WAIT = r"""
+import gmprt, os, queue, select, socket, subprocess, sys, threading, time
+from _opcode import get_executor
+
+N = 6000  # calls that need not wait: meanwhile the loop is compiled
+kept, children = [], []
+some, numbers, never = range(N + 1), [0] * N + [10**6], [False] * N + [True]
+
+def held():
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+def filled(data=b"x" * N):
+    there, here = socket.socketpair()
+    there.sendall(data)
+    kept.append(there)
+    return here
+def filled_queue():
+    q = queue.SimpleQueue()
+    for i in range(N): q.put(i)
+    return q
+def filled_channel():
+    ch = gmprt.Chan(N)
+    for i in range(N): ch.send(i)
+    return ch
+def silent():
+    poll = select.poll()
+    poll.register(filled(b""), select.POLLIN)
+    return poll
+def child():
+    children.append(subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL))
+    return children[-1].pid
+def below(o): return o.recv(1)
+rows = b"row\n" * N
+def loops():
+    return {
+        "sleep": ("time.sleep(x)", None, numbers),
+        "acquire": ("o.acquire(x)", held(), never),
+        "keyword": ("o.acquire(blocking=x)", held(), never),
+        "star": ("o.acquire(*x)", held(), [(x,) for x in never]),
+        "with": ("with x: pass", None, [threading.Lock()] * N + [held()]),
+        "get": ("o.get()", filled_queue(), some),
+        "recv": ("o.recv(1)", filled(), some),
+        "recv_into": ("o.recv_into(x, 1)", filled(), [bytearray(1)] * (N + 1)),
+        "read": ("os.read(o, 1)", filled().detach(), some),
+        "select": ("select.select(o, (), (), x)", [filled(b"")], numbers),
+        "poll": ("o.poll(x)", silent(), numbers),
+        "waitpid": ("os.waitpid(o, x)", child(), [os.WNOHANG] * N + [0]),
+        "readline": ("o.readline()", filled(rows).makefile("rb"), some),
+        "rows of bytes": ("pass", None, open(filled(rows).detach(), "rb")),
+        "rows of text": ("pass", None, open(filled(rows).detach())),
+        "in a function": ("below(o)", filled(), some),
+        "in a key": ("sorted([o], key=below)", filled(), some),
+        "recv of a channel": ("o.recv()", filled_channel(), some),
+    }
+
+def executors(f):
+    found = 0
+    for offset in range(0, len(f.__code__.co_code), 2):
+        try: get_executor(code=f.__code__, offset=offset)
+        except ValueError: continue
+        found += 1
+    return found
+
+def compiled(call, o, xs):
+    # A goroutine that waits in compiled code, and its function.
+    names = dict(globals())
+    lines = "def loop(o, xs, at, r=None):", "for x in xs:", " at[1] += 1"
+    exec("\n ".join([*lines, " at[0] = sys._jit.is_active()", " " + call, "return r"]), names)
+    at = [False, 0]
+    g = gmprt.go(names["loop"], o, xs, at)
+    while at[1] < N or g.state != "waiting": gmprt.sleep(0.001)
+    return g, names["loop"], at[0] and executors(names["loop"])
+"""
+
+
+def with_jit(code: str) -> str:
+    if not sys._jit.is_available():  # type: ignore[attr-defined, unused-ignore]
+        pytest.skip("this interpreter has no JIT")
+    return run_child(LOOPS_THAT_WAIT + dedent(code), env={"PYTHON_JIT": "1"}).stdout
+
+
+@since_314
+@pytest.mark.parametrize(
+    "then", ["pass", "sys.setprofile(lambda *event: None); sys.setprofile(None)"]
+)
+def test_cancels_end_calls_of_compiled_code(then: str) -> None:
+    """Also of such as has been taken out of use meanwhile: what is called has to return there."""
+    code = f"""
+        def main():
+            for name, arguments in loops().items():
+                g, loop, active = compiled(*arguments)
+                assert active, name
+                {then}
+                assert bool(executors(loop)) == ({then!r} == "pass"), name
+                g.cancel()
+                print(name, type(g.exception()).__name__, sep=": ")
+            for process in children: process.kill()
+        gmprt.run(main)
+    """
+    seen = with_jit(code).splitlines()
+    assert len(seen) == 18
+    assert [row for row in seen if not row.endswith(": GoroutineCancelled")] == []
+
+
+@since_314
+def test_cancels_of_compiled_code_wait_for_c_code_in_between() -> None:
+    """It calls map(), which calls: what map() has done would be lost."""
+    code = """
+        def main():
+            lock = held()
+            g, _, active = compiled("r = list(map(o.acquire, [x]))", lock, never)
+            g.cancel()
+            lock.release()
+            print(bool(active), g.result())
+        gmprt.run(main)
+    """
+    assert with_jit(code) == "True [True]\n"
+
+
+@since_314
+def test_a_hog_in_compiled_code_is_preempted() -> None:
+    code = """
+        def hog(at):
+            while not at[1]: at[0] = sys._jit.is_active()
+        def main():
+            at = [False, False]
+            g = gmprt.go(hog, at)
+            while not at[0]: gmprt.gosched()
+            before = gmprt.stats().preemptions
+            for _ in range(10): gmprt.gosched()
+            print(at[0], gmprt.stats().preemptions > before)
+            at[1] = True
+            g.join()
+        gmprt.run(main)
+    """
+    assert with_jit(code) == "True True\n"
