@@ -107,8 +107,12 @@ DIRECT: dict[str, Callable[[Any, int], object]] = {
     "partial with arguments": lambda lock, fd: functools.partial(os.read, fd)(10),
     "partial with all": lambda lock, fd: functools.partial(os.read, fd, 10)(),
     "partial with a keyword": lambda lock, fd: functools.partial(lock.acquire, timeout=1000)(True),
-    "partial with a keyword in the call": lambda lock, fd: functools.partial(lock.acquire, True)(timeout=1000),
-    "partial of a descriptor": lambda lock, fd: functools.partial(type(lock).acquire, lock)(True, 1000),
+    "partial with a keyword in the call": lambda lock, fd: functools.partial(lock.acquire, True)(
+        timeout=1000
+    ),
+    "partial of a descriptor": lambda lock, fd: functools.partial(type(lock).acquire, lock)(
+        True, 1000
+    ),
     "partial and star": lambda lock, fd: functools.partial(os.read, fd)(*[10]),
     "partial with many": lambda lock, fd: functools.partial(select.select, [fd], [], [])(1000),
     "method of a partial": lambda lock, fd: MethodType(

@@ -473,7 +473,7 @@ CC = os.environ.get("CC", "gcc").split()[0]
 
 @pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
 def test_while_a_thread_gets_its_state(tmp_path: Path) -> None:
-    """A thread of the runtime that starts has the interpreter's list of states locked for a moment, without the GIL.
+    """A thread of the runtime that starts has the list of states locked, without the GIL.
 
     In the child nobody would ever unlock it, and CPython 3.11 waits for it there.
     """

@@ -207,7 +207,8 @@ def test_work_in_c_beside_others(work: Callable[[bytes], Any], procs: int) -> No
 
     def all_right() -> None:
         goroutines = [go(work, data) for _ in range(6)]
-        assert all([g.result(PATIENCE) for g in goroutines])
+        results = [g.result(PATIENCE) for g in goroutines]
+        assert all(results)
 
     def main() -> None:
         with Turns() as turns:
