@@ -427,6 +427,35 @@ def test_async_exceptions_reach_a_goroutine_by_its_ident() -> None:
     assert g.result(PATIENCE) == "stopped"
 
 
+def test_async_exceptions_reach_each_of_several() -> None:
+    """Up to 3.12 the interpreter forgets the others when it raises the first."""
+    code = """
+        import ctypes, gmprt, time
+
+        class Stop(Exception):
+            pass
+
+        def spin(begun):
+            begun.append(True)
+            while True:
+                pass
+
+        def main():
+            begun = []
+            gs = [gmprt.go(spin, begun) for _ in range(4)]
+            while len(begun) < 4:
+                time.sleep(0.001)
+            set_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            for g in gs:
+                assert set_exc(ctypes.c_ulong(g.ident), ctypes.py_object(Stop)) == 1
+            for g in gs:
+                assert isinstance(g.exception(20), Stop)
+
+        gmprt.run(main)
+    """
+    run_child(code)
+
+
 def test_a_hundred_thousand_that_logged_leave_nothing() -> None:
     """Neither in threading's tables, nor in logging's, nor in memory."""
     batches = 20 if DEBUG else 100  # a debug build takes ten times as long

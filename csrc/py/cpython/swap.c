@@ -17,7 +17,8 @@
  *   last_holder        waiters ask a parked state to drop the GIL: starvation (3.13+: a freed one: crash)
  *   version bits       of eval_breaker: RESUME would loop for ever (3.13+)
  *   drop request       one more 5 ms interval for the waiter; kept by a parked state: a hang (3.13+)
- *   eval_breaker       a pending signal stays hidden from the main goroutine (3.11, 3.12) */
+ *   eval_breaker       a pending signal stays hidden from the main goroutine, an exception that was set from outside from
+ *                      the one that it was set for (3.11, 3.12) */
 #include "py/cpython/tstate.h"
 
 static inline void tss_set(pym *m, PyThreadState *ts) {
@@ -43,10 +44,11 @@ void tstate_unbind(PyThreadState *ts) {
 }
 
 #ifdef HAVE_GLOBAL_BREAKER
-/* Signals are the main state's business, and its eval_breaker was computed for another thread. */
-static inline void show_signals(PyThreadState *to) {
-  if (unlikely(_Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending)) && to == main_tstate())
-    _Py_atomic_store_relaxed(&interp->ceval.eval_breaker, 1);
+/* Signals are the main state's business, and exceptions from outside that of the state that has one: eval_breaker was
+ * computed for another thread.  (The interpreter counts such exceptions as one: the first that is raised unsays all.) */
+static inline void show_events(PyThreadState *to) {
+  bool signals = unlikely(_Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending)) && to == main_tstate();
+  if (unlikely(signals || to->async_exc)) _Py_atomic_store_relaxed(&interp->ceval.eval_breaker, 1);
 }
 #endif
 
@@ -111,6 +113,6 @@ void tstate_swap(pym *m, PyThreadState *from, PyThreadState *to) {
   to->native_thread_id = m->tid;
   swap_direct(m, from, to);
 #ifdef HAVE_GLOBAL_BREAKER
-  show_signals(to);
+  show_events(to);
 #endif
 }
