@@ -173,10 +173,16 @@ static PyObject *py_running(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   return PyBool_FromLong(load_rlx(&sched.started) && !load_rlx(&sched.stopping));
 }
 
+/* GIL held, and not by m: it runs a daemon that is a goroutine, which keeps the M to its end, as it would a thread. */
+static bool has_daemon(M *m) {
+  G *gp = load_rlx(&m->curg);
+  return gp && gp->kind == GK_HOST && gp->handle && handle_of(gp)->pythread;
+}
+
 /* Of another M than m: it runs Python, or makes or frees a thread state. */
 static bool any_in_interpreter(M *m) {
   M *driver = load_rlx(&sched.l.holder);
-  return (driver && driver != m) || host_in_use();
+  return (driver && driver != m && !has_daemon(driver)) || host_in_use();
 }
 
 /* What was replaced.  But where threads are goroutines the interpreter asks for their idents, and detaches them, to its
@@ -192,7 +198,7 @@ static void give_back(M *m) {
 
 /* No M will touch the interpreter again: those asleep stay so, those that run Python give way here, those that start
  * have their thread state (one that is made later, the interpreter would free with its thread alive), and those that end
- * have freed it. */
+ * have freed it.  Daemons that compute do not give way: they are met by the interpreter's end as threads are. */
 static PyObject *py_stop(PyObject *module, PyObject *arg) {
   (void)module;
   double s = PyFloat_AsDouble(arg);
