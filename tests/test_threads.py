@@ -204,6 +204,14 @@ assert n == 1, n
 joined(t)
 assert stopped
 """,
+    "signals by ident": """
+for _ in range(100):  # most have not begun
+    go_on = _thread.allocate_lock()
+    go_on.acquire()
+    ident = _thread.start_new_thread(go_on.acquire, ())
+    signal.pthread_kill(ident, 0)
+    go_on.release()
+""",
     "recursion": """
 def deep(n):
     return deep(n + 1)

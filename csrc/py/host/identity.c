@@ -18,6 +18,7 @@
 #define _GNU_SOURCE
 #include <sys/mman.h>
 
+#include "py/host/goroutine.h"
 #include "py/host/identity.h"
 
 enum { IDENT_STEP = 64, PAGE = 4096 };
@@ -118,13 +119,20 @@ bool is_goroutine(pthread_t t) {
   return (idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident) || is_thread_ident(t);
 }
 
+/* By which others know it, also before it has begun; 0: it does not live. */
+static unsigned long ident_of(G *gp) {
+  PyThreadState *ts = gp->kind == GK_HOST ? ts_of(gp) : NULL;
+  const Goroutine *self = gp->handle;
+  if (!ts || !self) return 0;
+  if (likely(!self->pythread)) return ts->thread_id;
+  return self->alike ? self->thread.ident : self->thread.other->thread_id;
+}
+
 /* The living goroutine with that ident; NULL: a thread's. GIL held. O(goroutines). */
 G *goroutine_of(pthread_t t) {
   if (!is_goroutine(t)) return NULL;
   uint32_t cursor = 0;
-  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
-    PyThreadState *ts = gp->kind == GK_HOST ? ts_of(gp) : NULL;
-    if (ts && ts->thread_id == (unsigned long)t && gp->handle) return gp;
-  }
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;)
+    if (ident_of(gp) == (unsigned long)t) return gp;
   return NULL;
 }
