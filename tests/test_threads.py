@@ -649,6 +649,53 @@ assert handle[0].result() is None
     played(code)
 
 
+IN_THE_TABLES = """
+tables, name = threading._active_limbo_lock, "_start_joinable_thread"
+if not hasattr(threading, name):
+    name = "_start_new_thread"
+def cancelled():
+    (g,) = gmprt.debug.goroutines()
+    until(lambda: g.state == "waiting")
+    g.cancel("by hand")
+    until(lambda: g.state == "waiting")
+    tables.release()
+def ended():
+    joined(t)
+    assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+    assert not threading._limbo, threading._limbo
+    print(seen)
+seen = []
+threading.excepthook = lambda args: seen.append(args.exc_type.__name__)
+"""
+
+WAITS_FOR_THE_TABLES = {
+    "begins": """
+real = getattr(threading, name)
+setattr(threading, name, lambda *args, **options: (tables.acquire(), real(*args, **options)))
+t = started(time.sleep, 60)
+cancelled()
+ended()
+""",
+    "ends": """
+gate = threading.Event()
+t = started(gate.wait)
+until(lambda: any(g.state == "waiting" for g in gmprt.debug.goroutines()))
+tables.acquire()
+gate.set()
+until(lambda: sys._current_frames()[t.ident].f_code.co_name == "_delete")
+cancelled()
+ended()
+""",
+}
+
+
+@pytest.mark.parametrize("when", list(WAITS_FOR_THE_TABLES))
+def test_cancelled_while_threading_notes_it(when: str) -> None:
+    """It waits until nothing of threading's is left half done."""
+    seen = played(IN_THE_TABLES + WAITS_FOR_THE_TABLES[when])
+    assert seen == ("['Cancelled']\n" if when == "begins" else "[]\n")
+
+
 def test_callbacks_of_its_end() -> None:
     """They run in the goroutine, which is no thread any more."""
     code = """

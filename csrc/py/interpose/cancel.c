@@ -7,7 +7,8 @@
  *
  *   1. no frame above belongs to code that must not be left in the middle (SHIELDS): it takes back a lock that its
  *      caller will release whatever happens, has made a child or a thread of which nobody knows yet, or writes what
- *      a compressor gave out and will not give out again;
+ *      a compressor gave out and will not give out again; or puts a thread that is a goroutine into threading's tables,
+ *      or takes it out, below which the thread's own code runs (SHIELDED: only what it waits for itself);
  *   2. each file object above lets it through.  Those that lose what was written let nothing through, whatever the
  *      call is and whether it was made by C or by Python code in between (SocketIO).  BufferedWriter keeps it: a
  *      write or flush of its own ends, having done a part of what it was called for, as sendall() does.  Those that hold
@@ -42,7 +43,7 @@
 
 /* ---- code of the standard library --------------------------------------------------------------------------- */
 
-enum { SHIELDS = 1, HANDS_ON, NOTIFIED };
+enum { SHIELDS = 1, SHIELDED, HANDS_ON, NOTIFIED };
 
 static struct {
   uint8_t what;
@@ -52,6 +53,9 @@ static struct {
     {SHIELDS, "threading", "Condition", "_acquire_restore", NULL},
     {SHIELDS, "threading", "Thread", "_wait_for_tstate_lock", NULL},
     {SHIELDS, "threading", "Thread", "start", NULL},
+    {SHIELDS, "threading", "Thread", "_delete", NULL},
+    {SHIELDS, "threading", "Event", "set", NULL}, /* by which a thread says that it has begun */
+    {SHIELDED, "threading", "Thread", "_bootstrap_inner", NULL},
     {SHIELDS, "multiprocessing.synchronize", "Condition", "wait", NULL},
     {SHIELDS, "subprocess", "Popen", "_execute_child", NULL},
     {SHIELDS, "multiprocessing.managers", "BaseManager", "start", NULL},
@@ -92,6 +96,7 @@ static bool is_code(pyframe f, int what) {
 }
 
 static bool shielded(PyThreadState *ts) {
+  if (is_code(frame_first(ts), SHIELDED)) return true;
   for (pyframe f = frame_first(ts); f; f = frame_above(f))
     if (is_code(f, SHIELDS)) return true;
   return false;
