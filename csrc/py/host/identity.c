@@ -25,7 +25,7 @@ enum { IDENT_STEP = 64, PAGE = 4096 };
 #define IDENT_SPACE ((size_t)4 << 30) /* address space for 64 M goroutines, never touched */
 
 static char *idents;
-static size_t next_ident;
+static size_t next_ident, max_idents;
 
 /* What an ordinary thread answers that stands for another one (a forked child's). */
 static __thread unsigned long stands_for __attribute__((tls_model("initial-exec")));
@@ -41,16 +41,19 @@ unsigned long identity_stood_for(void) { return stands_for; }
 bool identity_taken(pthread_t t) { return (unsigned long)t == survives; }
 bool identity_in_danger(void) { return survives != 0; }
 
+static bool idents_map(size_t size) {
+  char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return false;
+  idents = p;
+  max_idents = (size - PAGE) / IDENT_STEP; /* behind the last there are zeros, too */
+  return true;
+}
+
 /* 0: no memory. */
 unsigned long identity_new(void) {
-  if (!idents) {
-    char *p = mmap(NULL, IDENT_SPACE, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) /* address space is limited: any small, distinct, readable place */
-      p = mmap(NULL, PAGE * 256, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return 0;
-    idents = p;
-  }
+  /* Where address space is limited any small place does that is distinct and readable. */
+  if (!idents && !idents_map(IDENT_SPACE) && !idents_map(PAGE * 256)) return 0;
+  if (next_ident == max_idents) return 0;
   return (unsigned long)(uintptr_t)idents + IDENT_STEP * next_ident++;
 }
 
