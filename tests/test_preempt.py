@@ -221,7 +221,7 @@ def beside(fn, *args):
         for _ in range(3):
             gmprt.go(others)
         return gmprt.go(fn, *args).result()
-    for _ in range(100):  # until it was preempted ten times: how often one run is depends on the machine
+    for _ in range(100):  # until it was preempted ten times: fast machines need more runs
         result = gmprt.run(main)
         n = gmprt.stats().preemptions - before
         if n >= 10: break
