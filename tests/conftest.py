@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -81,6 +82,12 @@ def _watchdog() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+def _not_ended(goroutines: list[gmprt.Goroutine[Any]]) -> list[gmprt.Goroutine[Any]]:
+    """For whom five seconds are not enough: for all together, or the watchdog would come first."""
+    deadline = time.monotonic() + PATIENCE / 4
+    return [g for g in goroutines if not g.join(max(0.0, deadline - time.monotonic()))]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(_watchdog: None) -> Iterator[None]:
     """Each test joins what it starts, and its failures are collected; the next one starts clean."""
@@ -92,12 +99,11 @@ def _nothing_left(_watchdog: None) -> Iterator[None]:
     procs = gmprt.gomaxprocs()
     yield
     gmprt.gomaxprocs(procs)
-    left = [g for g in gmprt.debug.goroutines() if not g.join(PATIENCE / 4)]
+    left = _not_ended(gmprt.debug.goroutines())
     described = "\n".join(gmprt.debug.block(g) for g in left)
     for g in left:
         g.cancel("the test is over")
-    for g in left:
-        g.join(PATIENCE)
+    _not_ended(left)
     gc.collect()
     gc.freeze()  # what is left lives on, and need not be looked at again
     for g in gmprt.debug.goroutines():  # reporters of dropped failures
