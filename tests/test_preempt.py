@@ -200,6 +200,8 @@ def test_hogs_take_no_threads(kind: str) -> None:
 BUSY = """
 import gmprt, sys, threading, time
 
+RUNS = 100
+
 def others():
     while True:
         gmprt.sleep(0.001)  # somebody waits for the end of a slice
@@ -221,7 +223,7 @@ def beside(fn, *args):
         for _ in range(3):
             gmprt.go(others)
         return gmprt.go(fn, *args).result()
-    for _ in range(100):  # until it was preempted ten times: fast machines need more runs
+    for _ in range(RUNS):  # until it was preempted ten times: fast machines need more of them
         result = gmprt.run(main)
         n = gmprt.stats().preemptions - before
         if n >= 10: break
@@ -460,7 +462,7 @@ print(set(beside(four)[0]))
 @preempts
 @pytest.mark.parametrize(("switch", "state"), [("0", "off"), ("1", "on")])
 def test_the_switch(switch: str, state: str) -> None:
-    code = BUSY + "print(beside(busy, 2_000_000)[1] > 0)"
+    code = BUSY + "RUNS = 1\nprint(beside(busy, 2_000_000)[1] > 0)"
     done = run_child(code, env={"GMPRT_PREEMPT": switch})
     assert done.stdout == f"{state == 'on'}\n"
     info = run_child(args=["-m", "gmprt", "info"], env={"GMPRT_PREEMPT": switch}).stdout
