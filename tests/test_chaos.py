@@ -94,9 +94,8 @@ def order(seed: str) -> str:
 
 
 def test_the_switch_works() -> None:
-    """Without it goroutines run in one order, with it in many."""
-    assert order("").count("(") == 1
-    assert order("3").count("(") > 1
+    """Without it goroutines run in one order, but for an end of a slice, with it in many."""
+    assert order("").count("(") < 10 < order("3").count("(")
 
 
 def test_info_says_so() -> None:
