@@ -74,7 +74,7 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file(self.STARTUP, str(Path(self.build_lib, self.STARTUP)))
+            self.copy_file(f"tools/{self.STARTUP}", str(Path(self.build_lib, self.STARTUP)))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, self.STARTUP))]

@@ -944,7 +944,7 @@ def test_installed_with_the_package(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     built = {path.name: path for path in tmp_path.iterdir()}
     assert sorted(built) == ["gmprt", "gmprt_threads.pth"]
-    assert built["gmprt_threads.pth"].read_text() == (ROOT / "gmprt_threads.pth").read_text()
+    assert built["gmprt_threads.pth"].read_text() == (ROOT / "tools/gmprt_threads.pth").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -954,7 +954,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python3*/site-packages")
     (site / "a_path.pth").write_text(str(Path(gmprt.__file__).parents[1]))
-    shutil.copy(ROOT / "gmprt_threads.pth", site)
+    shutil.copy(ROOT / "tools/gmprt_threads.pth", site)
     return folder / "bin" / "python"
 
 
