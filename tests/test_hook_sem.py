@@ -473,6 +473,44 @@ def test_a_lock_that_was_taken_is_kept(first: str, procs: int) -> None:
         assert lock.locked() == bool(entered)
 
 
+@pytest.mark.skipif(shutil.which(CC) is None, reason="no C compiler")
+@pytest.mark.parametrize("taken", ["by another", "by nobody"])
+def test_released_between_a_cancel_and_the_look_at_it(taken: str, tmp_path: Path) -> None:
+    """From 3.13 on who released the lock has begun to wake the goroutine, which waits once more.
+
+    Then it has the lock, or somebody else has, and it parks anew: the cancel must end that.
+    """
+    library = tmp_path / "slow.so"
+    source = Path(__file__).with_name("slow.c")
+    subprocess.run(
+        [CC, "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"], check=True
+    )
+    body = f"""
+import ctypes, threading, time, gmprt
+late = ctypes.c_int.in_dll(ctypes.CDLL(None), "late")
+def take():
+    lock.acquire()
+    lock.acquire()
+for _ in range(50):
+    lock = threading.Lock()
+    lock.acquire()
+    g = gmprt.go(take)
+    while g.wait_reason != "semacquire":
+        time.sleep(0)
+    late.value = 1
+    g.cancel()
+    while late.value != 2:
+        time.sleep(0)
+    lock.release()
+    if {taken == "by another"}:
+        lock.acquire(blocking=False)
+    late.value = 0
+    assert g.join(20), gmprt.debug.block(g)
+    assert g.cancelled()
+"""
+    run_child(body, env={"LD_PRELOAD": str(library)})
+
+
 def test_a_condition_is_held_after_a_cancel() -> None:
     """Its lock is taken again before the exception goes on, whatever that takes."""
     condition = threading.Condition(threading.Lock())
