@@ -61,6 +61,9 @@ static void licence_afterfork(bool alive) {
   store_rlx(&l->trimmed, (G *)NULL);
   store_rlx(&l->cold, (G *)NULL);
   store_rlx(&l->trim, false);
+  store_rlx(&l->doze, false);
+  store_rlx(&l->call, false);
+  store_rlx(&l->ndrop, 0);
   memset(&l->timers, 0, sizeof l->timers);
   l->timers.lock.rank = rank_timers;
   store_rlx(&l->timers.next, INT64_MAX);
