@@ -33,6 +33,7 @@
 
 #include "arch/arch.h"
 #include "base/clock.h"
+#include "sched/chaos.h"
 #include "sched/hibernate.h"
 #include "sched/sched.h"
 
@@ -43,6 +44,7 @@ enum {
   CROWD = 1 << 16,
   DOZE_LOOK_NS = 250000000,
   LOOKS = 4096,              /* goroutines looked at in one go: 100 us */
+  DROP_AT_ONCE = 32,         /* stacks emptied by sysmon, in whose way a wake may be: some 50 us */
 };
 
 #if defined(GM_TSAN) || defined(GM_ASAN)
@@ -74,6 +76,7 @@ static struct {
 
 _Atomic uint64_t hibernations, rousings;
 _Atomic uint32_t hibernating;
+_Atomic uint64_t hibernated_bytes;
 
 static uint64_t all_parks(void) {
   uint64_t n = 0;
@@ -122,8 +125,15 @@ static bool hibernate(G *gp) {
   s->hidden = host->hide(gp);
   gp->saved = s;
   gp->sp = NULL;
+  xadd(&hibernated_bytes, sizeof *s + n);
   store_rel(&gp->asleep, SAVED);
   return true;
+}
+
+/* For tests: whoever parks falls asleep at the next look. */
+static int64_t drowsy_after(const L *l) {
+  if (unlikely(chaos_on)) return 0;
+  return l->nlive > CROWD ? DOZE_CROWD_NS : DOZE_NS;
 }
 
 /* Parked, awake, and not known to be unfit. */
@@ -146,7 +156,7 @@ static void begin_pass(void) {
 }
 
 static int64_t pause_after(int64_t spent, uint32_t found) {
-  if (found == DROP_BATCH || load_rlx(&pass.passing)) return spent + 1000000;
+  if (found == DROP_BATCH || load_rlx(&pass.passing) || unlikely(chaos_on)) return spent + 1000000;
   return spent * 100 > DOZE_LOOK_NS ? spent * 100 : DOZE_LOOK_NS;
 }
 
@@ -156,7 +166,7 @@ void hibernate_some(void) {
   if (load_acq(&l->ndrop) > 0) return; /* sysmon has not done with the last ones */
   if (!load_rlx(&pass.passing)) begin_pass();
   uint64_t now = cputicks();
-  int64_t age = l->nlive > CROWD ? DOZE_CROWD_NS : DOZE_NS;
+  int64_t age = drowsy_after(l);
   uint32_t found = 0;
   for (uint32_t looked = 0; looked < LOOKS && found < DROP_BATCH; looked++) {
     G *gp = allg_next(&pass.cursor);
@@ -198,6 +208,7 @@ void rouse(G *gp) {
   host->show(gp, s->hidden);
   gp->sp = s->sp;
   gp->saved = NULL;
+  xadd(&hibernated_bytes, -(sizeof *s + s->n));
   free(s);
   xadd(&rousings, 1);
   xadd(&hibernating, (uint32_t)-1);
@@ -205,36 +216,44 @@ void rouse(G *gp) {
 
 /* ---- sysmon ----------------------------------------------------------------------------------------------------- */
 
+static bool possible(void) { return POSSIBLE && host->drowsy; }
+
 static bool more_to_see(void) {
   return load_rlx(&pass.passing) || load_rlx(&pass.again) || all_parks() != load_rlx(&pass.seen);
 }
 
 /* Is it time for a look? */
 bool hibernate_due(int64_t now) {
-  if (!POSSIBLE || now < load_rlx(&pass.next) || load_rlx(&sched.l.ndrop) > 0) return false;
+  if (!possible() || now < load_rlx(&pass.next) || load_rlx(&sched.l.ndrop) > 0) return false;
   if (more_to_see()) return true;
   store_rlx(&pass.next, now + DOZE_LOOK_NS);
   return false;
 }
 
 /* When all rest: nanotime of the next look; INT64_MAX: none, as long as nobody parks. */
-int64_t hibernate_next(void) { return POSSIBLE && more_to_see() ? load_rlx(&pass.next) : INT64_MAX; }
+int64_t hibernate_next(void) { return possible() && more_to_see() ? load_rlx(&pass.next) : INT64_MAX; }
 
-/* Those that still sleep. */
-void hibernate_drop(void) {
-  L *l = &sched.l;
-  uint32_t all = load_acq(&l->ndrop), n = 0;
-  stack *stacks[DROP_BATCH];
-  G *gs[DROP_BATCH];
-  for (uint32_t i = 0; i < all; i++) {
-    uint8_t was = SAVED;
-    if (atomic_compare_exchange_strong(&l->drop[i]->asleep, &was, DROPPING)) gs[n++] = l->drop[i];
-  }
-  for (uint32_t i = 0; i < n; i++) stacks[i] = &gs[i]->stk;
-  bool unguarded = stacks_empty(stacks, n);
+/* Of n the stacks of those that still sleep.  Who wants one of them back meanwhile waits: so these are few. */
+static void drop(G *const *list, uint32_t n) {
+  G *gs[DROP_AT_ONCE];
+  stack *stacks[DROP_AT_ONCE];
+  uint32_t asleep = 0;
   for (uint32_t i = 0; i < n; i++) {
+    uint8_t was = SAVED;
+    if (!atomic_compare_exchange_strong(&list[i]->asleep, &was, DROPPING)) continue;
+    gs[asleep] = list[i];
+    stacks[asleep++] = &list[i]->stk;
+  }
+  bool unguarded = stacks_empty(stacks, asleep);
+  for (uint32_t i = 0; i < asleep; i++) {
     gs[i]->saved->unguarded = unguarded;
     store_rel(&gs[i]->asleep, DROPPED);
   }
+}
+
+void hibernate_drop(void) {
+  L *l = &sched.l;
+  uint32_t n = load_acq(&l->ndrop);
+  for (uint32_t i = 0; i < n; i += DROP_AT_ONCE) drop(&l->drop[i], n - i < DROP_AT_ONCE ? n - i : DROP_AT_ONCE);
   store_rel(&l->ndrop, 0);
 }

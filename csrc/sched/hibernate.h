@@ -17,5 +17,6 @@ static inline void roused(G *gp) {
 
 extern _Atomic uint64_t hibernations, rousings; /* ever */
 extern _Atomic uint32_t hibernating;            /* now */
+extern _Atomic uint64_t hibernated_bytes;       /* that they take instead of their stacks */
 
 #endif

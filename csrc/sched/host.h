@@ -28,6 +28,7 @@
  *   preempt     sysmon: ask the hosted goroutine that M runs to yield; false: it cannot be asked.  May be NULL.
  *   preempt_signal  in the handler of SIGURG on M, whose goroutine was asked.  May be NULL.
  *   drowsy      host lock held, a parked goroutine: where what lives of its stack ends; NULL: it must keep its stack.
+ *               May be NULL: none ever loses it.
  *   hide, show  host lock held: it is about to lose its stack, and has it again; what hide returns is given to show.
  *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.
  *
