@@ -206,6 +206,7 @@ G *gfget_host(void) {
     store_rel(&gp->status, Gdead);
   }
   l->nlive++;
+  gp->light = 0;
   return gp;
 }
 

@@ -92,6 +92,7 @@ struct G {
   struct saved *saved; /* it sleeps without a stack; sp is NULL */
   uint64_t judged;     /* the wait in which it was last judged */
   _Atomic uint8_t asleep;
+  uint8_t light; /* how often in a row it slept too short a time for the trouble */
 
   union {
     struct { /* native */

@@ -23,6 +23,8 @@
  * back after it is seen (acquire).  The batch is sysmon's while ndrop > 0, the driver's else.  An entry that has been
  * roused meanwhile is not in state `saved`; one that has been roused and saved anew is as good as the first.
  *
+ * Falling asleep and waking cost some 8 us.  Who is woken soon again waits twice as long for the next time (`light`).
+ *
  * Pace.  A look at all goroutines every DOZE_LOOK_NS at most, and so seldom that it costs no more than a hundredth of the
  * time; without a rest while it finds many.  Nothing parked since the last look, and nobody too young then: none.
  *
@@ -43,6 +45,8 @@ enum {
   DOZE_CROWD_NS = 50000000,  /* ... of a crowd: it is made faster than it would fall asleep */
   CROWD = 1 << 16,
   DOZE_LOOK_NS = 250000000,
+  WORTH = 8,                 /* times that, and its sleep was worth it */
+  LIGHTEST = 6,              /* doublings of it for who is woken sooner again and again: 32 s */
   LOOKS = 4096,              /* goroutines looked at in one go: 100 us */
   DROP_AT_ONCE = 32,         /* stacks emptied by sysmon, in whose way a wake may be: some 50 us */
 };
@@ -130,10 +134,14 @@ static bool hibernate(G *gp) {
   return true;
 }
 
-/* For tests: whoever parks falls asleep at the next look. */
-static int64_t drowsy_after(const L *l) {
+/* Parked for so long.  With chaos whoever parks falls asleep at the next look. */
+static int64_t drowsy_after(void) {
   if (unlikely(chaos_on)) return 0;
-  return l->nlive > CROWD ? DOZE_CROWD_NS : DOZE_NS;
+  return sched.l.nlive > CROWD ? DOZE_CROWD_NS : DOZE_NS;
+}
+
+static bool too_young(const G *gp, uint64_t now, int64_t age) {
+  return ticks_to_ns(now - load_rlx(&gp->since)) < age << gp->light;
 }
 
 /* Parked, awake, and not known to be unfit. */
@@ -166,7 +174,7 @@ void hibernate_some(void) {
   if (load_acq(&l->ndrop) > 0) return; /* sysmon has not done with the last ones */
   if (!load_rlx(&pass.passing)) begin_pass();
   uint64_t now = cputicks();
-  int64_t age = drowsy_after(l);
+  int64_t age = drowsy_after();
   uint32_t found = 0;
   for (uint32_t looked = 0; looked < LOOKS && found < DROP_BATCH; looked++) {
     G *gp = allg_next(&pass.cursor);
@@ -175,7 +183,7 @@ void hibernate_some(void) {
       break;
     }
     if (!candidate(gp)) continue;
-    if (ticks_to_ns(now - load_rlx(&gp->since)) < age)
+    if (too_young(gp, now, age))
       pass.young++;
     else if (hibernate(gp))
       l->drop[found++] = gp;
@@ -197,6 +205,12 @@ static void restore(G *gp, saved *s) {
   memcpy(s->sp, s->bytes, s->n);
 }
 
+/* Who ticks once a second would sleep half of that each time, and pay for it: it is let sleep later and later. */
+static void weigh(G *gp) {
+  bool worth = !too_young(gp, cputicks(), WORTH * drowsy_after());
+  gp->light = worth ? 0 : gp->light < LIGHTEST ? gp->light + 1 : LIGHTEST;
+}
+
 /* gp has its stack again. */
 void rouse(G *gp) {
   saved *s = gp->saved;
@@ -205,6 +219,7 @@ void rouse(G *gp) {
     restore(gp, s);
     store_rlx(&gp->asleep, AWAKE);
   }
+  weigh(gp);
   host->show(gp, s->hidden);
   gp->sp = s->sp;
   gp->saved = NULL;
