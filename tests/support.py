@@ -187,7 +187,7 @@ def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]
 
 
 def untimed(dump: str) -> str:
-    """Without how long they have been waiting: nothing to most tests, and seconds on a busy machine."""
+    """Without how long they have been waiting: on a busy machine that may be seconds."""
     return re.sub(r", \d+ (seconds|minutes)", "", dump)
 
 
