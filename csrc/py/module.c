@@ -77,6 +77,7 @@ static int core_exec(PyObject *module) {
   gm_start_hook = py_gm_start;
   preempt_barred = fork_in_progress;
   above = (struct above){.activate = activate,
+                         .private_stack = affinity_private,
                          .thread_bound = affinity_below,
                          .homes_drop = homes_drop,
                          .homes_forget = homes_forget,

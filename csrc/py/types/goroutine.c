@@ -2,6 +2,7 @@
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sync/sema.h"
+#include "sched/hibernate.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/life.h"
@@ -137,7 +138,9 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
 /* Innermost Python frame, also of a parked goroutine. */
 static PyObject *py_frame(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   Goroutine *self = (Goroutine *)op;
-  PyFrameObject *f = !self->left && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
+  if (self->left || !self->started) Py_RETURN_NONE;
+  roused(self->g);
+  PyFrameObject *f = PyThreadState_GetFrame(ts_of(self->g));
   return f ? (PyObject *)f : Py_NewRef(Py_None);
 }
 
