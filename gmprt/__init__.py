@@ -36,14 +36,20 @@ from gmprt._api.errors import (
     TooManyThreads,
     WouldBlock,
 )
-from gmprt._api.sync import Once, once_value
+from gmprt._api.sync import Once, OnceValue, once_value
 from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
+    AtomicInt,
     Chan,
+    Cond,
     Goroutine,
+    Limiter,
     Mutex,
     Recv,
     RecvView,
+    Reservation,
+    RLocker,
+    RWMutex,
     Select,
     Selected,
     Semaphore,
@@ -71,10 +77,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterFunc",
+    "AtomicInt",
     "Cancelled",
     "Chan",
     "ChanStatistics",
     "ChannelClosed",
+    "Cond",
     "CreatedBy",
     "Deadlock",
     "EndOfChannel",
@@ -82,11 +90,17 @@ __all__ = [
     "ExceptHookArgs",
     "Goroutine",
     "GoroutineCancelled",
+    "Limiter",
     "Mutex",
     "Once",
+    "OnceValue",
+    "Pool",
+    "RLocker",
+    "RWMutex",
     "Recv",
     "RecvChan",
     "RecvView",
+    "Reservation",
     "RuntimeNotRunning",
     "Select",
     "Selected",
@@ -133,6 +147,7 @@ if TYPE_CHECKING:
 
     from gmprt import native
     from gmprt._api.chan import RecvChan, SendChan
+    from gmprt._api.pool import Pool
     from gmprt._life.excepthook import ExceptHookArgs
     from gmprt._life.excepthook import excepthook as _default_excepthook
     from gmprt._view.records import ChanStatistics, CreatedBy, Stats
@@ -145,6 +160,7 @@ else:
         "native": "native",
         "RecvChan": "_api.chan",
         "SendChan": "_api.chan",
+        "Pool": "_api.pool",
         "ExceptHookArgs": "_life.excepthook",
         "excepthook": "_life.excepthook",
         "ChanStatistics": "_view.records",

@@ -10,16 +10,24 @@ from typing import Any, Literal, assert_type
 import gmprt
 from gmprt import (
     AfterFunc,
+    AtomicInt,
     Chan,
     ChanStatistics,
+    Cond,
     CreatedBy,
     ExceptHookArgs,
     Goroutine,
+    Limiter,
     Mutex,
     Once,
+    OnceValue,
+    Pool,
     Recv,
     RecvChan,
     RecvView,
+    Reservation,
+    RLocker,
+    RWMutex,
     Select,
     Selected,
     Semaphore,
@@ -200,6 +208,31 @@ def locks() -> None:
     assert_type(group.go(length, "a"), Goroutine[int])
     assert_type(group.wait(), bool)
     Once().do(clocks)
+    rw = RWMutex()
+    with rw.lock(), rw.rlock(timeout=1) as held:
+        assert_type(bool(held), bool)
+    assert_type(rw.try_rlock(), bool)
+    assert_type(rw.rlocker(), RLocker)
+    assert_type(rw.rlocker().lock(timeout=1), bool)
+    for cond in (Cond(mutex), Cond(rw), Cond(rw.rlocker())):
+        assert_type(cond.wait(timeout=1), bool)
+        assert_type(cond.lock, Mutex | RWMutex | RLocker)
+    Cond(group)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    rw.lock(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def counters() -> None:
+    counter = AtomicInt(1)
+    assert_type(counter.add(1), int)
+    assert_type(counter.compare_and_swap(1, 2), bool)
+    pool = Pool(Cat)
+    assert_type(pool, Pool[Cat])
+    assert_type(pool.get(), Cat)
+    pool.put(Animal())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    limiter = Limiter(10, burst=5)
+    assert_type(limiter.wait(2, timeout=1), bool)
+    assert_type(limiter.reserve(), Reservation)
+    assert_type(limiter.reserve().delay(), float)
 
 
 @once_value
@@ -209,7 +242,9 @@ def settings() -> dict[str, int]:
 
 def helpers() -> None:
     assert_type(settings(), dict[str, int])
-    assert_type(settings, Callable[[], dict[str, int]])
+    assert_type(settings, OnceValue[dict[str, int]])
+    as_function: Callable[[], dict[str, int]] = settings
+    assert_type(OnceValue(as_function)(), dict[str, int])
     assert_type(stats(), Stats)
     assert_type(stats().parks, int)
     assert_type(gmprt.gomaxprocs(), int)
