@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, Literal, assert_type
 
@@ -111,6 +111,9 @@ def channels() -> None:
     assert_type(ch.recv_ok(), tuple[int, Literal[True]] | tuple[None, Literal[False]])
     value, _ = ch.recv_ok()
     assert_type(value, int | None)
+    assert_type(ch.send_many([1, 2], timeout=1), int)
+    assert_type(ch.recv_many(5), list[int])
+    ch.send_many(["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     for item in ch:
         assert_type(item, int)
     with ch as same:
@@ -126,6 +129,9 @@ def directions(ch: Chan[Cat]) -> None:
     sender: SendChan[Cat] = ch
     assert_type(ch.receiver.recv(), Cat)
     assert_type(receiver.recv(), Cat)
+    assert_type(receiver.recv_many(3), Sequence[Cat])
+    assert_type(ch.receiver.recv_many(3), list[Cat])
+    ch.sender.send_many([Cat()])
     feed(ch)  # covariant: what comes out is an Animal
     receiver = ch.receiver
     sender = ch.sender

@@ -67,10 +67,6 @@ static int parse_timeout(const char *name, PyObject *const *args, Py_ssize_t nar
   return patience_parse(name, args[nargs], p);
 }
 
-static inline Chan *chan_of(PyObject *self) {
-  return likely(Py_TYPE(self) == Chan_Type) ? (Chan *)self : ((View *)self)->ch;
-}
-
 static void polled_to_timeout(patience p) {
   if (!p.block && PyErr_ExceptionMatches(errs.WouldBlock)) {
     PyErr_Clear();
@@ -176,7 +172,7 @@ static PyObject *chan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 static PyObject **buffered(Chan *ch, size_t i) {
   size_t at = ch->c.recvx + i;
-  return (PyObject **)chanbuf(&ch->c, at < ch->c.dataqsiz ? at : at - ch->c.dataqsiz);
+  return (PyObject **)chanbuf(&ch->c, at < ch->c.bufsiz ? at : at - ch->c.bufsiz);
 }
 
 static int chan_traverse(PyObject *self, visitproc visit, void *arg) {
@@ -287,7 +283,10 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "Raises ChannelClosed on a closed channel, Timeout after timeout seconds. Go's send."}, \
   {"send_nowait", py_send_nowait, METH_O, \
    "send_nowait($self, value, /)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now,\n" \
-   "ChannelClosed on a closed channel."}
+   "ChannelClosed on a closed channel."}, \
+  {"send_many", FN(py_send_many), KW, \
+   "send_many($self, values, /, *, timeout=None)\n--\n\nSend all, in order, waiting for room whenever there is none; returns\n" \
+   "how many. ChannelClosed, Timeout and Cancelled have .sent, how many went before."}
 #define CLOSE_METHOD \
   {"close", py_close, METH_NOARGS, \
    "close($self, /)\n--\n\nWakes every waiter; buffered values are still delivered. Closing twice raises\n" \
@@ -301,7 +300,10 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "channel is closed and drained. Timeout after timeout seconds."}, \
   {"recv_nowait", py_recv_nowait, METH_NOARGS, \
    "recv_nowait($self, /)\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now,\n" \
-   "EndOfChannel when closed and drained."}
+   "EndOfChannel when closed and drained."}, \
+  {"recv_many", FN(py_recv_many), KW, \
+   "recv_many($self, max, /, *, timeout=None)\n--\n\nWait for a value, then take what is there, at most max: a list.\n" \
+   "Raises EndOfChannel when closed and drained, Timeout after timeout seconds."}
 #define CLASS_GETITEM \
   {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Chan[T] for type checkers."}
 #define GETTERS \
