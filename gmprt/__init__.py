@@ -88,6 +88,7 @@ __all__ = [
     "EndOfChannel",
     "Error",
     "ExceptHookArgs",
+    "Executor",
     "Goroutine",
     "GoroutineCancelled",
     "Limiter",
@@ -130,6 +131,7 @@ __all__ = [
     "num_goroutine",
     "once_value",
     "run",
+    "run_async",
     "select",
     "set_max_stack",
     "set_max_threads",
@@ -146,7 +148,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gmprt import native
+    from gmprt._api.aio import run_async
     from gmprt._api.chan import RecvChan, SendChan
+    from gmprt._api.executor import Executor
     from gmprt._api.pool import Pool
     from gmprt._life.excepthook import ExceptHookArgs
     from gmprt._life.excepthook import excepthook as _default_excepthook
@@ -161,6 +165,8 @@ else:
         "RecvChan": "_api.chan",
         "SendChan": "_api.chan",
         "Pool": "_api.pool",
+        "Executor": "_api.executor",
+        "run_async": "_api.aio",
         "ExceptHookArgs": "_life.excepthook",
         "excepthook": "_life.excepthook",
         "ChanStatistics": "_view.records",

@@ -1,6 +1,6 @@
 """Types of the C half of gmprt: what must be fast, or must touch the runtime."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import Context
 from traceback import StackSummary
 from types import CodeType, FrameType, GenericAlias, TracebackType
@@ -139,6 +139,8 @@ class Goroutine(Generic[_R_co]):
 
         Cancelling the task does not cancel the goroutine.  RuntimeError without a running loop.
         """
+    def __await__(self) -> Generator[Any, None, _R_co]:
+        """The same as aresult()."""
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
@@ -169,6 +171,12 @@ class Chan(Generic[_V]):
         """
     def send_nowait(self, value: _V, /) -> None:
         """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    async def asend(self, value: _V, /) -> None:
+        """Send in an asyncio task, waiting as send() does, but not in the loop's way.
+
+        If the task is cancelled its CancelledError has `.sent`: 1 if the value went all the same,
+        else 0.  RuntimeError without a running loop.
+        """
     def send_many(self, values: Iterable[_V], /, *, timeout: float | None = None) -> int:
         """Send all, in order; blocks whenever there is no room.  Returns how many it sent.
 
@@ -177,6 +185,12 @@ class Chan(Generic[_V]):
         """
     def recv_nowait(self) -> _V:
         """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
+    async def arecv(self) -> _V:
+        """Receive in an asyncio task, waiting as recv() does, but not in the loop's way.
+
+        If the task is cancelled it has received nothing: a value that had come goes back, in front
+        of the others.  RuntimeError without a running loop.
+        """
     def recv_many(self, max: int, /, *, timeout: float | None = None) -> list[_V]:
         """Block until there is a value, then take what is there, at most `max` values.
 
@@ -231,6 +245,12 @@ class SendView(Generic[_T_contra]):
         """
     def send_nowait(self, value: _T_contra, /) -> None:
         """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    async def asend(self, value: _T_contra, /) -> None:
+        """Send in an asyncio task, waiting as send() does, but not in the loop's way.
+
+        If the task is cancelled its CancelledError has `.sent`: 1 if the value went all the same,
+        else 0.  RuntimeError without a running loop.
+        """
     def send_many(self, values: Iterable[_T_contra], /, *, timeout: float | None = None) -> int:
         """Send all, in order; blocks whenever there is no room.  Returns how many it sent.
 
@@ -272,6 +292,12 @@ class RecvView(Generic[_T_co]):
         """
     def recv_nowait(self) -> _T_co:
         """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
+    async def arecv(self) -> _T_co:
+        """Receive in an asyncio task, waiting as recv() does, but not in the loop's way.
+
+        If the task is cancelled it has received nothing: a value that had come goes back, in front
+        of the others.  RuntimeError without a running loop.
+        """
     def recv_many(self, max: int, /, *, timeout: float | None = None) -> list[_T_co]:
         """Block until there is a value, then take what is there, at most `max` values.
 
@@ -738,6 +764,7 @@ def threads(on: bool, /) -> bool:
     """
 
 def stats() -> dict[str, int]: ...
+def chan_give_back(ch: Chan[_T], value: _T, /) -> None: ...  # the next receive gets it
 def timer_chan(seconds: float, period: float = 0.0, /) -> Chan[float]: ...
 def timer_reset(ch: Chan[float], seconds: float, period: float = 0.0, /) -> bool: ...
 def timer_stop(ch: Chan[float], /) -> bool: ...  # True: it had not fired, or nobody had received it

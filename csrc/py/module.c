@@ -97,7 +97,7 @@ static int core_exec(PyObject *module) {
                {&Limiter_Type, &limiter_spec, NULL},     {&Reservation_Type, &reservation_spec, NULL}};
   for (size_t i = 0; i < nelem(types); i++)
     if (add_type(module, types[i].out, types[i].spec, (PyObject *)types[i].base) < 0) return -1;
-  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions,
+  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions, chan_functions,
                            run_functions,       thread_functions, control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;

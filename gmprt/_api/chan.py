@@ -25,6 +25,10 @@ class SendChan(Protocol[_T_contra]):
         """Send, or raise WouldBlock.  ChannelClosed."""
         ...
 
+    async def asend(self, value: _T_contra, /) -> None:
+        """Send in an asyncio task.  The CancelledError of a cancelled one says `.sent`: 0 or 1."""
+        ...
+
     def send_many(self, values: Iterable[_T_contra], /, *, timeout: float | None = None) -> int:
         """Send all, in order, waiting for room; returns how many.  An error has `.sent`."""
         ...
@@ -61,6 +65,10 @@ class RecvChan(Protocol[_T_co]):
 
     def recv_nowait(self) -> _T_co:
         """Receive, or raise WouldBlock.  EndOfChannel."""
+        ...
+
+    async def arecv(self) -> _T_co:
+        """Receive in an asyncio task.  Cancelled, it has received nothing."""
         ...
 
     def recv_many(self, max: int, /, *, timeout: float | None = None) -> Sequence[_T_co]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, Literal, assert_type
 
@@ -16,6 +17,7 @@ from gmprt import (
     Cond,
     CreatedBy,
     ExceptHookArgs,
+    Executor,
     Goroutine,
     Limiter,
     Mutex,
@@ -44,6 +46,7 @@ from gmprt import (
     goexit,
     once_value,
     run,
+    run_async,
     select,
     stats,
     tick,
@@ -92,6 +95,25 @@ def handle(g: Goroutine[int]) -> None:
 
 async def awaiting(g: Goroutine[int]) -> None:
     assert_type(await g.aresult(), int)
+    assert_type(await g, int)
+
+
+async def bridging(ch: Chan[int], out: SendChan[str], words: RecvChan[str]) -> str:
+    assert_type(await ch.arecv(), int)
+    await ch.asend("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ch.sender.asend(1)
+    await out.asend("a")
+    return await words.arecv()
+
+
+def from_goroutines(ch: Chan[int], out: SendChan[str], words: RecvChan[str]) -> None:
+    assert_type(run_async(bridging(ch, out, words)), str)
+    with Executor(max_workers=3) as pool:
+        assert_type(pool, Executor)
+        assert_type(pool.submit(length, "a", scale=2).result(), int)
+        pool.submit(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    as_base: ThreadPoolExecutor = pool
+    as_base.shutdown()
 
 
 def channels() -> None:
@@ -122,6 +144,7 @@ def channels() -> None:
 
 def feed(animals: RecvChan[Animal]) -> None:
     assert_type(animals.recv(), Animal)
+    assert_type(animals.recv_many(3), Sequence[Animal])
 
 
 def directions(ch: Chan[Cat]) -> None:
@@ -129,7 +152,6 @@ def directions(ch: Chan[Cat]) -> None:
     sender: SendChan[Cat] = ch
     assert_type(ch.receiver.recv(), Cat)
     assert_type(receiver.recv(), Cat)
-    assert_type(receiver.recv_many(3), Sequence[Cat])
     assert_type(ch.receiver.recv_many(3), list[Cat])
     ch.sender.send_many([Cat()])
     feed(ch)  # covariant: what comes out is an Animal

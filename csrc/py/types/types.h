@@ -11,6 +11,6 @@ extern PyTypeObject *Recv_Type, *Send_Type, *Select_Type, *Selected_Type, *Mutex
 extern PyType_Spec goroutine_spec, chan_spec, sendview_spec, recvview_spec, recv_spec, send_spec, select_spec, selected_spec,
     mutex_spec, semaphore_spec, waitgroup_spec, rwmutex_spec, rlocker_spec, held_spec, cond_spec, atomic_spec, limiter_spec,
     reservation_spec;
-extern PyMethodDef goroutine_functions[], timer_functions[], select_functions[], native_functions[];
+extern PyMethodDef chan_functions[], goroutine_functions[], timer_functions[], select_functions[], native_functions[];
 
 #endif
