@@ -379,7 +379,7 @@ def test_ctrl_c() -> None:
                 with c:
                     print("waits")
                     try:
-                        c.wait()
+                        c.wait(timeout=20)  # without, it would be a deadlock
                     finally:
                         assert m.locked()
             except KeyboardInterrupt:

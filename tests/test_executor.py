@@ -255,7 +255,7 @@ def test_at_the_end_of_the_process(kind: str) -> None:
             try:
                 pool.submit(print, "more")
             except RuntimeError as e:
-                print(e)
+                sys.stdout.write(str(e) + "\n")
 
         def main():
             for n in range(4):
