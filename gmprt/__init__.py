@@ -36,14 +36,20 @@ from gmprt._api.errors import (
     TooManyThreads,
     WouldBlock,
 )
-from gmprt._api.sync import Once, once_value
+from gmprt._api.sync import Once, OnceValue, once_value
 from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
+    AtomicInt,
     Chan,
+    Cond,
     Goroutine,
+    Limiter,
     Mutex,
     Recv,
     RecvView,
+    Reservation,
+    RLocker,
+    RWMutex,
     Select,
     Selected,
     Semaphore,
@@ -71,22 +77,31 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterFunc",
+    "AtomicInt",
     "Cancelled",
     "Chan",
     "ChanStatistics",
     "ChannelClosed",
+    "Cond",
     "CreatedBy",
     "Deadlock",
     "EndOfChannel",
     "Error",
     "ExceptHookArgs",
+    "Executor",
     "Goroutine",
     "GoroutineCancelled",
+    "Limiter",
     "Mutex",
     "Once",
+    "OnceValue",
+    "Pool",
+    "RLocker",
+    "RWMutex",
     "Recv",
     "RecvChan",
     "RecvView",
+    "Reservation",
     "RuntimeNotRunning",
     "Select",
     "Selected",
@@ -116,6 +131,7 @@ __all__ = [
     "num_goroutine",
     "once_value",
     "run",
+    "run_async",
     "select",
     "set_max_stack",
     "set_max_threads",
@@ -132,7 +148,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gmprt import native
+    from gmprt._api.aio import run_async
     from gmprt._api.chan import RecvChan, SendChan
+    from gmprt._api.executor import Executor
+    from gmprt._api.pool import Pool
     from gmprt._life.excepthook import ExceptHookArgs
     from gmprt._life.excepthook import excepthook as _default_excepthook
     from gmprt._view.records import ChanStatistics, CreatedBy, Stats
@@ -145,6 +164,9 @@ else:
         "native": "native",
         "RecvChan": "_api.chan",
         "SendChan": "_api.chan",
+        "Pool": "_api.pool",
+        "Executor": "_api.executor",
+        "run_async": "_api.aio",
         "ExceptHookArgs": "_life.excepthook",
         "excepthook": "_life.excepthook",
         "ChanStatistics": "_view.records",

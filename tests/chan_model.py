@@ -36,6 +36,7 @@ class Waiter:
 
     task: Task[Any]
     cases: list[Case]
+    most: int = 1  # recv_many: how many it takes of what is there when it runs again
 
 
 @dataclass(eq=False)
@@ -122,6 +123,8 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def outcome(self, task: Task[Any], cases: list[Case]) -> tuple[Case, int | None, bool]:
         index, value, ok = task.result(PATIENCE)
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value  # of a recv_many
         return cases[index], value, ok
 
     def sent(self, model: ChanModel, case: Case) -> None:
@@ -284,6 +287,69 @@ class SingleMachine(ChannelMachine):
                 return 0, None, False
 
         self.perform([Case(0)], call, thread=thread, patience=timeout)
+
+    @rule(thread=st.booleans(), view=st.booleans(), count=st.integers(0, 9))
+    def send_many(self, thread: bool, view: bool, count: int) -> None:
+        """As many as need not wait; those who waited in recv_many then take what is there."""
+        values = [self.fresh() for _ in range(count)]
+        ch: Any = self.real[0].sender if view else self.real[0]
+        task: Task[int] = (Thread if thread else gmprt.go)(ch.send_many, values, timeout=0)
+        model = self.model[0]
+        room = max(0, model.capacity - len(model.buffer)) + len(model.receivers)
+        goes = 0 if model.closed else min(count, room)
+        error = task.exception(PATIENCE)
+        if goes == count:
+            assert error is None
+            assert task.result(PATIENCE) == count
+        else:
+            expected = gmprt.ChannelClosed if model.closed else gmprt.Timeout
+            assert isinstance(error, expected)
+            assert error.sent == goes
+        served = model.receivers[:goes]
+        for waiter in served:
+            self.forget(waiter)
+        model.buffer.extend(values[len(served) : goes])
+        self.taken_besides(served, values)
+
+    def taken_besides(self, served: list[Waiter], values: list[int]) -> None:
+        """Each has one of the values, in order; who runs first of them is free."""
+        parts: list[list[int]] = []
+        buffer = self.model[0].buffer
+        for waiter, value in zip(served, values, strict=False):
+            _, got, ok = self.outcome(waiter.task, waiter.cases)
+            got_all = got if isinstance(got, list) else [got]
+            assert (got_all[0], ok) == (value, True)
+            assert len(got_all) <= waiter.most
+            parts.append(got_all[1:])
+        for part in sorted(part for part in parts if part):
+            assert [buffer.popleft() for _ in part] == part
+        if buffer:
+            assert all(len(p) + 1 == w.most for p, w in zip(parts, served, strict=True))
+
+    @rule(thread=st.booleans(), view=st.booleans(), most=st.integers(1, 9))
+    def recv_many(self, thread: bool, view: bool, most: int) -> None:
+        ch: Any = self.real[0].receiver if view else self.real[0]
+        model = self.model[0]
+
+        def call() -> Any:
+            try:
+                return 0, ch.recv_many(most), True
+            except gmprt.EndOfChannel:
+                return 0, None, False
+
+        if not model.ready(Case(0)):
+            self.perform([Case(0)], call, thread=thread)
+            self.waiters[-1].most = most
+            return
+        index, values, ok = (Thread if thread else gmprt.go)(call).result(PATIENCE)
+        assert index == 0
+        if values is None:
+            assert not ok
+            assert self.received(model) == (None, False)
+            return
+        for value in values:
+            assert self.received(model) == (value, True)
+        assert len(values) == most or not (model.buffer or model.senders)
 
 
 class SelectMachine(ChannelMachine):

@@ -92,10 +92,13 @@ static int core_exec(PyObject *module) {
                {&Recv_Type, &recv_spec, NULL},           {&Send_Type, &send_spec, NULL},
                {&Select_Type, &select_spec, NULL},       {&Selected_Type, &selected_spec, &PyTuple_Type},
                {&Mutex_Type, &mutex_spec, NULL},         {&Semaphore_Type, &semaphore_spec, NULL},
-               {&WaitGroup_Type, &waitgroup_spec, NULL}};
+               {&WaitGroup_Type, &waitgroup_spec, NULL}, {&RWMutex_Type, &rwmutex_spec, NULL},
+               {&RLocker_Type, &rlocker_spec, NULL},     {&Held_Type, &held_spec, NULL},
+               {&Cond_Type, &cond_spec, NULL},           {&AtomicInt_Type, &atomic_spec, NULL},
+               {&Limiter_Type, &limiter_spec, NULL},     {&Reservation_Type, &reservation_spec, NULL}};
   for (size_t i = 0; i < nelem(types); i++)
     if (add_type(module, types[i].out, types[i].spec, (PyObject *)types[i].base) < 0) return -1;
-  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions,
+  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions, chan_functions,
                            run_functions,       thread_functions, control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;

@@ -163,6 +163,13 @@ static PyObject *py_stack(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 static PyObject *py_aresult(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   return call_helper(op, "aresult");
 }
+/* `await g` is `await g.aresult()`. */
+static PyObject *goroutine_await(PyObject *op) {
+  PyObject *coro = call_helper(op, "aresult");
+  PyObject *r = coro ? PyObject_CallMethod(coro, "__await__", NULL) : NULL;
+  Py_XDECREF(coro);
+  return r;
+}
 static PyObject *get_created_by(PyObject *op, void *Py_UNUSED(c)) {
   return call_helper(op, "created_by");
 }
@@ -315,6 +322,7 @@ static PyType_Slot goroutine_slots[] = {{Py_tp_doc, "A goroutine's handle, retur
                                         {Py_tp_getset, goroutine_getset},
                                         {Py_tp_members, goroutine_members},
                                         {Py_tp_repr, goroutine_repr},
+                                        {Py_am_await, goroutine_await},
                                         {0, NULL}};
 PyType_Spec goroutine_spec = {"gmprt.Goroutine", sizeof(Goroutine), 0,
                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
