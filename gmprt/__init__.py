@@ -22,10 +22,12 @@ from gmprt._life.load import keep_package, load_core
 
 load_core()
 
-from gmprt import debug
+from gmprt import context, debug
 from gmprt._api.errors import (
     Cancelled,
     ChannelClosed,
+    ContextCancelled,
+    DeadlineExceeded,
     Deadlock,
     EndOfChannel,
     Error,
@@ -36,11 +38,14 @@ from gmprt._api.errors import (
     TooManyThreads,
     WouldBlock,
 )
+from gmprt._api.group import gather, map_
 from gmprt._api.sync import Once, once_value
 from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
+    CancelScope,
     Chan,
     Goroutine,
+    Group,
     Mutex,
     Recv,
     RecvView,
@@ -51,15 +56,18 @@ from gmprt._core import (
     SendView,
     WaitGroup,
     current,
+    fail_after,
     go,
     goexit,
     gomaxprocs,
     gosched,
     lock_os_thread,
+    move_on_after,
     num_goroutine,
     select,
     set_max_stack,
     set_max_threads,
+    shield,
     sleep,
     threads,
     unlock_os_thread,
@@ -71,17 +79,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterFunc",
+    "CancelScope",
     "Cancelled",
     "Chan",
     "ChanStatistics",
     "ChannelClosed",
+    "ContextCancelled",
     "CreatedBy",
+    "DeadlineExceeded",
     "Deadlock",
     "EndOfChannel",
     "Error",
     "ExceptHookArgs",
     "Goroutine",
     "GoroutineCancelled",
+    "Group",
     "Mutex",
     "Once",
     "Recv",
@@ -104,14 +116,19 @@ __all__ = [
     "WouldBlock",
     "after",
     "after_func",
+    "context",
     "current",
     "debug",
     "excepthook",
+    "fail_after",
+    "gather",
     "go",
     "goexit",
     "gomaxprocs",
     "gosched",
     "lock_os_thread",
+    "map_",
+    "move_on_after",
     "native",
     "num_goroutine",
     "once_value",
@@ -119,6 +136,7 @@ __all__ = [
     "select",
     "set_max_stack",
     "set_max_threads",
+    "shield",
     "sleep",
     "stats",
     "threads",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any, Literal, assert_type
 
 import gmprt
 from gmprt import (
     AfterFunc,
+    CancelScope,
     Chan,
     ChanStatistics,
+    ContextCancelled,
     CreatedBy,
+    DeadlineExceeded,
     ExceptHookArgs,
     Goroutine,
+    Group,
     Mutex,
     Once,
     Recv,
@@ -32,11 +36,17 @@ from gmprt import (
     WaitGroup,
     after,
     after_func,
+    context,
+    fail_after,
+    gather,
     go,
     goexit,
+    map_,
+    move_on_after,
     once_value,
     run,
     select,
+    shield,
     stats,
     tick,
 )
@@ -220,6 +230,57 @@ def helpers() -> None:
     assert_type(gmprt.debug.goroutines(), list[Goroutine[Any]])
     assert_type(gmprt.native.include_dir(), str)
     assert_type(gmprt.__version__, str)
+
+
+def scopes() -> int:
+    with fail_after(1) as scope:
+        assert_type(scope, CancelScope)
+    with fail_after(None):
+        bound = 1
+    fail_after("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with move_on_after(0.5) as moved:
+        return bound
+    assert_type(moved.expired, bool)  # it may be left in the middle
+    general: list[CancelScope] = [moved]
+    with shield():
+        return len(general)
+
+
+def groups() -> int:
+    with Group(limit=3) as group:
+        assert_type(group, Group)
+        assert_type(group.go(length, "a", scale=2), Goroutine[int])
+        assert_type(group.try_go(length, "a"), Goroutine[int] | Literal[False])
+        group.go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        group.go(length, "a", size=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        group.cancel("why")
+        bound = group.count
+    assert_type(gather(lambda: 1, lambda: "x"), tuple[int, str])
+    assert_type(gather(*[lambda: 1]), tuple[int, ...])
+    assert_type(map_(length, ["a"], limit=2), Generator[int])
+    for n in map_(length, Chan[str]()):
+        assert_type(n, int)
+    map_(length, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return bound
+
+
+def contexts(parent: context.Context) -> None:
+    with context.with_timeout(1) as ctx, context.with_cancel(parent) as child:
+        assert_type(ctx, context.CancelContext)
+        assert_type(child.done(), RecvView[Any])
+        assert_type(child.err(), ContextCancelled | DeadlineExceeded | None)
+        assert_type(ctx.deadline(), float | None)
+        assert_type(context.cause(child), BaseException | None)
+        child.cancel(ValueError())
+        child.cancel("why")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with parent as same, parent.scope():
+        assert_type(same, context.Context)
+    parent.cancel()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(context.with_value("a", 1, parent), context.Context)
+    assert_type(context.without_cancel(ctx), context.Context)
+    assert_type(context.after_func(ctx, length, "a", scale=2), Callable[[], bool])
+    context.after_func(ctx, length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    select(ctx.done(), context.background().done())
 
 
 def hooks() -> None:

@@ -24,6 +24,7 @@
 #include <errno.h>
 
 #include "py/host/above.h"
+#include "py/host/errors.h"
 #include "py/types/args.h"
 #include "py/interpose/homes.h"
 #include "py/interpose/objects.h"
@@ -214,7 +215,7 @@ static noinline PyObject *was_substituted(int i, shim *s, Goroutine *self, PyObj
     if (s->substituted == WAKE_CANCELLED) gocancel(self->g, true);
     Py_RETURN_TRUE;
   }
-  wake_error(s->substituted);
+  if (wake_error(s->substituted) == 0) PyErr_SetNone(errs.Cancelled); /* Python code in between has taken it */
   return NULL;
 }
 
