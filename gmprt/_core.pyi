@@ -625,6 +625,19 @@ def go(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutin
     if fn cannot be called, MemoryError, TooManyThreads, RuntimeNotRunning.
     """
 
+@final
+class Options:
+    """What options() returns."""
+
+    def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
+        """As gmprt.go(), with these options."""
+
+def options(*, name: str | None = None, detach: bool = False) -> Options:
+    """Options for goroutines: options(name="fetch").go(fn, ...) starts one that has them.
+
+    `detach`: as g.detach(), from the start.  TypeError for a name that is no str.
+    """
+
 def lend(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
 def current() -> Goroutine[Any] | None:
     """The running goroutine, None in an ordinary thread."""

@@ -68,6 +68,9 @@ def starting() -> None:
     assert_type(go(lambda: "x").result(timeout=1), str)
     go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     go(length, "a", size=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(gmprt.options(name="a").go(length, "a", scale=2), Goroutine[int])
+    gmprt.options(name=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gmprt.options().go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     run(length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
