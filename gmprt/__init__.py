@@ -23,6 +23,7 @@ from gmprt._life.load import keep_package, load_core
 load_core()
 
 from gmprt import context, debug
+from gmprt._api.closing import CancelCloses, cancel_closes
 from gmprt._api.errors import (
     Cancelled,
     ChannelClosed,
@@ -81,6 +82,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterFunc",
+    "CancelCloses",
     "CancelScope",
     "Cancelled",
     "Chan",
@@ -119,6 +121,7 @@ __all__ = [
     "WouldBlock",
     "after",
     "after_func",
+    "cancel_closes",
     "context",
     "current",
     "debug",

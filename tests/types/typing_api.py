@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections.abc import Callable, Generator
 from contextvars import Context
@@ -10,6 +11,7 @@ from typing import Any, Literal, assert_type
 import gmprt
 from gmprt import (
     AfterFunc,
+    CancelCloses,
     CancelScope,
     Chan,
     ChanStatistics,
@@ -36,6 +38,7 @@ from gmprt import (
     WaitGroup,
     after,
     after_func,
+    cancel_closes,
     context,
     fail_after,
     gather,
@@ -264,6 +267,14 @@ def groups() -> int:
     for n in map_(length, Chan[str]()):
         assert_type(n, int)
     map_(length, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return bound
+
+
+def closing(connection: socket.socket) -> int:
+    with cancel_closes(connection) as same:
+        assert_type(same, socket.socket)
+        bound = 1
+    assert_type(cancel_closes(1, len), CancelCloses[int])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     return bound
 
 
