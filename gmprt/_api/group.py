@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gmprt import _core
 from gmprt._api.errors import GoroutineCancelled
-from gmprt._view.goroutine import creation, given_name, place
 
 TYPE_CHECKING = False
 if not TYPE_CHECKING:
@@ -52,6 +51,8 @@ def settle(
 
 
 def _failure(g: _core.Goroutine[Any]) -> BaseException | None:
+    from gmprt._view.goroutine import creation, given_name, place  # above this; the package has it
+
     error = g.exception(timeout=0)
     if error is not None:
         name = given_name(g)
