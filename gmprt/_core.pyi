@@ -1,7 +1,7 @@
 """Types of the C half of gmprt: what must be fast, or must touch the runtime."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextvars import Context
+from contextvars import Context as ContextVars
 from traceback import StackSummary
 from types import CodeType, FrameType, GenericAlias, TracebackType
 from typing import (
@@ -10,6 +10,7 @@ from typing import (
     Literal,
     Never,
     ParamSpec,
+    Self,
     TypeAlias,
     final,
     overload,
@@ -20,6 +21,7 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import TypeVar
 
 from gmprt._api.chan import RecvChan, SendChan
+from gmprt._api.errors import ContextCancelled, DeadlineExceeded
 from gmprt._view.records import ChanStatistics, CreatedBy
 
 _P = ParamSpec("_P")
@@ -64,7 +66,7 @@ class Goroutine(Generic[_R_co]):
     def cpu_time(self) -> float:
         """Seconds it has run, calls that block an OS thread included."""
     @property
-    def context(self) -> Context | None:
+    def context(self) -> ContextVars | None:
         """Its contextvars.Context; None if that is empty."""
     @property
     def parent_id(self) -> int:
@@ -695,11 +697,159 @@ class WaitGroup:
     def count(self) -> int:
         """The counter."""
 
+class CancelScope:
+    """A block of a goroutine: what fail_after(), move_on_after() and shield() return.
+
+    It may be entered again when it has been left.
+    """
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time was up and a wait inside was ended for that."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+# That of move_on_after(): who checks types shall know that such a block may be left in the middle.
+@type_check_only
+class _MovesOn(CancelScope):
+    def __exit__(  # type: ignore[override]
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> bool: ...
+
+def fail_after(seconds: float | None, /) -> CancelScope:
+    """A block that may last so long: after that its current or next wait raises Cancelled, once,
+    and the block ends with DeadlineExceeded.
+
+    Counts from when it is entered; None and infinity: no limit; 0: the first wait ends it.  It
+    raises DeadlineExceeded only if its own Cancelled arrives at its end.  In goroutines only:
+    RuntimeError.  ValueError for negative seconds and NaN.  Trio's fail_after.
+    """
+
+def move_on_after(seconds: float | None, /) -> _MovesOn:
+    """The same, but the block just ends, and the program goes on behind it; `expired` tells.
+
+    Trio's move_on_after.
+    """
+
+def shield() -> CancelScope:
+    """A block in which no cancel from outside is delivered: the first wait after it raises it.
+
+    Blocks of fail_after() and the like inside of it count.  Nests.  In an ordinary thread, to which
+    no cancel comes, it does nothing.  Trio's CancelScope(shield=True).
+    """
+
+def cancels() -> int: ...  # times that Cancelled was raised in the running goroutine
+
+class Context:
+    """A deadline, a signal to stop, and values: see gmprt.context."""
+
+    def done(self) -> RecvView[Any]:
+        """A channel that is closed when the context is done; always an equal one.  Go's Done."""
+    def err(self) -> ContextCancelled | DeadlineExceeded | None:
+        """Why it is done, None while it is not; always the same object.  Go's Err."""
+    def deadline(self) -> float | None:
+        """The time.monotonic() at which it is done at the latest, or None.  Go's Deadline."""
+    def value(self, key: object, /) -> Any:
+        """What the nearest with_value() has set for an equal key, or None.  Go's Value."""
+    def scope(self) -> CancelScope:
+        """A block whose current or next wait raises Cancelled when the context is done; the block
+        then ends with a new ContextCancelled or DeadlineExceeded.  In goroutines only.
+        """
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class CancelContext(Context):
+    """A context that can be cancelled; a `with` block of it does at its end."""
+
+    def cancel(self, cause: BaseException | None = None) -> None:
+        """End it and all contexts below it, before this returns.
+
+        If it is done already nothing happens: the first reason counts.  TypeError if the cause is
+        no exception.
+        """
+
+@final
+class Group:
+    """Goroutines that end before its `with` block does: Go's errgroup, Trio's nursery.
+
+    Leaving the block waits for all members.  The first failure, of a member or of the body, cancels
+    the others, and the body where it waits (in a goroutine).  When all have ended one cause is
+    raised as itself, several as an ExceptionGroup.  `limit`: so many members at a time; ValueError
+    below 1.
+    """
+
+    def __new__(cls, limit: int | None = None) -> Group: ...
+    def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
+        """Start a member that runs fn(*args, **kwargs).
+
+        Blocks while there are as many as the limit allows.  From anywhere, until the group has
+        ended: then RuntimeError.  In a group that is cancelled its first wait raises Cancelled.
+        """
+    def try_go(
+        self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Goroutine[_R] | Literal[False]:
+        """The same without waiting: False at the limit.  errgroup's TryGo."""
+    def cancel(self, reason: object = None) -> None:
+        """Cancel all members, those that are still to come, and the body where it waits.
+
+        The block then just ends.  RuntimeError when the group has ended.
+        """
+    @property
+    def count(self) -> int:
+        """Members that have not ended."""
+    def __enter__(self) -> Group: ...
+    # Only who calls cancel() has to reckon with a body that is left in the middle.
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+def crew(function: str, limit: int, /) -> Group: ...  # its body is not cancelled
+def context_background() -> Context: ...
+def context_cancel(
+    function: str, parent: Context | None, seconds: float | None, from_now: bool, /
+) -> CancelContext: ...
+def context_value(key: object, value: object, parent: Context | None, /) -> Context: ...
+def context_without_cancel(parent: Context, /) -> Context: ...
+def context_cause(ctx: Context, /) -> BaseException | None: ...
 def go(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
     """Start a goroutine that runs fn(*args, **kwargs), and return its handle.
 
     It is runnable, not running, and has a copy of the caller's context. From any thread. TypeError
     if fn cannot be called, MemoryError, TooManyThreads, RuntimeNotRunning.
+    """
+
+@final
+class Options:
+    """What options() returns."""
+
+    def go(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_R]:
+        """As gmprt.go(), with these options."""
+
+def options(*, name: str | None = None, detach: bool = False) -> Options:
+    """Options for goroutines: options(name="fetch").go(fn, ...) starts one that has them.
+
+    `detach`: as g.detach(), from the start.  TypeError for a name that is no str.
     """
 
 def lend(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...

@@ -16,13 +16,23 @@ import gmprt.native
 PACKAGE = Path(gmprt.__file__).parent
 API = Path(__file__).parents[1] / "docs" / "api.md"
 
-MODULES: dict[str, ModuleType] = {"": gmprt, "debug.": gmprt.debug, "native.": gmprt.native}
+MODULES: dict[str, ModuleType] = {
+    "": gmprt,
+    "context.": gmprt.context,
+    "debug.": gmprt.debug,
+    "native.": gmprt.native,
+}
 NATIVE = ("go", "chan", "include_dir", "api_pointer", "NativeChan")
 
 
 def public() -> Iterator[tuple[str, Any]]:
     """Every public function and class, and the methods and properties of these."""
-    names = {"": gmprt.__all__, "debug.": gmprt.debug.__all__, "native.": NATIVE}
+    names = {
+        "": gmprt.__all__,
+        "context.": gmprt.context.__all__,
+        "debug.": gmprt.debug.__all__,
+        "native.": NATIVE,
+    }
     for prefix, module in MODULES.items():
         for name in names[prefix]:
             value = getattr(module, name)

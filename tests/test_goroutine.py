@@ -340,6 +340,32 @@ def test_name() -> None:
     assert g.name == "late"
 
 
+def test_options(where: Where) -> None:
+    def body() -> None:
+        def everything(*args: Any, **kwargs: Any) -> Any:
+            g = gmprt.current()
+            assert g is not None
+            return g.name, g.detached, args, kwargs
+
+        named = gmprt.options(name="fetch")
+        for _ in range(2):
+            g = named.go(everything, 1, name=2, detach=3)
+            assert g.result(PATIENCE) == ("fetch", False, (1,), {"name": 2, "detach": 3})
+        assert g.created_by is not None
+        assert g.created_by.filename == __file__
+        plain = gmprt.options(detach=True).go(everything)
+        assert plain.result(PATIENCE) == (f"goroutine-{plain.id}", True, (), {})
+        assert repr(named) == "gmprt.options(name='fetch', detach=False)"
+        with pytest.raises(TypeError, match=r"^options\(\): name must be a str or None, not int$"):
+            gmprt.options(name=1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"^go\(\): fn must be callable, not int$"):
+            named.go(1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            gmprt.Options()
+
+    where(body)
+
+
 def test_attributes_are_read_only() -> None:
     g = go(int)
     ended(g)

@@ -21,6 +21,7 @@ ORDER = (
     "gmprt._core",
     "gmprt._native",
     "gmprt._api",
+    "gmprt.context",
     "gmprt._view",
     "gmprt.debug",
     "gmprt.native",

@@ -13,15 +13,15 @@
 #include "py/host/lender.h"
 #include "py/host/life.h"
 #include "py/host/thread.h"
-#include "py/types/chan.h"
+#include "py/types/context.h"
 #include "py/types/types.h"
 #include "py/interpose/homes.h"
 #include "py/module.h"
 
 extern int (*gm_start_hook)(void); /* gmprt.c */
 
-static int add_type(PyObject *module, PyTypeObject **out, PyType_Spec *spec, PyObject *bases) {
-  *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+static int add_type(PyObject *module, PyTypeObject **out, PyType_Spec *spec, PyTypeObject *base) {
+  *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
   return *out ? PyModule_AddType(module, *out) : -1;
 }
 
@@ -81,25 +81,32 @@ static int core_exec(PyObject *module) {
                          .thread_bound = affinity_below,
                          .homes_drop = homes_drop,
                          .homes_forget = homes_forget,
+                         .member_ended = group_member_ended,
+                         .member_lost = group_member_lost,
                          .cancel_learn = cancel_learn};
   host = &python_host;
+  PyTypeObject *tuple = &PyTuple_Type;
   struct {
     PyTypeObject **out;
     PyType_Spec *spec;
-    PyTypeObject *base;
+    PyTypeObject **base;
   } types[] = {{&Goroutine_Type, &goroutine_spec, NULL}, {&Chan_Type, &chan_spec, NULL},
                {&SendView_Type, &sendview_spec, NULL},   {&RecvView_Type, &recvview_spec, NULL},
                {&Recv_Type, &recv_spec, NULL},           {&Send_Type, &send_spec, NULL},
-               {&Select_Type, &select_spec, NULL},       {&Selected_Type, &selected_spec, &PyTuple_Type},
+               {&Select_Type, &select_spec, NULL},       {&Selected_Type, &selected_spec, &tuple},
                {&Mutex_Type, &mutex_spec, NULL},         {&Semaphore_Type, &semaphore_spec, NULL},
                {&WaitGroup_Type, &waitgroup_spec, NULL}, {&RWMutex_Type, &rwmutex_spec, NULL},
                {&RLocker_Type, &rlocker_spec, NULL},     {&Held_Type, &held_spec, NULL},
                {&Cond_Type, &cond_spec, NULL},           {&AtomicInt_Type, &atomic_spec, NULL},
-               {&Limiter_Type, &limiter_spec, NULL},     {&Reservation_Type, &reservation_spec, NULL}};
+               {&Limiter_Type, &limiter_spec, NULL},     {&Reservation_Type, &reservation_spec, NULL},
+               {&CancelScope_Type, &cancelscope_spec, NULL}, {&Group_Type, &group_spec, NULL},
+               {&Options_Type, &options_spec, NULL},     {&Context_Type, &context_spec, NULL},
+               {&CancelContext_Type, &cancelcontext_spec, &Context_Type}};
   for (size_t i = 0; i < nelem(types); i++)
-    if (add_type(module, types[i].out, types[i].spec, (PyObject *)types[i].base) < 0) return -1;
-  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions, chan_functions,
-                           run_functions,       thread_functions, control_functions, selfcheck_functions};
+    if (add_type(module, types[i].out, types[i].spec, types[i].base ? *types[i].base : NULL) < 0) return -1;
+  PyMethodDef *tables[] = {goroutine_functions, timer_functions,  select_functions, native_functions,  chan_functions,
+                           scope_functions,     context_functions, group_functions, options_functions, run_functions,
+                           thread_functions,    control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
   if (Py_AtExit(forget_interpreter) < 0) {

@@ -79,6 +79,24 @@ class GoroutineCancelled(Error):
         self.reason = reason
 
 
+class ContextCancelled(Error):
+    """What err() of a context says that was cancelled: Go's context.Canceled."""
+
+    def __init__(self, message: str = "context cancelled") -> None:
+        super().__init__(message)
+
+
+class DeadlineExceeded(Error, TimeoutError):
+    """Raised at the end of a fail_after() block whose time was up; err() of a context whose
+    deadline has passed: Go's context.DeadlineExceeded.
+
+    Raised by a block its __cause__ is the `Cancelled` that has travelled through it.
+    """
+
+    def __init__(self, message: str = "deadline exceeded") -> None:
+        super().__init__(message)
+
+
 class Deadlock(Error, RuntimeError):
     """Raised by run() when every goroutine waits for another one, and by joining oneself.
 
@@ -119,6 +137,8 @@ for _error in (
     Timeout,
     Cancelled,
     GoroutineCancelled,
+    ContextCancelled,
+    DeadlineExceeded,
     Deadlock,
     StackOverflow,
     TooManyThreads,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, Literal, assert_type
@@ -12,13 +13,18 @@ import gmprt
 from gmprt import (
     AfterFunc,
     AtomicInt,
+    CancelCloses,
+    CancelScope,
     Chan,
     ChanStatistics,
     Cond,
+    ContextCancelled,
     CreatedBy,
+    DeadlineExceeded,
     ExceptHookArgs,
     Executor,
     Goroutine,
+    Group,
     Limiter,
     Mutex,
     Once,
@@ -42,12 +48,19 @@ from gmprt import (
     WaitGroup,
     after,
     after_func,
+    cancel_closes,
+    context,
+    fail_after,
+    gather,
     go,
     goexit,
+    map_,
+    move_on_after,
     once_value,
     run,
     run_async,
     select,
+    shield,
     stats,
     tick,
 )
@@ -69,6 +82,9 @@ def starting() -> None:
     assert_type(go(lambda: "x").result(timeout=1), str)
     go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     go(length, "a", size=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(gmprt.options(name="a").go(length, "a", scale=2), Goroutine[int])
+    gmprt.options(name=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gmprt.options().go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     run(length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
@@ -283,6 +299,65 @@ def helpers() -> None:
     assert_type(gmprt.debug.goroutines(), list[Goroutine[Any]])
     assert_type(gmprt.native.include_dir(), str)
     assert_type(gmprt.__version__, str)
+
+
+def scopes() -> int:
+    with fail_after(1) as scope:
+        assert_type(scope, CancelScope)
+    with fail_after(None):
+        bound = 1
+    fail_after("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with move_on_after(0.5) as moved:
+        return bound
+    assert_type(moved.expired, bool)  # it may be left in the middle
+    general: list[CancelScope] = [moved]
+    with shield():
+        return len(general)
+
+
+def groups() -> int:
+    with Group(limit=3) as group:
+        assert_type(group, Group)
+        assert_type(group.go(length, "a", scale=2), Goroutine[int])
+        assert_type(group.try_go(length, "a"), Goroutine[int] | Literal[False])
+        group.go(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        group.go(length, "a", size=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        group.cancel("why")
+        bound = group.count
+    assert_type(gather(lambda: 1, lambda: "x"), tuple[int, str])
+    assert_type(gather(*[lambda: 1]), tuple[int, ...])
+    assert_type(map_(length, ["a"], limit=2), Generator[int])
+    for n in map_(length, Chan[str]()):
+        assert_type(n, int)
+    map_(length, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return bound
+
+
+def closing(connection: socket.socket) -> int:
+    with cancel_closes(connection) as same:
+        assert_type(same, socket.socket)
+        bound = 1
+    assert_type(cancel_closes(1, len), CancelCloses[int])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return bound
+
+
+def contexts(parent: context.Context) -> None:
+    with context.with_timeout(1) as ctx, context.with_cancel(parent) as child:
+        assert_type(ctx, context.CancelContext)
+        assert_type(child.done(), RecvView[Any])
+        assert_type(child.err(), ContextCancelled | DeadlineExceeded | None)
+        assert_type(ctx.deadline(), float | None)
+        assert_type(context.cause(child), BaseException | None)
+        child.cancel(ValueError())
+        child.cancel("why")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with parent as same, parent.scope():
+        assert_type(same, context.Context)
+    parent.cancel()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(context.with_value("a", 1, parent), context.Context)
+    assert_type(context.without_cancel(ctx), context.Context)
+    assert_type(context.after_func(ctx, length, "a", scale=2), Callable[[], bool])
+    context.after_func(ctx, length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    select(ctx.done(), context.background().done())
 
 
 def hooks() -> None:

@@ -51,3 +51,11 @@ PyObject *take_exception(void) {
   return PyErr_GetRaisedException();
 #endif
 }
+
+void raise_exception(PyObject *exc) {
+#ifdef HAVE_CURRENT_EXC_TRIPLE
+  PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+#else
+  PyErr_SetRaisedException(exc);
+#endif
+}

@@ -6,6 +6,7 @@
 
 bool exception_init(void); /* at import; false: exception set */
 PyObject *take_exception(void); /* new reference */
+void raise_exception(PyObject *exc); /* takes the reference; as it is, what is being handled does not become its context */
 
 /* What is being raised stands aside while `call` is made. */
 #ifdef HAVE_CURRENT_EXC_TRIPLE

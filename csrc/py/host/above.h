@@ -20,6 +20,8 @@ extern struct above {
   bool (*thread_bound)(G *gp);         /* is there C code below that keeps something per thread? (affinity.c) */
   void (*homes_drop)(Goroutine *self); /* the goroutine has ended (homes.c) */
   void (*homes_forget)(Goroutine *self);
+  void (*member_ended)(Goroutine *self); /* of a group: it has ended (types/group.c) */
+  void (*member_lost)(Goroutine *self);  /* it is not in the forked child */
   bool (*cancel_learn)(void);          /* before the first cancel; false: exception set (cancel.c) */
 } above;
 

@@ -30,6 +30,8 @@ int load_errors(void) {
               {"Deadlock", &errs.Deadlock},
               {"TooManyThreads", &errs.TooManyThreads},
               {"Timeout", &errs.Timeout},
+              {"ContextCancelled", &errs.ContextCancelled},
+              {"DeadlineExceeded", &errs.DeadlineExceeded},
               {"GoExit", &errs.GoExit}};
   for (size_t i = 0; i < nelem(rows); i++)
     if (!(*rows[i].at = PyObject_GetAttrString(mod, rows[i].name))) return -1;

@@ -7,7 +7,7 @@
 /* Exceptions, from gmprt._api.errors. */
 extern struct errors {
   PyObject *Error, *RuntimeNotRunning, *ChannelClosed, *EndOfChannel, *WouldBlock, *Cancelled,
-      *GoroutineCancelled, *Deadlock, *TooManyThreads, *Timeout, *GoExit;
+      *GoroutineCancelled, *Deadlock, *TooManyThreads, *Timeout, *ContextCancelled, *DeadlineExceeded, *GoExit;
 } errs;
 
 int load_errors(void); /* at import; -1: exception set */

@@ -22,6 +22,7 @@
 #include "py/host/fork.h"
 #include "py/host/lender.h"
 #include "py/host/pythread.h"
+#include "py/host/scope.h"
 
 /* A goroutine of the parent: joining it must not hang.  Its G keeps the handle until drop_parents. */
 static void bury(G *gp) {
@@ -39,6 +40,7 @@ static void bury(G *gp) {
     Py_XSETREF(self->outcome, PyObject_CallFunction(errs.Error, "s", "the goroutine does not exist in the forked child"));
   }
   self->joiners = (waitq){NULL, NULL};
+  if (self->more && self->more->group) above.member_lost(self);
 }
 
 /* Again where they run code that forks. */
@@ -83,6 +85,7 @@ void after_fork_child(void) {
     py_preempt_afterfork(m);
     tstate_afterfork();
     pythread_afterfork(me);
+    scopes_afterfork(me ? me->handle : NULL);
     if (me && m->host) { /* its base state was freed with the others */
       PyMem_RawFree(m->host);
       m->host = pym_new();

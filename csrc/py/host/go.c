@@ -56,7 +56,7 @@ static inline Goroutine *blank(void) {
 }
 
 /* It will not be started. */
-static Goroutine *dropped(Goroutine *self) {
+Goroutine *goroutine_drop(Goroutine *self) {
   PyObject_GC_Track(self);
   Py_DECREF(self);
   return NULL;
@@ -69,7 +69,7 @@ static inline bool inherit(Goroutine *self, PyThreadState *ts, Goroutine *parent
   self->created_by = (PyCodeObject *)Py_XNewRef((PyObject *)code);
   self->created_instr = instr;
   if (parent) self->parent = parent->id;
-  return mask_inherit(self, parent) || dropped(self) != NULL;
+  return mask_inherit(self, parent) || goroutine_drop(self) != NULL;
 }
 
 static inline bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -97,11 +97,11 @@ static inline bool keep_call(Goroutine *self, PyObject *const *args, Py_ssize_t 
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   Goroutine *self = blank(), *parent = current_handle();
   if (!self) return NULL;
-  if (!keep_call(self, args, nargs, kwnames)) return dropped(self);
+  if (!keep_call(self, args, nargs, kwnames)) return goroutine_drop(self);
   if (parent) self->run = parent->run;
   PyThreadState *ts = PyThreadState_Get();
   if (!inherit(self, ts, parent)) return NULL;
-  if (ts->context && !(self->context = PyContext_CopyCurrent())) return dropped(self);
+  if (ts->context && !(self->context = PyContext_CopyCurrent())) return goroutine_drop(self);
   return self;
 }
 
@@ -121,11 +121,11 @@ void goroutine_start(Goroutine *self, G *gp) {
 }
 
 /* Runnable, from now on.  NULL: exception set, and it is gone. */
-static inline Goroutine *launch(Goroutine *self) {
+Goroutine *goroutine_launch(Goroutine *self) {
   G *gp = gfget_host();
   if (!gp) {
     PyErr_NoMemory();
-    return dropped(self);
+    return goroutine_drop(self);
   }
   goroutine_start(self, gp);
   return self;
@@ -135,7 +135,7 @@ static inline Goroutine *launch(Goroutine *self) {
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   if (!runtime_ensure()) return NULL;
   Goroutine *self = goroutine_new(args, nargs, kwnames);
-  return self ? launch(self) : NULL;
+  return self ? goroutine_launch(self) : NULL;
 }
 
 /* One that is a thread to Python (pythread.c).  It is no part of a run(), has no failure, and nobody its handle.  false:
@@ -147,7 +147,7 @@ bool goroutine_go_pythread(void *(*fn)(void *), void *arg, PyThreadState *ts) {
   self->thread.fn = fn;
   self->thread.arg = arg;
   self->thread.other = ts;
-  if (!inherit(self, PyThreadState_Get(), current_handle()) || !launch(self)) return false;
+  if (!inherit(self, PyThreadState_Get(), current_handle()) || !goroutine_launch(self)) return false;
   Py_DECREF(self);
   return true;
 }

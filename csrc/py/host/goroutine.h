@@ -17,7 +17,11 @@ typedef struct extras {
   _Atomic uint64_t sigpending; /* sent to it alone while it blocks them (hooks/signal.c) */
   _Atomic uint64_t sigwaits;   /* it waits for these, on the thread sigtid */
   pid_t sigtid;
+  struct scope *scopes; /* blocks that may be cancelled, innermost first (scope.c) */
+  uint32_t cancels;     /* times that Cancelled was raised in it */
   struct homes *homes; /* C code that came back from an interposed call on another thread: homes.c */
+  PyObject *group;      /* of which it is a member, owned until it has ended (types/group.c) */
+  struct Goroutine *gprev, *gnext; /* there */
   struct Goroutine *fprev, *fnext; /* failed, and nobody has asked: borrowed, see failed_link */
 } extras;
 
@@ -62,6 +66,7 @@ typedef struct Goroutine {
   bool pythread : 1;   /* to Python it is a thread, which the interpreter has started */
   bool alike : 1;      /* it has the state of that thread, and its ident: thread.ident */
   bool greenlets : 1;  /* locked to its thread to its end: greenlet.c */
+  bool direct : 1;     /* cancel() was called, and nothing was raised for it yet */
   bool deadlocked : 1; /* main: shown as waiting while the dump of a Deadlock is made */
 } Goroutine;
 

@@ -1,5 +1,6 @@
 /* handle.c - a goroutine's handle as an object: what it has besides, traversed, freed. */
 #include "py/host/life.h"
+#include "py/host/scope.h"
 
 PyTypeObject *Goroutine_Type;
 
@@ -39,6 +40,7 @@ int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
   if (self->more) {
     Py_VISIT(self->more->reason);
     Py_VISIT(self->more->callbacks);
+    Py_VISIT(self->more->group);
   }
   return 0;
 }
@@ -46,6 +48,7 @@ int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
 static void goroutine_free(Goroutine *self) {
   PyTypeObject *type = Py_TYPE(self);
   if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+  scopes_abandon(self);
   goroutine_clear((PyObject *)self);
   drop_call(self);
   PyMem_RawFree(self->more);

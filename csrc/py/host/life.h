@@ -7,7 +7,9 @@
 /* go.c */
 bool runtime_ensure(void); /* starts it on first use; false: exception set */
 Goroutine *goroutine_new(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+Goroutine *goroutine_drop(Goroutine *self);   /* NULL; it will not be started */
 void goroutine_start(Goroutine *self, G *gp);
+Goroutine *goroutine_launch(Goroutine *self); /* NULL: exception set, and it is gone */
 Goroutine *goroutine_go(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames); /* NULL: exception set */
 void drop_call(Goroutine *self);
 

@@ -3,6 +3,7 @@
 
 #include "py/host/fork.h"
 #include "py/host/pythread.h"
+#include "py/host/scope.h"
 #include "py/interpose/homes.h"
 
 G *detached_g_of_m(void) {
@@ -39,7 +40,9 @@ bool call_begin(call *c, family f) {
 
 /* After a park, still attached.  A cancel that must not end this call is put off: WAKE_OK, wait on. */
 wake_t call_woken(call *c, wake_t w) {
-  if (likely(w != WAKE_CANCELLED) || cancel_ends(c->g->handle)) return w;
+  if (likely(w != WAKE_CANCELLED)) return w;
+  if (!cancel_due(c->g->handle)) return WAKE_OK;
+  if (cancel_ends(c->g->handle)) return w;
   c->nocancel = c->g->nocancel = true;
   gocancel(c->g, true);
   return WAKE_OK;

@@ -25,6 +25,7 @@
 
 #include "sched/hibernate.h"
 #include "py/host/above.h"
+#include "py/host/errors.h"
 #include "py/types/args.h"
 #include "py/interpose/homes.h"
 #include "py/interpose/objects.h"
@@ -218,7 +219,7 @@ static noinline PyObject *was_substituted(int i, shim *s, Goroutine *self, PyObj
     if (s->substituted == WAKE_CANCELLED) gocancel(self->g, true);
     Py_RETURN_TRUE;
   }
-  wake_error(s->substituted);
+  if (wake_error(s->substituted) == 0) PyErr_SetNone(errs.Cancelled); /* Python code in between has taken it */
   return NULL;
 }
 

@@ -221,7 +221,9 @@ static PyObject *get_capacity(PyObject *self, void *Py_UNUSED(c)) {
 }
 
 static PyObject *get_closed(PyObject *self, void *Py_UNUSED(c)) {
-  return PyBool_FromLong(load_rlx(&chan_of(self)->c.closed));
+  Chan *ch = chan_of(self);
+  if (unlikely(ch->closes) && !chan_timer_poll(ch)) return NULL;
+  return PyBool_FromLong(load_rlx(&ch->c.closed));
 }
 
 static PyObject *get_name(PyObject *self, void *Py_UNUSED(c)) {

@@ -10,7 +10,9 @@ typedef struct Chan {
   hchan c;
   PyObject *name;
   PyObject *weakrefs;
-  bool is_timer;         /* a channel of timer_chan(): one-slot buffer that len() does not show */
+  bool is_timer;         /* `when` counts.  A channel of timer_chan() has a one-slot buffer that len() does not show */
+  bool closes;           /* a context's: at that time it is closed */
+  struct Context *context; /* of its done(), borrowed: NULL when that is gone (context.c) */
   int64_t when, period;  /* nanotime() at which it fires next, 0: it does not; ns between two firings */
 } Chan;
 

@@ -3,6 +3,7 @@
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/life.h"
+#include "py/host/scope.h"
 #include "py/types/args.h"
 
 PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -112,7 +113,7 @@ static PyObject *py_cancel_leaving(PyObject *module, PyObject *op) {
   (void)module;
   Goroutine *self = (Goroutine *)op;
   if (!above.cancel_learn()) return NULL;
-  if (!self->left) gocancel(self->g, true);
+  if (!self->left) cancel_direct(self);
   Py_RETURN_NONE;
 }
 

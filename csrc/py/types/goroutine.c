@@ -6,6 +6,7 @@
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/life.h"
+#include "py/host/scope.h"
 #include "py/types/args.h"
 
 /* Somebody has been told how it ended. */
@@ -100,7 +101,7 @@ static PyObject *py_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!extras_of(self)) return NULL;
     Py_XSETREF(self->more->reason, Py_NewRef(reason));
   }
-  if (!self->done) gocancel(self->g, true); /* the old reason's destructor may have run anything */
+  if (!self->done) cancel_direct(self); /* the old reason's destructor may have run anything */
   Py_RETURN_TRUE;
 }
 

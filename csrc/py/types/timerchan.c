@@ -3,13 +3,14 @@
  * A timer channel has no timer in any heap: it knows when it fires, and whoever looks at it after that
  * moment finds a value (chan_timer_poll).  A receiver that waits makes that moment its own deadline.  So
  * an unreferenced timer is collected like any object, and after stop or reset no stale value can be
- * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again. */
+ * received: Go's semantics since 1.23.  stop and reset wake the waiting receivers to look again.  A context's is closed
+ * instead. */
 #include <time.h>
 
 #include "base/clock.h"
 #include "sched/l.h"
 #include "py/types/args.h"
-#include "py/types/chan.h"
+#include "py/types/context.h"
 #include "py/types/types.h"
 
 static double wall_clock(void) {
@@ -24,6 +25,7 @@ bool chan_timer_poll(Chan *ch) {
   if (!ch->when) return true;
   int64_t now = nanotime();
   if (now < ch->when) return true;
+  if (ch->closes) return context_over(ch);
   int64_t late = now - ch->when;
   PyObject *v = PyFloat_FromDouble(wall_clock() - (double)late * 1e-9);
   if (!v) return false;

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "py/host/errors.h"
 #include "py/host/host.h"
+#include "py/host/scope.h"
 #include "py/types/args.h"
 
 int64_t seconds_to_ns(double s) {
@@ -14,15 +15,6 @@ int64_t seconds_to_ns(double s) {
 int64_t deadline_after(double s) {
   int64_t ns = seconds_to_ns(s), now = nanotime();
   return ns > INT64_MAX - 1 - now ? INT64_MAX - 1 : now + (ns > 0 ? ns : 1);
-}
-
-static void set_cancelled(void) {
-  Goroutine *self = current_handle();
-  PyObject *reason = self && self->more && self->more->reason ? self->more->reason : Py_None;
-  PyObject *exc = PyObject_CallOneArg(errs.Cancelled, reason);
-  if (!exc) return;
-  PyErr_SetObject(errs.Cancelled, exc);
-  Py_DECREF(exc);
 }
 
 static void set_deadlock(void) {
@@ -50,9 +42,8 @@ int wake_error(wake_t r) {
     case WAKE_TIMEOUT:
       PyErr_SetString(errs.Timeout, "timed out");
       return -1;
-    case WAKE_CANCELLED:
-      set_cancelled();
-      return -1;
+    case WAKE_CANCELLED: /* by a goroutine's handle alone, which only goroutines have */
+      return cancel_deliver(current_handle());
     case WAKE_DEADLOCK:
       set_deadlock();
       return -1;
