@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("httptools") is None:
         print("gmprt serve needs httptools: pip install 'gmprt[serve]'", file=sys.stderr)
         return 2
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    _log_to_stderr()
     from gmprt._serve.server import Settings
 
     settings = Settings(
@@ -103,6 +103,15 @@ def run(options: argparse.Namespace) -> int:
     with listening(options.bind, options.backlog) as listener:
         gmprt.run(_serve, application(options.app), listener, settings, options.grace)
     return 0
+
+
+def _log_to_stderr() -> None:
+    """What the server says; the application's logs are its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def application(name: str) -> Application:

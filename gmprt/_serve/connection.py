@@ -24,11 +24,14 @@ from gmprt._serve.request import Gone, Refused, Request, Requests
 from gmprt._serve.response import Response
 
 if TYPE_CHECKING:
+    import ssl
+
     from gmprt._serve.server import Listener
 
 _BLOCK = 64 * 1024
 _SEND_PIECE = 256 * 1024  # bytes that go out under one deadline
 _DRAIN = 64 * 1024  # what is read of a body that nobody wants, to keep the connection
+_HANDSHAKE = 5.0  # seconds, also of a stop, which waits for it
 _LINGER = 2.0  # seconds for the client to read the answer to what it is still sending
 
 _keys = {  # of the environ, by names of fields: those that are special, and those that have come
@@ -158,17 +161,8 @@ class Connection:
         self._server.left(self)
 
     def _begin(self) -> None:
-        tls = self._settings.tls
-        if tls is not None:
-            self._writing = True
-            self.until = self._soon()
-            try:
-                self._sock = tls(self._sock)
-            except OSError as error:
-                raise Gone(str(error)) from error
-            finally:
-                self.until = inf
-                self._writing = False
+        if self._settings.tls is not None:
+            self._shake_hands(self._settings.tls)
         self._parser = self._settings.parser(self, self._address)
         self._environ = self._listener.environ | {"gunicorn.socket": self._sock}
         if isinstance(self._address, (str, bytes)):  # a Unix socket's, which says nothing
@@ -176,6 +170,18 @@ class Connection:
         else:
             self._environ["REMOTE_ADDR"] = self._address[0]
             self._environ["REMOTE_PORT"] = str(self._address[1])
+
+    def _shake_hands(self, tls: Callable[[socket.socket], ssl.SSLSocket]) -> None:
+        self._writing = True
+        try:
+            self._sock = sock = tls(self._sock)
+            self.until = min(self._soon(), time.monotonic() + _HANDSHAKE)
+            sock.do_handshake()
+        except OSError as error:
+            raise Gone(str(error)) from error
+        finally:
+            self.until = inf
+            self._writing = False
 
     def _serve(self) -> None:
         self._head_until = self._soon()
@@ -289,7 +295,10 @@ class Connection:
 
     def _linger(self) -> None:
         """The client may still be sending: closed at once, the socket would lose it the answer."""
-        socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        try:
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        except OSError:
+            return
         self._heading, self._head_until = True, time.monotonic() + _LINGER
         most = _DRAIN
         while most > 0 and (data := self.recv()):

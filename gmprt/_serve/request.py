@@ -285,6 +285,8 @@ class Parser:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        if len(self._url) > self._limits.line > 0:
+            raise Refused("414 URI Too Long", f"{len(self._url)} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._silent = 0

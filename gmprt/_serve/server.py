@@ -14,18 +14,20 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import Any
+from errno import ECONNABORTED
+from typing import TYPE_CHECKING, Any
 
 import gmprt
 from gmprt._serve.connection import Connection
 from gmprt._serve.request import Limits, Parser, Request, Requests, Trust
 from gmprt._serve.response import FileWrapper, Response
 
+if TYPE_CHECKING:
+    import ssl
+
 TICK = 0.25  # seconds by which a deadline may be missed
 _LONG = 3600.0
 _PAUSE = 0.1  # seconds until there may be a descriptor again
-_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -47,7 +49,7 @@ class Settings:
     patience: float = 30.0  # seconds for a head, or a block of a body
     sendfile: bool = True
     script_name: str = ""
-    tls: Callable[[socket.socket], socket.socket] | None = None  # the handshake
+    tls: Callable[[socket.socket], ssl.SSLSocket] | None = None  # wraps, and does no more
     parser: Callable[[Connection, Any], Requests] = httptools_parser
 
 
@@ -84,7 +86,7 @@ class Listener:
                 server.slots.release()
             except OSError as error:
                 server.slots.release()
-                if error.errno in _EXHAUSTED:
+                if error.errno != ECONNABORTED:
                     server.log.error("No connection can be accepted: %s", error)
                     gmprt.sleep(_PAUSE)
             else:

@@ -55,14 +55,13 @@ else:
 _BEAT = 1.0  # seconds between two signs of life, at most
 
 # Settings of gunicorn's that httptools cannot follow, and what they are when nobody has set them.
-_OWN_PARSER = {
+_OWN_PARSER: dict[str, tuple[object, ...]] = {
     "permit_obsolete_folding": (False,),
     "strip_header_spaces": (False,),
     "permit_unconventional_http_method": (False,),
     "permit_unconventional_http_version": (False,),
     "casefold_http_method": (False,),
     "proxy_protocol": (False, "off"),
-    "protocol": ("http",),
     "http_parser": ("auto",),
 }
 
@@ -71,15 +70,22 @@ def _gunicorn(module: str) -> Any:
     return import_module(f"gunicorn.{module}")
 
 
+# Those that ask for other protocols.
+_HTTP_1: dict[str, tuple[object, ...]] = {
+    "protocol": ("http",),
+    "http_protocols": (["h1"],),
+    "http2_cleartext": ("off",),
+}
+
+
 class Worker(Base):
     """A goroutine for each connection."""
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        if "h2" in getattr(cfg, "http_protocols", ()):
-            raise RuntimeError(
-                "the gmprt worker speaks HTTP/1.1 only: take h2 out of http_protocols"
-            )
+        for name, ours in _HTTP_1.items():
+            if getattr(cfg, name, ours[0]) not in ours:
+                raise RuntimeError(f"{name}: the gmprt worker speaks HTTP/1.1 only")
 
     def run(self) -> None:
         gmprt.run(self._main)
@@ -163,23 +169,21 @@ def _settings(worker: Worker) -> Settings:
     )
 
 
-def _tls(cfg: Any) -> Callable[[socket.socket], socket.socket]:
+def _tls(cfg: Any) -> Callable[[socket.socket], ssl.SSLSocket]:
     context: ssl.SSLContext = _gunicorn("sock").ssl_context(cfg)
     if cfg.suppress_ragged_eofs:
         # Else OpenSSL tells the client of an error when Connection.shut() ends an idle connection.
         context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
 
-    def handshake(sock: socket.socket) -> socket.socket:
-        tls = context.wrap_socket(
+    def wrap(sock: socket.socket) -> ssl.SSLSocket:
+        return context.wrap_socket(
             sock,
             server_side=True,
             suppress_ragged_eofs=cfg.suppress_ragged_eofs,
             do_handshake_on_connect=False,
         )
-        tls.do_handshake()
-        return tls
 
-    return handshake
+    return wrap
 
 
 # ---- the parsers ------------------------------------------------------------------------------
