@@ -3,8 +3,8 @@
     python -m bench.serve [--rounds 3] [--seconds 4] [PEER ...]
 
 It wants wrk, and gunicorn, httptools, Flask, gevent and waitress.  The server runs on the first
-CPU, wrk on the last.  One peer after the other, round after round, so that a slow minute of the machine
-hits all; of each figure the best round is shown.
+CPU, wrk on the last.  One peer after the other, round after round, so that a slow minute of the
+machine hits all; of each figure the best round is shown.
 
 hello   200 connections that are kept: requests a second, 99th percentile of the latency
 sleep   2000 connections, a handler that sleeps 0.1 s: requests a second, and as a part of what is

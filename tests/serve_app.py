@@ -109,6 +109,11 @@ def hidden(environ: Environ, start: Start) -> Iterable[bytes]:
     return answer(start, b"x", ("Transfer-Encoding", "chunked"), ("Connection", "close"))
 
 
+def own(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Fields that are."""
+    return answer(start, b"", ("Server", "mine"), ("Date", "today"))
+
+
 def file(environ: Environ, start: Start) -> Iterable[bytes]:
     f = tempfile.TemporaryFile()
     f.write(bytes(range(256)) * 8192)

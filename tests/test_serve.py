@@ -277,6 +277,9 @@ def test_answers_of_every_kind(server: Server) -> None:
         assert client.ask("/blocks?n=2", "HEAD").body == b""
         assert client.ask("/too-much").body == b"four"
         assert client.ask("/missing").status == 404
+        client.send(b"GET /own HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, fields = client.head()
+        assert (fields["server"], fields["date"]) == ("mine", "today")
         hidden = client.ask("/hidden")
         assert (hidden.body, hidden.closes) == (b"x", True)
     with server.connect() as client:

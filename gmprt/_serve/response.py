@@ -102,7 +102,7 @@ class Response:
         self.chunked = False
         self.upgrade = False
         self._bodiless = False
-        self._dated = False
+        self._dated = self._named = False  # the application has said Date, Server
         self._text = ""
 
     # ---- what the application calls ------------------------------------------------------------
@@ -133,7 +133,7 @@ class Response:
     def _take(self, headers: list[tuple[str, str]], no_length: bool) -> None:
         """Those that are passed on.  How the message ends, and the connection, is ours to say."""
         self.response_length = None
-        self._dated = self.upgrade = False
+        self._dated = self._named = self.upgrade = False
         taken: list[tuple[str, str]] = []
         for name, value in headers:
             lower = _field_name(name)
@@ -147,6 +147,8 @@ class Response:
                 self.response_length = int(value)
             elif lower == "date":
                 self._dated = True
+            elif lower == "server":
+                self._named = True
             taken.append((name, value))
         self.headers = taken
 
@@ -198,7 +200,9 @@ class Response:
         if self.status is None:
             raise AssertionError("the application has not called start_response()")
         self.headers_sent = True
-        text = f"HTTP/1.1 {self._text}\r\nServer: {self._server}"
+        text = f"HTTP/1.1 {self._text}"
+        if not self._named:
+            text += f"\r\nServer: {self._server}"
         if not self._dated:
             text += _date()
         request = self._request
