@@ -344,6 +344,14 @@ def test_environ(server: Server) -> None:
     assert "HTTP_X_UNDER" not in shown
 
 
+def test_below_a_path() -> None:
+    with serving("serve", SCRIPT_NAME="/shop") as server:
+        with server.connect() as client:
+            shown = json.loads(client.ask("/shop/about").body)
+            assert (shown["SCRIPT_NAME"], shown["PATH_INFO"]) == ("/shop", "/about")
+        assert server.get("/about").status == 500
+
+
 # ---- what goes wrong --------------------------------------------------------------------------
 
 
@@ -517,7 +525,7 @@ class Stream:
         self.said += data
 
 
-def parsed(data: bytes, size: int, name: str) -> list[Any]:
+def parsed(data: bytes, size: int, name: str, client: str = "127.0.0.1") -> list[Any]:
     """All that a parser finds in the bytes: requests, and the status at the end of them."""
     from gunicorn.config import Config
 
@@ -528,7 +536,7 @@ def parsed(data: bytes, size: int, name: str) -> list[Any]:
     cfg.set("http_parser", name)
     make: Any = worker._own_parser(cfg) if name == "python" else worker._httptools(cfg)
     stream = Stream(data, size)
-    parser = make(stream, ("127.0.0.1", 1))
+    parser = make(stream, (client, 1))
     found: list[Any] = []
     try:
         while (request := parser.next()) is not None:
@@ -553,6 +561,15 @@ def test_parsers_agree(data: bytes) -> None:
     assert isinstance(own[0], tuple)
     for size in (1 << 20, 1, 7):
         assert parsed(data, size, "auto") == own
+
+
+@gunicorn
+def test_parsers_agree_on_whom_to_trust() -> None:
+    data = b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-Proto: https\r\nSCRIPT_NAME: /x\r\n\r\n"
+    for client, scheme, fields in (("127.0.0.1", "https", 3), ("192.0.2.1", "http", 2)):
+        (own,) = parsed(data, 1 << 20, "python", client)
+        assert parsed(data, 1 << 20, "auto", client) == [own]
+        assert (own[4], len(own[1])) == (scheme, fields)
 
 
 @gunicorn

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from gmprt._serve.server import Listener
 
-_BLOCK = 64 * 1024
+_HEAD = 8 * 1024  # bytes to read at a time: whoever waits for a request has memory for that
+_BLOCK = 64 * 1024  # of a body
 _SEND_PIECE = 256 * 1024  # bytes that go out under one deadline
 _DRAIN = 64 * 1024  # what is read of a body that nobody wants, to keep the connection
 _HANDSHAKE = 5.0  # seconds, also of a stop, which waits for it
@@ -79,11 +80,14 @@ class Connection:
 
     # ---- the socket, under a deadline ----------------------------------------------------------
 
-    def recv(self, size: int = _BLOCK) -> bytes:
+    def recv(self, most: int = 0) -> bytes:
         """What the client sends.  Nothing at its end, and when it is too slow."""
-        self.until = self._head_until if self._heading else self._soon()
+        if self._heading:
+            self.until, size = self._head_until, _HEAD
+        else:
+            self.until, size = self._soon(), _BLOCK
         try:
-            data = self._sock.recv(size)
+            data = self._sock.recv(most or size)
         except OSError as error:
             raise Gone(str(error)) from error
         finally:
