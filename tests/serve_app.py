@@ -132,11 +132,28 @@ def sleep(environ: Environ, start: Start) -> Iterable[bytes]:
     return answer(start, asked(environ, "i").encode())
 
 
-def burn(environ: Environ, start: Start) -> Iterable[bytes]:
-    end = time.monotonic() + float(asked(environ, "s"))
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+def burn(environ: Environ, start: Start) -> Iterable[bytes]:
+    spin(float(asked(environ, "s")))
     return answer(start, b"burned")
+
+
+worker: Any = None
+"""gunicorn's, if the test says so."""
+
+
+def heartbeat(environ: Environ, start: Start) -> Iterable[bytes]:
+    """It computes until the worker has given a sign of life."""
+    before, end = worker.tmp.last_update(), time.monotonic() + 20
+    while worker.tmp.last_update() == before:
+        assert time.monotonic() < end
+        spin(0.3)
+    return answer(start, b"alive")
 
 
 def gate(environ: Environ, start: Start) -> Iterable[bytes]:
