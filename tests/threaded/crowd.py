@@ -1,0 +1,160 @@
+"""Many clients at a time, and the backend that holds them all: one event loop.
+
+What a program does for client n is to ask the backend (programs/backend.py), as it would ask a
+database.  The backend answers nobody before all have come: so they all are in the program at the
+same time, each in a thread of it that waits, however long that takes and however it is scheduled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Backend:
+    """Answers n * n to whoever sends n, but only once it is open."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._server: asyncio.Server
+        self.arrived = 0
+        self.port = 0
+
+    async def __aenter__(self) -> Backend:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    def close(self) -> None:
+        """From now on whoever asks has to wait."""
+        self.arrived = 0
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def full(self, count: int) -> None:
+        """Until `count` wait here."""
+        while self.arrived < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if line := await reader.readline():
+                self.arrived += 1
+                self._changed.set()
+                await self._open.wait()
+                writer.write(b"%d\n" % int(line) ** 2)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the program was killed, or the case is over
+        finally:
+            writer.close()
+
+
+class Closed(Exception):
+    """The server has closed the connection instead of an answer."""
+
+
+class Connection:
+    """HTTP/1.1, as much as is needed here."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.kept = True
+
+    @classmethod
+    async def to(cls, address: tuple[str, int]) -> Connection:
+        return cls(*await asyncio.open_connection(*address))
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def answer(self) -> str:
+        """The body; AssertionError if it is none of success."""
+        try:
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise Closed(str(error)) from None
+        status, *lines = head.split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        self.kept = status.startswith("http/1.1") and headers.get("connection") != "close"
+        body = (await self._reader.readexactly(int(headers["content-length"]))).decode()
+        assert " 200 " in status, f"{head}{body}"
+        return body
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def get(address: tuple[str, int], path: str) -> str:
+    """By a connection of its own."""
+    connection = await Connection.to(address)
+    try:
+        connection.send(request(path))
+        return await connection.answer()
+    finally:
+        connection.close()
+
+
+class Crowd:
+    """`count` slow clients of a server.
+
+    Each sends the beginning of its request, and the rest when all have done so.  When it has its
+    answer it sends another request, by the same connection if the server keeps that.  `served` is
+    done when all have the right answers.
+
+    short_queue: the server listens with a queue that is too short for so many at the same moment,
+    and the kernel resets connections that are not in it.  Such a client comes again.
+    """
+
+    def __init__(self, address: tuple[str, int], count: int, short_queue: bool = False) -> None:
+        self._address = address
+        self._short_queue = short_queue
+        self._begun = asyncio.Event()
+        self._left = count
+        self.served = asyncio.gather(*(self._client(n) for n in range(count)))
+
+    async def _client(self, n: int) -> None:
+        connection = await Connection.to(self._address)
+        asks = request(f"/ask/{n}")
+        connection.send(asks[:10])
+        self._left -= 1
+        if not self._left:
+            self._begun.set()
+        await self._begun.wait()
+        connection.send(asks[10:])
+        answer = await self._answer(connection, f"/ask/{n}", again=self._short_queue)
+        assert answer == str(n * n), f"{n}: {answer!r}"
+        if not connection.kept:
+            connection.close()
+            connection = await Connection.to(self._address)
+        connection.send(request(f"/next/{n}"))
+        answer = await self._answer(connection, f"/next/{n}", again=True)  # it may have been idle
+        assert answer == str(n + 1), f"{n}: {answer!r}"
+        connection.close()
+
+    async def _answer(self, connection: Connection, path: str, again: bool) -> str:
+        """With another connection, if this one was closed: as every client of HTTP does."""
+        try:
+            return await connection.answer()
+        except Closed:
+            if not again:
+                raise
+        connection.close()
+        connection.kept = False
+        while True:
+            try:
+                return await get(self._address, path)
+            except (Closed, OSError):
+                if not self._short_queue:
+                    raise
