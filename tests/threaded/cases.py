@@ -150,13 +150,15 @@ async def _waitress(stage: Stage) -> None:
 @case("cheroot", "cheroot")
 async def _cheroot(stage: Stage) -> None:
     pool = [f"--threads={stage.count}", "--request-queue-size=1024"]
-    await stage.server("-m", "cheroot", *pool, f"--bind={stage.at}", "wsgi:app", stop=SIGINT)
+    await stage.server(
+        "-m", "cheroot", *pool, f"--bind={stage.at}", "wsgi:app", stop=SIGINT, status=-SIGINT
+    )
 
 
 @case("runserver", "django")
 async def _runserver(stage: Stage) -> None:
     command = ["manage.py", "runserver", "--noreload", stage.at]
-    await stage.server(*command, stop=SIGINT, short_queue=True)  # of ten
+    await stage.server(*command, stop=SIGINT, queue=5)  # of ten
 
 
 @case("grpc", "grpc")

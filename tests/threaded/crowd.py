@@ -113,19 +113,19 @@ class Crowd:
     answer it sends another request, by the same connection if the server keeps that.  `served` is
     done when all have the right answers.
 
-    short_queue: the server listens with a queue that is too short for so many at the same moment,
-    and the kernel resets connections that are not in it.  Such a client comes again.
+    queue: how many the server's own queue takes in which connections wait to be accepted.  So many
+    come at a time, and by what they are answered first they know that they are in.
     """
 
-    def __init__(self, address: tuple[str, int], count: int, short_queue: bool = False) -> None:
+    def __init__(self, address: tuple[str, int], count: int, queue: int | None = None) -> None:
         self._address = address
-        self._short_queue = short_queue
+        self._door = queue and asyncio.Semaphore(queue)
         self._begun = asyncio.Event()
         self._left = count
         self.served = asyncio.gather(*(self._client(n) for n in range(count)))
 
     async def _client(self, n: int) -> None:
-        connection = await Connection.to(self._address)
+        connection = await self._comes(n)
         asks = request(f"/ask/{n}")
         connection.send(asks[:10])
         self._left -= 1
@@ -133,28 +133,24 @@ class Crowd:
             self._begun.set()
         await self._begun.wait()
         connection.send(asks[10:])
-        answer = await self._answer(connection, f"/ask/{n}", again=self._short_queue)
+        answer = await connection.answer()
         assert answer == str(n * n), f"{n}: {answer!r}"
-        if not connection.kept:
-            connection.close()
-            connection = await Connection.to(self._address)
-        connection.send(request(f"/next/{n}"))
-        answer = await self._answer(connection, f"/next/{n}", again=True)  # it may have been idle
-        assert answer == str(n + 1), f"{n}: {answer!r}"
-        connection.close()
-
-    async def _answer(self, connection: Connection, path: str, again: bool) -> str:
-        """With another connection, if this one was closed: as every client of HTTP does."""
-        try:
-            return await connection.answer()
-        except Closed:
-            if not again:
-                raise
-        connection.close()
-        connection.kept = False
-        while True:
+        if connection.kept:
+            connection.send(request(f"/next/{n}"))
             try:
-                return await get(self._address, path)
-            except (Closed, OSError):
-                if not self._short_queue:
-                    raise
+                answer = await connection.answer()
+            except Closed:  # idle for too long: what every client of HTTP does is to try again
+                connection.kept = False
+        connection.close()
+        if not connection.kept:
+            answer = await get(self._address, f"/next/{n}")
+        assert answer == str(n + 1), f"{n}: {answer!r}"
+
+    async def _comes(self, n: int) -> Connection:
+        if not self._door:
+            return await Connection.to(self._address)
+        async with self._door:
+            connection = await Connection.to(self._address)
+            connection.send(request(f"/next/{n}"))
+            await connection.answer()
+            return connection

@@ -79,18 +79,18 @@ class Stage:
         *command: str,
         stop: signal.Signals,
         status: int = 0,
-        short_queue: bool = False,
+        queue: int | None = None,
     ) -> None:
         """`command` serves a crowd, gets `stop`, and ends with `status`."""
         self.start(*command)
-        await self.crowd(short_queue)
+        await self.crowd(queue)
         await self.ends(self.program.stop(stop), status)
 
-    async def crowd(self, short_queue: bool = False) -> None:
+    async def crowd(self, queue: int | None = None) -> None:
         """The server has been started: a crowd comes, is in it at once, and is answered."""
         await self.program.accepts(self.address)
         self._began = time.monotonic()
-        crowd = Crowd(self.address, self.count, short_queue)
+        crowd = Crowd(self.address, self.count, queue)
         await unless(crowd.served, self._held(self.count))
         self.backend.open()
         await crowd.served
