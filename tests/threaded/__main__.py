@@ -23,7 +23,7 @@ from tests.threaded.crowd import Backend
 from tests.threaded.process import HOW
 from tests.threaded.stage import Figures, Stage
 
-FEW = 100
+FEW = 150
 """OS threads of a process at any time; a machine with other work makes some seem blocked."""
 
 

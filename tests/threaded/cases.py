@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import site
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -27,12 +28,14 @@ class Case:
     needs: tuple[str, ...]
 
     def missing(self) -> list[str]:
-        """Modules and programs that are not installed."""
+        """Modules, programs and startup files that are not installed."""
+        return [name for name in self.needs if not _installed(name)]
 
-        def found(name: str) -> bool:
-            return bool(importlib.util.find_spec(name) or shutil.which(name))
 
-        return [name for name in self.needs if not found(name)]
+def _installed(name: str) -> bool:
+    if name.endswith(".pth"):
+        return any(Path(folder, name).exists() for folder in site.getsitepackages())
+    return bool(importlib.util.find_spec(name) or shutil.which(name))
 
 
 CASES: dict[str, Case] = {}
@@ -78,12 +81,13 @@ async def _gunicorn(stage: Stage) -> None:
 @case("gunicorn-restart", "gunicorn")
 async def _restart(stage: Stage) -> None:
     """One worker: it has served its number, its successor hangs, the next is killed."""
-    requests = 2 * stage.count + 20
+    requests = 2 * stage.count + 20  # the crowd's, and a few
     program = gunicorn(
         stage, "--workers=1", "--timeout=5", f"--max-requests={requests}", "wsgi:app"
     )
-    await stage.crowd()
+    await program.accepts(stage.address)
     workers = {await stage.pid()}
+    await stage.crowd()
     workers.add(await stage.another(workers))
     assert "Autorestarting" in program.log
     try:
@@ -97,7 +101,7 @@ async def _restart(stage: Stage) -> None:
     await stage.ends(program.stop(SIGTERM), 0)
 
 
-@case("gunicorn-upgrade", "gunicorn")
+@case("gunicorn-upgrade", "gunicorn", "gmprt_threads.pth")
 async def _upgrade(stage: Stage) -> None:
     """SIGUSR2: a new master, which begins as every Python does, takes over from the old one."""
     pidfile = stage.folder / "pid"
@@ -187,8 +191,9 @@ async def _celery(stage: Stage) -> None:
 @contextmanager
 def redis(path: Path) -> Iterator[Path]:
     """A server that listens there."""
-    options = ["--port", "0", "--save", "", "--dir", path.parent, "--unixsocket", path]
-    with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL) as process:
+    options = ["--port", "0", "--save", "", "--tcp-backlog", "4096"]
+    command = ["redis-server", *options, "--dir", path.parent, "--unixsocket", path]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             while not path.exists():
                 assert process.poll() is None, "redis-server does not start"

@@ -21,7 +21,9 @@ def answer(path: str) -> str:
         case ["pid"]:
             return str(os.getpid())
         case ["hang"]:
-            ctypes.PyDLL(None).sleep(3600)  # with the GIL: nothing else runs in this process
+            mutex = ctypes.create_string_buffer(100)
+            for _ in range(2):  # the second time for ever, with the GIL: nothing else runs here
+                ctypes.PyDLL(None).pthread_mutex_lock(mutex)
     raise ValueError(path)
 
 
