@@ -140,7 +140,7 @@ async def _http_server(stage: Stage) -> None:
 async def _flask(stage: Stage) -> None:
     host, port = stage.address
     options = [f"--host={host}", f"--port={port}"]
-    await stage.server("-m", "flask", "--app", "flask_app", "run", *options, stop=SIGINT)
+    await stage.server("-m", "flask", "--app", "flask_app", "run", *options, stop=SIGINT, queue=100)
 
 
 @case("waitress", "waitress")
@@ -162,7 +162,7 @@ async def _cheroot(stage: Stage) -> None:
 @case("runserver", "django")
 async def _runserver(stage: Stage) -> None:
     command = ["manage.py", "runserver", "--noreload", stage.at]
-    await stage.server(*command, stop=SIGINT, queue=5)  # of ten
+    await stage.server(*command, stop=SIGINT, queue=8)  # of ten
 
 
 @case("grpc", "grpc")

@@ -8,6 +8,8 @@ same time, each in a thread of it that waits, however long that takes and howeve
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 
 
 class Backend:
@@ -106,6 +108,33 @@ async def get(address: tuple[str, int], path: str) -> str:
         connection.close()
 
 
+class Queue:
+    """Before a server that listens: where connections wait until it accepts them."""
+
+    def __init__(self, address: tuple[str, int], size: int) -> None:
+        host = int.from_bytes(socket.inet_aton(address[0]), sys.byteorder)
+        self._name = f"{host:08X}:{address[1]:04X}"
+        self._address = address
+        self._size = size
+        self._entered = 0
+        self._door = asyncio.Lock()
+
+    async def enter(self) -> Connection:
+        async with self._door:
+            while self._entered == self._size and self._length():
+                await asyncio.sleep(0.005)
+            self._entered = self._entered % self._size + 1
+            return await Connection.to(self._address)
+
+    def _length(self) -> int:
+        with open("/proc/net/tcp") as lines:  # those that listen come first
+            for line in lines:
+                fields = line.split()
+                if fields[1] == self._name and fields[3] == "0A":
+                    return int(fields[4].partition(":")[2], 16)
+        return 0
+
+
 class Crowd:
     """`count` slow clients of a server.
 
@@ -113,19 +142,19 @@ class Crowd:
     answer it sends another request, by the same connection if the server keeps that.  `served` is
     done when all have the right answers.
 
-    queue: how many the server's own queue takes in which connections wait to be accepted.  So many
-    come at a time, and by what they are answered first they know that they are in.
+    No more than `queue` come before the server has accepted those: more than its own queue takes
+    would be turned away by the kernel.
     """
 
-    def __init__(self, address: tuple[str, int], count: int, queue: int | None = None) -> None:
+    def __init__(self, address: tuple[str, int], count: int, queue: int) -> None:
         self._address = address
-        self._door = queue and asyncio.Semaphore(queue)
+        self._queue = Queue(address, queue)
         self._begun = asyncio.Event()
         self._left = count
         self.served = asyncio.gather(*(self._client(n) for n in range(count)))
 
     async def _client(self, n: int) -> None:
-        connection = await self._comes(n)
+        connection = await self._queue.enter()
         asks = request(f"/ask/{n}")
         connection.send(asks[:10])
         self._left -= 1
@@ -145,12 +174,3 @@ class Crowd:
         if not connection.kept:
             answer = await get(self._address, f"/next/{n}")
         assert answer == str(n + 1), f"{n}: {answer!r}"
-
-    async def _comes(self, n: int) -> Connection:
-        if not self._door:
-            return await Connection.to(self._address)
-        async with self._door:
-            connection = await Connection.to(self._address)
-            connection.send(request(f"/next/{n}"))
-            await connection.answer()
-            return connection

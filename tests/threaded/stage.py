@@ -79,14 +79,14 @@ class Stage:
         *command: str,
         stop: signal.Signals,
         status: int = 0,
-        queue: int | None = None,
+        queue: int = 500,
     ) -> None:
         """`command` serves a crowd, gets `stop`, and ends with `status`."""
         self.start(*command)
         await self.crowd(queue)
         await self.ends(self.program.stop(stop), status)
 
-    async def crowd(self, queue: int | None = None) -> None:
+    async def crowd(self, queue: int = 500) -> None:
         """The server has been started: a crowd comes, is in it at once, and is answered."""
         await self.program.accepts(self.address)
         self._began = time.monotonic()
@@ -117,7 +117,7 @@ class Stage:
     async def held(self, count: int) -> Crowd:
         """Some more clients, who are left waiting in the server."""
         self.backend.close()
-        crowd = Crowd(self.address, count)
+        crowd = Crowd(self.address, count, queue=500)
         await unless(crowd.served, self.backend.full(count))
         return crowd
 
