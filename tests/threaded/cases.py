@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -47,6 +46,11 @@ def case(name: str, *needs: str) -> Callable[[Play], Play]:
         return play
 
     return add
+
+
+def inherited(stage: Stage) -> dict[str, str]:
+    """The environment of a program that starts another Python."""
+    return {} if stage.how == "os" else {"GMPRT_THREADS": "1"}
 
 
 # ---- gunicorn ------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ async def _restart(stage: Stage) -> None:
 async def _upgrade(stage: Stage) -> None:
     """SIGUSR2: a new master, which begins as every Python does, takes over from the old one."""
     pidfile = stage.folder / "pid"
-    env = {} if stage.how == "os" else {"GMPRT_THREADS": "1"}
+    env = inherited(stage)
     program = gunicorn(stage, "--workers=1", f"--pid={pidfile}", "wsgi:app", env=env)
     await program.accepts(stage.address)
     old = {program.pid, await stage.pid()}
@@ -117,8 +121,7 @@ async def _upgrade(stage: Stage) -> None:
     await stage.crowd()
     os.kill(new, SIGTERM)
     await stage.ends(program.ended(), 0)
-    while program.processes():
-        await asyncio.sleep(0.02)
+    await program.nothing_left()
 
 
 @case("gunicorn-django", "gunicorn", "django")
@@ -163,6 +166,33 @@ async def _cheroot(stage: Stage) -> None:
 async def _runserver(stage: Stage) -> None:
     command = ["manage.py", "runserver", "--noreload", stage.at]
     await stage.server(*command, stop=SIGINT, queue=8)  # of ten
+
+
+@case("flask-reload", "flask", "gmprt_threads.pth")
+async def _flask_reload(stage: Stage) -> None:
+    host, port = stage.address
+    options = ["--debug", f"--host={host}", f"--port={port}"]
+    stage.start("-m", "flask", "--app", "flask_app", "run", *options, env=inherited(stage))
+    await reload(stage, "flask_app.py", queue=100)
+
+
+@case("runserver-reload", "django", "gmprt_threads.pth")
+async def _runserver_reload(stage: Stage) -> None:
+    stage.start("manage.py", "runserver", stage.at, env=inherited(stage))
+    await reload(stage, "django_urls.py", queue=8)
+
+
+async def reload(stage: Stage, source: str, queue: int) -> None:
+    """The program watches its sources, and has another Python do the work."""
+    await stage.crowd(queue)
+    old = {await stage.pid()}
+    (stage.folder / source).touch()
+    await stage.another(old)
+    stage.backend.close()
+    await stage.crowd(queue)
+    os.killpg(stage.program.pid, SIGINT)  # Ctrl-C
+    await stage.program.ended()
+    await stage.program.nothing_left()
 
 
 @case("grpc", "grpc")

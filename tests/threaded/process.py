@@ -80,6 +80,11 @@ class Program:
         assert not left, f"processes left behind: {left}"
         return status
 
+    async def nothing_left(self) -> None:
+        """Processes of it that it does not wait for have ended, too."""
+        while self.processes():
+            await asyncio.sleep(0.02)
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
