@@ -88,21 +88,17 @@ def _serve(connection: socket.socket) -> None:
 
 def _idle(count: int) -> Row:
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    threads: list[threading.Thread] = []
     code = _CLIENT.format(count=count, port=listener.getsockname()[1])
     before = memory_bytes()
-    with subprocess.Popen(
+    client = subprocess.Popen(  # ends with us
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as client:
-        for _ in range(count):
-            threads.append(threading.Thread(target=_serve, args=(listener.accept()[0],)))
-            threads[-1].start()
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"all\n"
-        memory = memory_bytes() - before
-        client.communicate()
-    for thread in threads:
-        thread.join()
+    )
+    for _ in range(count):
+        connection, _ = listener.accept()
+        threading.Thread(target=_serve, args=(connection,), daemon=True).start()
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"all\n"
+    memory = memory_bytes() - before
     return {"bytes": memory / count}
 
 
