@@ -271,8 +271,9 @@ static int64_t pace(int64_t delay, int64_t now, uint32_t idle, bool stray) {
     if (rest > 0 && rest < delay) delay = rest;
   }
   if (load_rlx(&sched.lastpoll) != 0) { /* nobody else serves these */
-    int64_t next = timers_next();
-    if (next != INT64_MAX && next - now < delay) delay = next - now;
+    int64_t next = timers_next(), left = next == INT64_MAX ? INT64_MAX : next - now;
+    if (driver_polls() && left < SYSMON_BUSY_US * 1000) left = SYSMON_BUSY_US * 1000; /* that one looks, and oftener */
+    if (left < delay) delay = left;
     if (netpoll_waiters() > 0 && delay > SYSMON_POLL_NS) delay = SYSMON_POLL_NS;
   }
   return delay < SYSMON_MIN_US * 1000 ? SYSMON_MIN_US * 1000 : delay;
