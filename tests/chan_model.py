@@ -44,6 +44,7 @@ class ChanModel:
     capacity: int
     buffer: deque[int] = field(default_factory=deque)
     closed: bool = False
+    given_back: int = 0
     senders: list[Waiter] = field(default_factory=list)
     receivers: list[Waiter] = field(default_factory=list)
 
@@ -137,7 +138,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def received(self, model: ChanModel) -> tuple[int | None, bool]:
         """What a receive must give now."""
-        if model.senders:
+        if model.senders and len(model.buffer) <= model.capacity:  # more: given back
             served, _, ok = self.served(model.senders[0], model, sends=True)
             assert ok
             model.buffer.append(served.value)
@@ -178,7 +179,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def looks_like_the_model(self) -> None:
         assert self.as_many_wait(), (self.real, self.waiters)
         for real, model in zip(self.real, self.model, strict=True):
-            assert len(real) == len(model.buffer) <= model.capacity == real.capacity
+            assert len(real) == len(model.buffer) <= model.capacity + model.given_back
+            assert real.capacity == model.capacity
             assert real.closed == model.closed
         for waiter in self.waiters:
             assert not waiter.task.join(0)
@@ -325,6 +327,20 @@ class SingleMachine(ChannelMachine):
             assert [buffer.popleft() for _ in part] == part
         if buffer:
             assert all(len(p) + 1 == w.most for p, w in zip(parts, served, strict=True))
+
+    @rule(rarely=st.integers(0, 2))
+    def give_back(self, rarely: int) -> None:
+        """What was received and cannot be used is the next to be received."""
+        if rarely != 0:
+            return
+        value, model = self.fresh(), self.model[0]
+        gmprt._core.chan_give_back(self.real[0], value)
+        if model.receivers:
+            _, got, ok = self.served(model.receivers[0], model, sends=False)
+            assert (got, ok) == (value, True)
+        else:
+            model.buffer.appendleft(value)
+            model.given_back += 1
 
     @rule(thread=st.booleans(), view=st.booleans(), most=st.integers(1, 9))
     def recv_many(self, thread: bool, view: bool, most: int) -> None:
