@@ -432,7 +432,7 @@ class Step:
     """One operation of a program."""
 
     chan: int
-    kind: str  # "send", "recv", "select", "close", "yield"
+    kind: str  # "send", "recv", "send_many", "recv_many", "select", "yield"
     patience: float | None
     other: int
 
@@ -440,7 +440,9 @@ class Step:
 steps = st.builds(
     Step,
     st.integers(0, 2),
-    st.sampled_from(["send"] * 5 + ["recv"] * 5 + ["select"] * 3 + ["yield"]),
+    st.sampled_from(
+        ["send"] * 5 + ["recv"] * 5 + ["send_many", "recv_many"] * 2 + ["select"] * 3 + ["yield"]
+    ),
     st.sampled_from([-1, 0, 0.0003, 0.001]),
     st.integers(0, 2),
 )
@@ -464,7 +466,7 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
     """Runs the steps, each with limited patience; values are (runner, number)."""
     book = Book()
     for number, step in enumerate(program):
-        ch, value = chans[step.chan], (me, number)
+        ch, value = chans[step.chan], (me, MANY * number)
         try:
             if step.kind == "yield":
                 gmprt.gosched()
@@ -478,6 +480,12 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
                 receive = ch.recv_nowait if step.patience == -1 else ch.recv
                 got = receive(**({} if step.patience == -1 else {"timeout": step.patience}))
                 book.got.append((step.chan, got))
+            elif step.kind == "send_many":
+                send_many_step(book, step, [(me, MANY * number + k) for k in range(MANY)], ch)
+            elif step.kind == "recv_many":
+                part = ch.recv_many(3, timeout=max(step.patience or 0, 0))
+                assert 1 <= len(part) <= 3
+                book.got += [(step.chan, got) for got in part]
             else:
                 select_step(book, step, value, chans)
         except (gmprt.Timeout, gmprt.WouldBlock):
@@ -489,6 +497,22 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
         for i in range(3):
             assert 0 <= len(chans[i]) <= chans[i].capacity
     return book
+
+
+MANY = 4
+
+
+def send_many_step(
+    book: Book, step: Step, values: list[tuple[int, int]], ch: Chan[tuple[int, int]]
+) -> None:
+    sent = 0
+    try:
+        sent = ch.send_many(values, timeout=max(step.patience or 0, 0))
+    except (gmprt.Timeout, gmprt.ChannelClosed) as error:
+        sent = error.sent
+        raise
+    finally:
+        book.sent += [(step.chan, value) for value in values[:sent]]
 
 
 def select_step(
