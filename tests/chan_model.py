@@ -44,6 +44,7 @@ class ChanModel:
     capacity: int
     buffer: deque[int] = field(default_factory=deque)
     closed: bool = False
+    given_back: int = 0
     senders: list[Waiter] = field(default_factory=list)
     receivers: list[Waiter] = field(default_factory=list)
 
@@ -137,7 +138,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def received(self, model: ChanModel) -> tuple[int | None, bool]:
         """What a receive must give now."""
-        if model.senders:
+        if model.senders and len(model.buffer) <= model.capacity:  # more: given back
             served, _, ok = self.served(model.senders[0], model, sends=True)
             assert ok
             model.buffer.append(served.value)
@@ -178,7 +179,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def looks_like_the_model(self) -> None:
         assert self.as_many_wait(), (self.real, self.waiters)
         for real, model in zip(self.real, self.model, strict=True):
-            assert len(real) == len(model.buffer) <= model.capacity == real.capacity
+            assert len(real) == len(model.buffer) <= model.capacity + model.given_back
+            assert real.capacity == model.capacity
             assert real.closed == model.closed
         for waiter in self.waiters:
             assert not waiter.task.join(0)
@@ -326,6 +328,20 @@ class SingleMachine(ChannelMachine):
         if buffer:
             assert all(len(p) + 1 == w.most for p, w in zip(parts, served, strict=True))
 
+    @rule(rarely=st.integers(0, 2))
+    def give_back(self, rarely: int) -> None:
+        """What was received and cannot be used is the next to be received."""
+        if rarely != 0:
+            return
+        value, model = self.fresh(), self.model[0]
+        gmprt._core.chan_give_back(self.real[0], value)
+        if model.receivers:
+            _, got, ok = self.served(model.receivers[0], model, sends=False)
+            assert (got, ok) == (value, True)
+        else:
+            model.buffer.appendleft(value)
+            model.given_back += 1
+
     @rule(thread=st.booleans(), view=st.booleans(), most=st.integers(1, 9))
     def recv_many(self, thread: bool, view: bool, most: int) -> None:
         ch: Any = self.real[0].receiver if view else self.real[0]
@@ -416,7 +432,7 @@ class Step:
     """One operation of a program."""
 
     chan: int
-    kind: str  # "send", "recv", "select", "close", "yield"
+    kind: str  # "send", "recv", "send_many", "recv_many", "select", "yield"
     patience: float | None
     other: int
 
@@ -424,7 +440,9 @@ class Step:
 steps = st.builds(
     Step,
     st.integers(0, 2),
-    st.sampled_from(["send"] * 5 + ["recv"] * 5 + ["select"] * 3 + ["yield"]),
+    st.sampled_from(
+        ["send"] * 5 + ["recv"] * 5 + ["send_many", "recv_many"] * 2 + ["select"] * 3 + ["yield"]
+    ),
     st.sampled_from([-1, 0, 0.0003, 0.001]),
     st.integers(0, 2),
 )
@@ -448,7 +466,7 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
     """Runs the steps, each with limited patience; values are (runner, number)."""
     book = Book()
     for number, step in enumerate(program):
-        ch, value = chans[step.chan], (me, number)
+        ch, value = chans[step.chan], (me, MANY * number)
         try:
             if step.kind == "yield":
                 gmprt.gosched()
@@ -462,6 +480,12 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
                 receive = ch.recv_nowait if step.patience == -1 else ch.recv
                 got = receive(**({} if step.patience == -1 else {"timeout": step.patience}))
                 book.got.append((step.chan, got))
+            elif step.kind == "send_many":
+                send_many_step(book, step, [(me, MANY * number + k) for k in range(MANY)], ch)
+            elif step.kind == "recv_many":
+                part = ch.recv_many(3, timeout=max(step.patience or 0, 0))
+                assert 1 <= len(part) <= 3
+                book.got += [(step.chan, got) for got in part]
             else:
                 select_step(book, step, value, chans)
         except (gmprt.Timeout, gmprt.WouldBlock):
@@ -473,6 +497,22 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
         for i in range(3):
             assert 0 <= len(chans[i]) <= chans[i].capacity
     return book
+
+
+MANY = 4
+
+
+def send_many_step(
+    book: Book, step: Step, values: list[tuple[int, int]], ch: Chan[tuple[int, int]]
+) -> None:
+    sent = 0
+    try:
+        sent = ch.send_many(values, timeout=max(step.patience or 0, 0))
+    except (gmprt.Timeout, gmprt.ChannelClosed) as error:
+        sent = error.sent
+        raise
+    finally:
+        book.sent += [(step.chan, value) for value in values[:sent]]
 
 
 def select_step(

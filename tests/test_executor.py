@@ -25,7 +25,7 @@ from test.test_concurrent_futures import executor, test_as_completed, test_init,
 from test.test_concurrent_futures import test_wait, util
 from test.test_concurrent_futures.util import BaseTestCase
 
-class Mixin(util.ExecutorMixin):
+class Mixin(util.ThreadPoolMixin):
     executor_type = gmprt.Executor
 
 class ExecutorTest(Mixin, executor.ExecutorTest, BaseTestCase): pass
