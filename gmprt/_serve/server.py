@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import ssl
 
 TICK = 0.25  # seconds by which a deadline may be missed
-_LONG = 3600.0
+_LOOK = (
+    1.0  # seconds: with GMPRT_INTERPOSE no cancel ends an accept(), which must see the stop itself
+)
 _PAUSE = 0.1  # seconds until there may be a descriptor again
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -59,7 +61,7 @@ class Listener:
     def __init__(self, server: Server, sock: socket.socket, environ: Mapping[str, Any]) -> None:
         # The descriptor is non-blocking, for other processes may take the connection that it has
         # been waited for.  With a time-out Python waits and asks again.
-        sock.settimeout(_LONG)
+        sock.settimeout(_LOOK)
         self.server = server
         self.sock = sock
         self.environ: dict[str, Any] = {
@@ -76,9 +78,8 @@ class Listener:
             self.environ |= {"SERVER_NAME": str(name[0]), "SERVER_PORT": str(name[1])}
 
     def accept(self) -> None:
-        """Without end: it is cancelled."""
         server = self.server
-        while True:
+        while not server.stopping:
             server.slots.acquire()
             try:
                 sock, address = self.sock.accept()
