@@ -87,7 +87,7 @@ async def _restart(stage: Stage) -> None:
     """One worker: it has served its number, its successor hangs, the next is killed."""
     requests = 2 * stage.count + 20  # the crowd's, and a few
     program = gunicorn(
-        stage, "--workers=1", "--timeout=5", f"--max-requests={requests}", "wsgi:app"
+        stage, "--workers=1", "--timeout=8", f"--max-requests={requests}", "wsgi:app"
     )
     await program.accepts(stage.address)
     workers = {await stage.pid()}
