@@ -684,6 +684,48 @@ def test_in_a_forked_child() -> None:
     assert sorted(done.stdout.split()) == ["True", "True", "child", "parent"]
 
 
+MODES = {
+    "nothing replaced": {"GMPRT_INTERPOSE": "none"},
+    "nothing parks": {"GMPRT_INTERPOSE": "0"},
+    "no preemption": {"GMPRT_PREEMPT": "0"},
+    "threads": {"GMPRT_THREADS": "1"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_other_modes(mode: str) -> None:
+    """A thread that is a goroutine is one."""
+    done = run_child(
+        """
+        import gmprt, os, threading
+        def body(steps):
+            with gmprt.move_on_after(0.01) as scope:
+                gmprt.Chan().recv()
+            with gmprt.move_on_after(0.01):
+                with gmprt.Group() as group:
+                    group.go(gmprt.sleep, 1000)
+                    with gmprt.shield():
+                        gmprt.sleep(0.02)
+                    gmprt.sleep(1000)
+            steps.append(scope.expired)
+        def main():
+            steps = []
+            if "GMPRT_THREADS" in os.environ:
+                gmprt.threads(True)
+                thread = threading.Thread(target=body, args=(steps,))
+                thread.start()
+                thread.join()
+            else:
+                body(steps)
+            gmprt.sleep(0.001)
+            print(steps)
+        gmprt.run(main)
+        """,
+        env=MODES[mode],
+    )
+    assert done.stdout == "[True]\n"
+
+
 # ---- the scope of a context ----------------------------------------------------------------------
 
 
