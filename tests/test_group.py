@@ -732,6 +732,10 @@ def test_gather(where: Where) -> None:
         assert gather(lambda: late(0.003, 1), lambda: late(0.001, 2), lambda: "x") == (1, 2, "x")
         with pytest.raises(ZeroDivisionError):
             gather(lambda: gmprt.sleep(NEVER), lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as caught:
+            gather(lambda: 1 / 0)
+        (note,) = caught.value.__notes__
+        assert f" at {__file__}:" in note
         started: list[int] = []
         with pytest.raises(TypeError, match=r"^gather\(\): thunks must be callable, not int$"):
             gather(lambda: started.append(1), 1)  # type: ignore[arg-type]

@@ -326,6 +326,51 @@ static PyObject *group_exit(PyObject *op, PyObject *const *args, Py_ssize_t narg
   return r;
 }
 
+/* ---- gather ----------------------------------------------------------------------------------------------------- */
+
+/* Leaves the block, with the exception that is set, if one is.  -1: exception set. */
+static int leave(PyObject *group) {
+  PyObject *exc = PyErr_Occurred() ? take_exception() : NULL;
+  PyObject *how[] = {exc ? (PyObject *)Py_TYPE(exc) : Py_None, exc ? exc : Py_None, Py_None};
+  PyObject *r = group_exit(group, how, 3);
+  if (r && exc) raise_exception(Py_NewRef(exc)); /* it goes on */
+  bool ok = r && !exc;
+  Py_XDECREF(r);
+  Py_XDECREF(exc);
+  return ok ? 0 : -1;
+}
+
+static PyObject *results(PyObject *members) {
+  Py_ssize_t n = PyTuple_GET_SIZE(members);
+  PyObject *all = PyTuple_New(n);
+  for (Py_ssize_t i = 0; all && i < n; i++) {
+    PyObject *value = PyObject_CallMethod(PyTuple_GET_ITEM(members, i), "result", NULL);
+    if (!value) Py_CLEAR(all);
+    if (all) PyTuple_SET_ITEM(all, i, value);
+  }
+  return all;
+}
+
+/* In C, so that the code which has called it is said to have created them. */
+static PyObject *py_gather(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+  (void)module;
+  for (Py_ssize_t i = 0; i < n; i++)
+    if (!callable_arg("gather", "thunks", args[i])) return NULL;
+  PyObject *group = group_make(0, false), *members = group ? PyTuple_New(n) : NULL, *all = NULL;
+  PyObject *entered = members ? group_enter(group, NULL) : NULL;
+  bool going = entered != NULL;
+  for (Py_ssize_t i = 0; going && i < n; i++) {
+    PyObject *g = group_go(group, &args[i], 1, NULL);
+    going = g != NULL;
+    if (g) PyTuple_SET_ITEM(members, i, g);
+  }
+  if (entered && leave(group) == 0) all = results(members);
+  Py_XDECREF(entered);
+  Py_XDECREF(members);
+  Py_XDECREF(group);
+  return all;
+}
+
 /* ---- the type --------------------------------------------------------------------------------------------------- */
 
 static PyObject *group_len(PyObject *op, void *Py_UNUSED(c)) { return PyLong_FromSsize_t(((Group *)op)->count); }
@@ -394,4 +439,9 @@ static PyType_Slot group_type_slots[] = {
 PyType_Spec group_spec = {"gmprt.Group", sizeof(Group), 0,
                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, group_type_slots};
 
-PyMethodDef group_functions[] = {{"crew", FN(py_crew), METH_FASTCALL, NULL}, {NULL, NULL, 0, NULL}};
+PyMethodDef group_functions[] = {
+    {"gather", FN(py_gather), METH_FASTCALL,
+     "gather(*thunks)\n--\n\nCall them all, each in a goroutine of its own; their results, in order. The first failure\n"
+     "cancels the others, and is raised."},
+    {"crew", FN(py_crew), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL}};
