@@ -688,7 +688,7 @@ MODES = {
     "nothing replaced": {"GMPRT_INTERPOSE": "none"},
     "nothing parks": {"GMPRT_INTERPOSE": "0"},
     "no preemption": {"GMPRT_PREEMPT": "0"},
-    "threads": {"GMPRT_THREADS": "1"},
+    "threads": {"AS_THREADS": "1"},
 }
 
 
@@ -710,7 +710,7 @@ def test_in_other_modes(mode: str) -> None:
             steps.append(scope.expired)
         def main():
             steps = []
-            if "GMPRT_THREADS" in os.environ:
+            if "AS_THREADS" in os.environ:
                 gmprt.threads(True)
                 thread = threading.Thread(target=body, args=(steps,))
                 thread.start()
@@ -723,7 +723,7 @@ def test_in_other_modes(mode: str) -> None:
         """,
         env=MODES[mode],
     )
-    assert done.stdout == "[True]\n"
+    assert done.stdout == "[True]\n", done.stderr
 
 
 # ---- the scope of a context ----------------------------------------------------------------------
