@@ -251,14 +251,18 @@ static void abort_for(Group *self, PyObject *exc) {
   Py_XDECREF(reason);
 }
 
-/* What ends the wait is kept, the first of each: a cancel of the goroutine that waits, anything else.  false: it cannot
- * wait (no memory, no thread), which is in *other. */
-static bool wait_for_members(Group *self, PyObject **cancel, PyObject **other) {
+/* What ends the wait is kept: each cancel of the goroutine that waits, the first of anything else.  false: it cannot wait
+ * (no memory, no thread), which is in *other. */
+static bool wait_for_members(Group *self, PyObject **cancels, PyObject **other) {
   while (self->count > 0) {
     wake_t r = waitq_wait(&self->waiters, waitReasonWaitGroupWait, 0);
     if (r == WAKE_OK || wake_error(r) == 0) continue;
-    PyObject *exc = take_exception(), **kept = is_cancelled(exc) ? cancel : other;
-    if (!*kept) *kept = Py_NewRef(exc);
+    PyObject *exc = take_exception();
+    if (is_cancelled(exc)) {
+      if (!append(cancels, exc)) PyErr_Clear();
+    } else if (!*other) {
+      *other = Py_NewRef(exc);
+    }
     abort_for(self, exc);
     Py_DECREF(exc);
     if (r == WAKE_NOMEM || r == WAKE_NOTHREAD) return false;
@@ -280,17 +284,27 @@ static bool settle(Group *self, PyObject *body, PyObject *other, PyObject **rais
   return true;
 }
 
-/* The end of a block that was not left in peace.  cancel: from outside, of this goroutine; it waits if there is something
- * else to tell. */
-static PyObject *end(Group *self, PyObject *body, PyObject *cancel, PyObject *other, bool own) {
-  PyObject *raised, *left = body; /* the block is being left with that, and goes on so */
-  if (is_cancelled(body)) {
+/* Cancels of this goroutine that something else goes before: they are pending again. */
+static void put_back(PyObject *cancels, Py_ssize_t from) {
+  Goroutine *g = current_handle();
+  for (Py_ssize_t i = from; g && cancels && i < PyList_GET_SIZE(cancels); i++) cancel_again(g, PyList_GET_ITEM(cancels, i));
+}
+
+/* The end of a block that was not left in peace.  cancels: from outside, while it waited.  One is raised, if there is
+ * nothing else to tell; the one with which the body was left goes before. */
+static PyObject *end(Group *self, PyObject *body, PyObject *cancels, PyObject *other, bool own) {
+  PyObject *raised = NULL, *cancel = NULL, *left = body; /* the block is being left with that, and goes on so */
+  bool first = !is_cancelled(body) && cancels;
+  if (first) {
+    cancel = PyList_GET_ITEM(cancels, 0);
+  } else if (is_cancelled(body)) {
     cancel = body;
     body = NULL;
   }
-  if (!settle(self, body, other, &raised)) return NULL;
-  Goroutine *g = current_handle();
-  if (raised && cancel && g) cancel_again(g, cancel);
+  bool settled = settle(self, body, other, &raised);
+  put_back(cancels, first);
+  if (cancel && (!settled || raised) && current_handle()) cancel_again(current_handle(), cancel);
+  if (!settled) return NULL;
   if (!raised) raised = Py_XNewRef(cancel);
   if (!raised) return PyBool_FromLong(own);
   if (raised != left) {
@@ -308,20 +322,20 @@ static PyObject *group_exit(PyObject *op, PyObject *const *args, Py_ssize_t narg
     PyErr_SetString(PyExc_RuntimeError, "the group is not entered");
     return NULL;
   }
-  PyObject *body = args[1] == Py_None ? NULL : args[1], *cancel = NULL, *other = NULL;
+  PyObject *body = args[1] == Py_None ? NULL : args[1], *cancels = NULL, *other = NULL;
   bool own = scope_leave(&self->s, body);
   if (own) body = NULL;
   if (body) abort_for(self, body);
-  bool waited = wait_for_members(self, &cancel, &other);
+  bool waited = wait_for_members(self, &cancels, &other);
   self->state = ENDED;
   PyObject *r = NULL;
   if (unlikely(!waited))
     raise_exception(Py_NewRef(other));
-  else if (unlikely(body || cancel || other || self->failed))
-    r = end(self, body, cancel, other, own);
+  else if (unlikely(body || cancels || other || self->failed))
+    r = end(self, body, cancels, other, own);
   else
     r = PyBool_FromLong(own);
-  Py_XDECREF(cancel);
+  Py_XDECREF(cancels);
   Py_XDECREF(other);
   return r;
 }
