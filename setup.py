@@ -67,17 +67,23 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Puts a file beside the package that the interpreter reads when it starts: GMPRT_THREADS."""
+    """Puts files beside the package that the interpreter reads when it starts.
 
-    STARTUP = "gmprt_threads.pth"
+    For GMPRT_THREADS; and, if it is started for gunicorn, for `-k gmprt`: gunicorn looks for a
+    short name in a table of its own only.
+    """
+
+    STARTUP = ("gmprt_threads.pth", "gmprt_gunicorn.pth")
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file(f"tools/{self.STARTUP}", str(Path(self.build_lib, self.STARTUP)))
+            for name in self.STARTUP:
+                self.copy_file(f"tools/{name}", str(Path(self.build_lib, name)))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, self.STARTUP))]
+        ours = [str(Path(self.build_lib, name)) for name in self.STARTUP]
+        return [*super().get_outputs(include_bytecode), *ours]
 
 
 class Incremental:

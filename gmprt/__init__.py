@@ -40,17 +40,23 @@ from gmprt._api.errors import (
     WouldBlock,
 )
 from gmprt._api.group import map_
-from gmprt._api.sync import Once, once_value
+from gmprt._api.sync import Once, OnceValue, once_value
 from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
+    AtomicInt,
     CancelScope,
     Chan,
+    Cond,
     Goroutine,
     Group,
+    Limiter,
     Mutex,
     Options,
     Recv,
     RecvView,
+    Reservation,
+    RLocker,
+    RWMutex,
     Select,
     Selected,
     Semaphore,
@@ -83,12 +89,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterFunc",
+    "AtomicInt",
     "CancelCloses",
     "CancelScope",
     "Cancelled",
     "Chan",
     "ChanStatistics",
     "ChannelClosed",
+    "Cond",
     "ContextCancelled",
     "CreatedBy",
     "DeadlineExceeded",
@@ -96,15 +104,22 @@ __all__ = [
     "EndOfChannel",
     "Error",
     "ExceptHookArgs",
+    "Executor",
     "Goroutine",
     "GoroutineCancelled",
     "Group",
+    "Limiter",
     "Mutex",
     "Once",
+    "OnceValue",
     "Options",
+    "Pool",
+    "RLocker",
+    "RWMutex",
     "Recv",
     "RecvChan",
     "RecvView",
+    "Reservation",
     "RuntimeNotRunning",
     "Select",
     "Selected",
@@ -141,6 +156,7 @@ __all__ = [
     "once_value",
     "options",
     "run",
+    "run_async",
     "select",
     "set_max_stack",
     "set_max_threads",
@@ -158,7 +174,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gmprt import native
+    from gmprt._api.aio import run_async
     from gmprt._api.chan import RecvChan, SendChan
+    from gmprt._api.executor import Executor
+    from gmprt._api.pool import Pool
     from gmprt._life.excepthook import ExceptHookArgs
     from gmprt._life.excepthook import excepthook as _default_excepthook
     from gmprt._view.records import ChanStatistics, CreatedBy, Stats
@@ -171,6 +190,9 @@ else:
         "native": "native",
         "RecvChan": "_api.chan",
         "SendChan": "_api.chan",
+        "Pool": "_api.pool",
+        "Executor": "_api.executor",
+        "run_async": "_api.aio",
         "ExceptHookArgs": "_life.excepthook",
         "excepthook": "_life.excepthook",
         "ChanStatistics": "_view.records",

@@ -1,6 +1,6 @@
 """Types of the C half of gmprt: what must be fast, or must touch the runtime."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import Context as ContextVars
 from traceback import StackSummary
 from types import CodeType, FrameType, GenericAlias, TracebackType
@@ -141,6 +141,8 @@ class Goroutine(Generic[_R_co]):
 
         Cancelling the task does not cancel the goroutine.  RuntimeError without a running loop.
         """
+    def __await__(self) -> Generator[Any, None, _R_co]:
+        """The same as aresult()."""
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
@@ -171,8 +173,32 @@ class Chan(Generic[_V]):
         """
     def send_nowait(self, value: _V, /) -> None:
         """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    async def asend(self, value: _V, /) -> None:
+        """Send in an asyncio task, waiting as send() does, but not in the loop's way.
+
+        If the task is cancelled its CancelledError has `.sent`: 1 if the value went all the same,
+        else 0.  RuntimeError without a running loop.
+        """
+    def send_many(self, values: Iterable[_V], /, *, timeout: float | None = None) -> int:
+        """Send all, in order; blocks whenever there is no room.  Returns how many it sent.
+
+        The iterable is read to its end first.  ChannelClosed, Timeout after `timeout` seconds in
+        all, and Cancelled say in `.sent` how many had gone: those are sent, the others are not.
+        """
     def recv_nowait(self) -> _V:
         """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
+    async def arecv(self) -> _V:
+        """Receive in an asyncio task, waiting as recv() does, but not in the loop's way.
+
+        If the task is cancelled it has received nothing: a value that had come goes back, in front
+        of the others.  RuntimeError without a running loop.
+        """
+    def recv_many(self, max: int, /, *, timeout: float | None = None) -> list[_V]:
+        """Block until there is a value, then take what is there, at most `max` values.
+
+        In order, from the buffer and from senders that wait.  EndOfChannel when closed and drained;
+        Timeout after `timeout` seconds, with nothing taken.  ValueError if max < 1.
+        """
     def close(self) -> None:
         """Wake every waiter; what is buffered is still delivered.
 
@@ -221,6 +247,18 @@ class SendView(Generic[_T_contra]):
         """
     def send_nowait(self, value: _T_contra, /) -> None:
         """Send without waiting.  WouldBlock if nobody can take it now; ChannelClosed."""
+    async def asend(self, value: _T_contra, /) -> None:
+        """Send in an asyncio task, waiting as send() does, but not in the loop's way.
+
+        If the task is cancelled its CancelledError has `.sent`: 1 if the value went all the same,
+        else 0.  RuntimeError without a running loop.
+        """
+    def send_many(self, values: Iterable[_T_contra], /, *, timeout: float | None = None) -> int:
+        """Send all, in order; blocks whenever there is no room.  Returns how many it sent.
+
+        The iterable is read to its end first.  ChannelClosed, Timeout after `timeout` seconds in
+        all, and Cancelled say in `.sent` how many had gone: those are sent, the others are not.
+        """
     def close(self) -> None:
         """Wake every waiter; what is buffered is still delivered.
 
@@ -256,6 +294,18 @@ class RecvView(Generic[_T_co]):
         """
     def recv_nowait(self) -> _T_co:
         """Receive without waiting.  WouldBlock if there is nothing now; EndOfChannel."""
+    async def arecv(self) -> _T_co:
+        """Receive in an asyncio task, waiting as recv() does, but not in the loop's way.
+
+        If the task is cancelled it has received nothing: a value that had come goes back, in front
+        of the others.  RuntimeError without a running loop.
+        """
+    def recv_many(self, max: int, /, *, timeout: float | None = None) -> list[_T_co]:
+        """Block until there is a value, then take what is there, at most `max` values.
+
+        In order, from the buffer and from senders that wait.  EndOfChannel when closed and drained;
+        Timeout after `timeout` seconds, with nothing taken.  ValueError if max < 1.
+        """
     @property
     def capacity(self) -> int:
         """Size of the buffer."""
@@ -466,6 +516,170 @@ class Semaphore:
         tb: TracebackType | None,
         /,
     ) -> None: ...
+
+# What lock() and rlock() of an RWMutex return: true if it is ours.
+@final
+@type_check_only
+class Held:
+    def __bool__(self) -> bool: ...
+    def __enter__(self) -> Held: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class RWMutex:
+    """Go's sync.RWMutex: many readers or one writer.
+
+    A writer that waits keeps new readers out; when one unlocks, the readers that wait come next, so
+    neither kind starves.  No owner, not re-entrant: a reader that rlocks again beside a writer that
+    waits is a deadlock.
+    """
+
+    def lock(self, *, timeout: float | None = None) -> Held:
+        """Lock for writing; blocks until nobody holds it.
+
+        What is returned is true, and `with` it unlocks at the end; false if `timeout` seconds
+        passed first, when `with` raises Timeout.
+        """
+    def rlock(self, *, timeout: float | None = None) -> Held:
+        """Lock for reading; blocks while a writer holds it or waits.
+
+        What is returned is true, and `with` it runlocks at the end; false if `timeout` seconds
+        passed first, when `with` raises Timeout.
+        """
+    def try_lock(self) -> bool:
+        """Lock for writing if nobody holds it."""
+    def try_rlock(self) -> bool:
+        """Lock for reading if no writer holds it or waits."""
+    def unlock(self) -> None:
+        """End a lock().  Any goroutine or thread may.  RuntimeError if no writer holds it."""
+    def runlock(self) -> None:
+        """End an rlock().  Any goroutine or thread may.  RuntimeError if no reader holds it."""
+    def rlocker(self) -> RLocker:
+        """Its reader's side as a lock, for Cond: Go's RLocker."""
+    @property
+    def locked(self) -> bool:
+        """Whether a writer holds it now."""
+    @property
+    def readers(self) -> int:
+        """How many readers hold it now."""
+
+@final
+class RLocker:
+    """The reader's side of an RWMutex, as a lock: RWMutex.rlocker()."""
+
+    def lock(self, *, timeout: float | None = None) -> bool:
+        """The RWMutex's rlock(); blocks.  False if `timeout` seconds passed first."""
+    def try_lock(self) -> bool:
+        """The RWMutex's try_rlock()."""
+    def unlock(self) -> None:
+        """The RWMutex's runlock()."""
+    def __enter__(self) -> RLocker: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class Cond:
+    """Go's sync.Cond: waits for a change of what `lock` protects; `with` locks that.
+
+    Over a Mutex, an RWMutex (its writer's side) or RWMutex.rlocker().  TypeError for others.
+    """
+
+    def __new__(cls, lock: Mutex | RWMutex | RLocker) -> Cond: ...
+    @property
+    def lock(self) -> Mutex | RWMutex | RLocker:
+        """The lock given: Go's L."""
+    def wait(self, *, timeout: float | None = None) -> bool:
+        """Unlock, wait for signal() or broadcast(), and lock again.
+
+        False if `timeout` seconds passed first; locking again takes what it takes.  Blocks.  The
+        lock is held again also when it raises.  A wait that ends by its timeout or a cancel has
+        taken no signal from another; one that was signalled returns, and a cancel stays for the
+        next wait.  RuntimeError if the lock is not locked.
+        """
+    def signal(self) -> None:
+        """Wake one that waits, the first to come, if there is one.  The lock need not be held."""
+    def broadcast(self) -> None:
+        """Wake all that wait.  The lock need not be held."""
+    def __enter__(self) -> Cond: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class AtomicInt:
+    """An integer of any size, changed in one step: between goroutines and threads, always exact."""
+
+    def __new__(cls, value: int = 0) -> AtomicInt: ...
+    def load(self) -> int:
+        """Its value."""
+    def store(self, value: int, /) -> None:
+        """Make it `value`."""
+    def add(self, n: int, /) -> int:
+        """Add n; returns the new value, as Go's Add does."""
+    def swap(self, value: int, /) -> int:
+        """Make it `value`; returns what it was."""
+    def compare_and_swap(self, old: int, new: int, /) -> bool:
+        """Make it `new` if it is `old`; returns whether it was."""
+
+@final
+class Limiter:
+    """A token bucket: `rate` events a second, `burst` of them at once.  golang.org/x/time/rate.
+
+    It is full at first.  A rate of math.inf limits nothing, one of 0 lets `burst` events pass.
+    `now`, where it can be given, is a time.monotonic(), for those who keep their own time.
+    ValueError for a negative rate, NaN, a negative burst or n, or one above 2**31 - 1.
+    """
+
+    def __new__(cls, rate: float, burst: int = 1) -> Limiter: ...
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+    @property
+    def burst(self) -> int:
+        """How many tokens it holds."""
+    def allow(self, n: int = 1, *, now: float | None = None) -> bool:
+        """Take n tokens if they are there; returns whether they were.  Never waits."""
+    def reserve(self, n: int = 1, *, now: float | None = None) -> Reservation:
+        """Take n tokens, in advance if they are not there: when to act, says what is returned."""
+    def wait(self, n: int = 1, *, timeout: float | None = None) -> bool:
+        """Take n tokens, and wait until it is time to act.  Blocks.
+
+        False, at once and without a token, if that would take more than `timeout` seconds.  A wait
+        that is cancelled gives back what nobody has counted on.  ValueError if n exceeds the burst.
+        """
+    def tokens(self, *, now: float | None = None) -> float:
+        """How many there are; negative: taken in advance."""
+    def set_rate(self, rate: float, *, now: float | None = None) -> None:
+        """Change the rate.  Who waits already waits as long as before."""
+    def set_burst(self, burst: int, *, now: float | None = None) -> None:
+        """Change the burst.  Who waits already waits as long as before."""
+
+@final
+class Reservation:
+    """Tokens taken in advance: Limiter.reserve()."""
+
+    @property
+    def ok(self) -> bool:
+        """False: n exceeds the burst, and nothing was taken."""
+    def delay(self, *, now: float | None = None) -> float:
+        """Seconds until it is time to act; infinite if not ok."""
+    def cancel(self, *, now: float | None = None) -> None:
+        """Give the tokens back that nobody has counted on yet.  Nothing once it is time."""
 
 @final
 class WaitGroup:
@@ -723,6 +937,7 @@ def threads(on: bool, /) -> bool:
     """
 
 def stats() -> dict[str, int]: ...
+def chan_give_back(ch: Chan[_T], value: _T, /) -> None: ...  # the next receive gets it
 def timer_chan(seconds: float, period: float = 0.0, /) -> Chan[float]: ...
 def timer_reset(ch: Chan[float], seconds: float, period: float = 0.0, /) -> bool: ...
 def timer_stop(ch: Chan[float], /) -> bool: ...  # True: it had not fired, or nobody had received it

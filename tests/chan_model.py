@@ -36,6 +36,7 @@ class Waiter:
 
     task: Task[Any]
     cases: list[Case]
+    most: int = 1  # recv_many: how many it takes of what is there when it runs again
 
 
 @dataclass(eq=False)
@@ -43,6 +44,7 @@ class ChanModel:
     capacity: int
     buffer: deque[int] = field(default_factory=deque)
     closed: bool = False
+    given_back: int = 0
     senders: list[Waiter] = field(default_factory=list)
     receivers: list[Waiter] = field(default_factory=list)
 
@@ -122,6 +124,8 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def outcome(self, task: Task[Any], cases: list[Case]) -> tuple[Case, int | None, bool]:
         index, value, ok = task.result(PATIENCE)
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value  # of a recv_many
         return cases[index], value, ok
 
     def sent(self, model: ChanModel, case: Case) -> None:
@@ -134,7 +138,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def received(self, model: ChanModel) -> tuple[int | None, bool]:
         """What a receive must give now."""
-        if model.senders:
+        if model.senders and len(model.buffer) <= model.capacity:  # more: given back
             served, _, ok = self.served(model.senders[0], model, sends=True)
             assert ok
             model.buffer.append(served.value)
@@ -175,7 +179,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def looks_like_the_model(self) -> None:
         assert self.as_many_wait(), (self.real, self.waiters)
         for real, model in zip(self.real, self.model, strict=True):
-            assert len(real) == len(model.buffer) <= model.capacity == real.capacity
+            assert len(real) == len(model.buffer) <= model.capacity + model.given_back
+            assert real.capacity == model.capacity
             assert real.closed == model.closed
         for waiter in self.waiters:
             assert not waiter.task.join(0)
@@ -285,6 +290,83 @@ class SingleMachine(ChannelMachine):
 
         self.perform([Case(0)], call, thread=thread, patience=timeout)
 
+    @rule(thread=st.booleans(), view=st.booleans(), count=st.integers(0, 9))
+    def send_many(self, thread: bool, view: bool, count: int) -> None:
+        """As many as need not wait; those who waited in recv_many then take what is there."""
+        values = [self.fresh() for _ in range(count)]
+        ch: Any = self.real[0].sender if view else self.real[0]
+        task: Task[int] = (Thread if thread else gmprt.go)(ch.send_many, values, timeout=0)
+        model = self.model[0]
+        room = max(0, model.capacity - len(model.buffer)) + len(model.receivers)
+        goes = 0 if model.closed else min(count, room)
+        error = task.exception(PATIENCE)
+        if goes == count:
+            assert error is None
+            assert task.result(PATIENCE) == count
+        else:
+            expected = gmprt.ChannelClosed if model.closed else gmprt.Timeout
+            assert isinstance(error, expected)
+            assert error.sent == goes
+        served = model.receivers[:goes]
+        for waiter in served:
+            self.forget(waiter)
+        model.buffer.extend(values[len(served) : goes])
+        self.taken_besides(served, values)
+
+    def taken_besides(self, served: list[Waiter], values: list[int]) -> None:
+        """Each has one of the values, in order; who runs first of them is free."""
+        parts: list[list[int]] = []
+        buffer = self.model[0].buffer
+        for waiter, value in zip(served, values, strict=False):
+            _, got, ok = self.outcome(waiter.task, waiter.cases)
+            got_all = got if isinstance(got, list) else [got]
+            assert (got_all[0], ok) == (value, True)
+            assert len(got_all) <= waiter.most
+            parts.append(got_all[1:])
+        for part in sorted(part for part in parts if part):
+            assert [buffer.popleft() for _ in part] == part
+        if buffer:
+            assert all(len(p) + 1 == w.most for p, w in zip(parts, served, strict=True))
+
+    @rule(rarely=st.integers(0, 2))
+    def give_back(self, rarely: int) -> None:
+        """What was received and cannot be used is the next to be received."""
+        if rarely != 0:
+            return
+        value, model = self.fresh(), self.model[0]
+        gmprt._core.chan_give_back(self.real[0], value)
+        if model.receivers:
+            _, got, ok = self.served(model.receivers[0], model, sends=False)
+            assert (got, ok) == (value, True)
+        else:
+            model.buffer.appendleft(value)
+            model.given_back += 1
+
+    @rule(thread=st.booleans(), view=st.booleans(), most=st.integers(1, 9))
+    def recv_many(self, thread: bool, view: bool, most: int) -> None:
+        ch: Any = self.real[0].receiver if view else self.real[0]
+        model = self.model[0]
+
+        def call() -> Any:
+            try:
+                return 0, ch.recv_many(most), True
+            except gmprt.EndOfChannel:
+                return 0, None, False
+
+        if not model.ready(Case(0)):
+            self.perform([Case(0)], call, thread=thread)
+            self.waiters[-1].most = most
+            return
+        index, values, ok = (Thread if thread else gmprt.go)(call).result(PATIENCE)
+        assert index == 0
+        if values is None:
+            assert not ok
+            assert self.received(model) == (None, False)
+            return
+        for value in values:
+            assert self.received(model) == (value, True)
+        assert len(values) == most or not (model.buffer or model.senders)
+
 
 class SelectMachine(ChannelMachine):
     """select over three channels, any number of cases, the same channel several times."""
@@ -350,7 +432,7 @@ class Step:
     """One operation of a program."""
 
     chan: int
-    kind: str  # "send", "recv", "select", "close", "yield"
+    kind: str  # "send", "recv", "send_many", "recv_many", "select", "yield"
     patience: float | None
     other: int
 
@@ -358,7 +440,9 @@ class Step:
 steps = st.builds(
     Step,
     st.integers(0, 2),
-    st.sampled_from(["send"] * 5 + ["recv"] * 5 + ["select"] * 3 + ["yield"]),
+    st.sampled_from(
+        ["send"] * 5 + ["recv"] * 5 + ["send_many", "recv_many"] * 2 + ["select"] * 3 + ["yield"]
+    ),
     st.sampled_from([-1, 0, 0.0003, 0.001]),
     st.integers(0, 2),
 )
@@ -382,7 +466,7 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
     """Runs the steps, each with limited patience; values are (runner, number)."""
     book = Book()
     for number, step in enumerate(program):
-        ch, value = chans[step.chan], (me, number)
+        ch, value = chans[step.chan], (me, MANY * number)
         try:
             if step.kind == "yield":
                 gmprt.gosched()
@@ -396,6 +480,12 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
                 receive = ch.recv_nowait if step.patience == -1 else ch.recv
                 got = receive(**({} if step.patience == -1 else {"timeout": step.patience}))
                 book.got.append((step.chan, got))
+            elif step.kind == "send_many":
+                send_many_step(book, step, [(me, MANY * number + k) for k in range(MANY)], ch)
+            elif step.kind == "recv_many":
+                part = ch.recv_many(3, timeout=max(step.patience or 0, 0))
+                assert 1 <= len(part) <= 3
+                book.got += [(step.chan, got) for got in part]
             else:
                 select_step(book, step, value, chans)
         except (gmprt.Timeout, gmprt.WouldBlock):
@@ -407,6 +497,22 @@ def run_program(me: int, program: list[Step], chans: list[Chan[tuple[int, int]]]
         for i in range(3):
             assert 0 <= len(chans[i]) <= chans[i].capacity
     return book
+
+
+MANY = 4
+
+
+def send_many_step(
+    book: Book, step: Step, values: list[tuple[int, int]], ch: Chan[tuple[int, int]]
+) -> None:
+    sent = 0
+    try:
+        sent = ch.send_many(values, timeout=max(step.patience or 0, 0))
+    except (gmprt.Timeout, gmprt.ChannelClosed) as error:
+        sent = error.sent
+        raise
+    finally:
+        book.sent += [(step.chan, value) for value in values[:sent]]
 
 
 def select_step(

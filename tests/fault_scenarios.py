@@ -237,6 +237,39 @@ def channels(crew: Crew) -> None:
 
 
 @scenario
+def batches(crew: Crew) -> None:
+    """Many values at once, and who waits for a Cond or an RWMutex; what is refused loses none."""
+    ch: Chan[int] = Chan(5)
+    crew.at_failure(ch.close)
+    changed, table = gmprt.Cond(gmprt.Mutex()), gmprt.RWMutex()
+    got: list[int] = []
+
+    def receive() -> None:
+        while len(got) < 200:
+            part = ch.recv_many(30, timeout=PATIENCE)
+            with table.lock(timeout=PATIENCE):
+                got.extend(part)
+            with changed:
+                changed.broadcast()
+
+    def watch() -> None:
+        while True:
+            with changed:
+                with table.rlock():
+                    if len(got) == 200:
+                        return
+                changed.wait(timeout=PATIENCE)
+
+    crew.go(watch)
+    crew.go(watch)
+    crew.thread(receive)
+    crew.go(ch.send_many, range(100))
+    crew.go(ch.send_many, range(100, 200))
+    crew.results()
+    assert sorted(got) == list(range(200))
+
+
+@scenario
 def selects(crew: Crew) -> None:
     many: list[Chan[int]] = [Chan() for _ in range(40)]
     out: Chan[int] = Chan(100)

@@ -1,4 +1,4 @@
-"""Checks that have nothing to do with the interpreter: the C tests, the models.
+"""Checks for which one interpreter will do, or none: the C tests, the models, servers.
 
 They belong to the suite, whoever runs it.  Who runs the suite for one interpreter after the other
 names a folder in $GMPRT_TEST_MEMO: what has passed there, for the same files, is not repeated.
@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 def passes_once(command: Sequence[str], folders: Iterable[str], timeout: float) -> None:
     """Fail with the command's output if it fails.  `folders`, below ROOT, hold what it depends on.
 
-    Two suites that run at the same time do not check the same thing twice: one waits.
+    "python" in it is the interpreter that runs us, whichever that is.  Two suites that run at the
+    same time do not check the same thing twice: one waits.
     """
     memo = os.environ.get("GMPRT_TEST_MEMO")
     if memo is None:
@@ -37,7 +39,7 @@ def passes_once(command: Sequence[str], folders: Iterable[str], timeout: float) 
 
 def _passes(command: Sequence[str], timeout: float) -> None:
     run = subprocess.run(
-        command,
+        [sys.executable if part == "python" else part for part in command],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

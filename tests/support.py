@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -183,6 +184,11 @@ def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]
 
 
 # ---- children ----------------------------------------------------------------------------------
+
+
+def untimed(dump: str) -> str:
+    """Without how long they have been waiting: on a busy machine that may be seconds."""
+    return re.sub(r", \d+ (seconds|minutes)", "", dump)
 
 
 def shortened(text: str) -> str:

@@ -279,8 +279,7 @@ def by_json(f: Any, data: bytes) -> None:
 
 
 def by_writelines(f: Any, data: bytes) -> None:
-    f.writelines([data[:10], data[10:]])
-    f.flush()
+    f.writelines([data[:10], data[10:]])  # a flush of a binary file may be cancelled
 
 
 WRITERS: dict[str, tuple[str, Callable[[Any, bytes], object]]] = {
@@ -289,7 +288,7 @@ WRITERS: dict[str, tuple[str, Callable[[Any, bytes], object]]] = {
     "csv": ("w", by_csv),
     "json": ("w", by_json),
     "writelines": ("wb", by_writelines),
-    "pickle": ("wb", lambda f, data: (pickle.dump(data, f), f.flush())),
+    "pickle": ("wb", lambda f, data: pickle.dump(data, f)),
     "gzip": ("wb", lambda f, data: (f.write(data), f.flush())),
 }
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 # Not those that check the order in which the scheduler runs things.
 MODELS = [str(HERE / f"test_{topic}.py") for topic in ("chan_model", "select_model")]
 LOCKS = [str(HERE / "test_locks.py")]
-FILES = [str(HERE / f"test_{topic}.py") for topic in ("chan", "select", "sync")]
+FILES = [str(HERE / f"test_{topic}.py") for topic in ("chan", "select", "sync", "chanmany", "aio")]
 
 
 @pytest.mark.parametrize(

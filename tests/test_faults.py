@@ -324,7 +324,7 @@ print(sum(g.result(20) for g in blocked))
 
 PROGRAM_OF_SCENARIOS = str(HERE / "fault_scenarios.py")
 SCENARIOS = [
-    *("start", "run", "join", "thousand", "channels", "selects", "timers", "locks"),
+    *("start", "run", "join", "thousand", "channels", "batches", "selects", "timers", "locks"),
     *("threading_locks", "sockets", "processes", "blocking", "procs", "natives", "os_thread"),
     *("forking", "threads", "cancelling", "scopes", "groups", "deep", "asyncs", "leaving"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import once
@@ -31,6 +33,11 @@ def test_without_a_memo(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs(root) == 2
     with pytest.raises(AssertionError, match="so it is"):
         check("echo so it is; false")
+
+
+def test_with_this_interpreter() -> None:
+    with pytest.raises(AssertionError, match=re.escape(sys.executable)):
+        once.passes_once(["python", "-c", "import sys; sys.exit(sys.executable)"], ["sources"], 20)
 
 
 def test_with_a_memo(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

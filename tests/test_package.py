@@ -27,6 +27,7 @@ ORDER = (
     "gmprt.native",
     "gmprt._life",
     "gmprt",
+    "gmprt._serve",
     "gmprt._cli",
     "gmprt.__main__",
 )
@@ -91,7 +92,7 @@ def test_imports_go_one_way() -> None:
 
 def test_sub_packages_only_say_what_belongs_there() -> None:
     paths = sorted(PACKAGE.glob("_*/__init__.py"))
-    assert [path.parent.name for path in paths] == ["_api", "_cli", "_life", "_view"]
+    assert [path.parent.name for path in paths] == ["_api", "_cli", "_life", "_serve", "_view"]
     for path in paths:
         module = ast.parse(path.read_text())
         assert ast.get_docstring(module)

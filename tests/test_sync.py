@@ -1,10 +1,11 @@
-"""Mutex, Semaphore, WaitGroup, Once, once_value: between goroutines and threads."""
+"""Mutex, Semaphore, WaitGroup, Once, OnceValue, once_value: between goroutines and threads."""
 
 from __future__ import annotations
 
 import gc
 import math
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from support import PATIENCE, Spawn, Thread, ended, mixed, parked
 
 import gmprt
-from gmprt import Chan, Mutex, Once, Select, Semaphore, WaitGroup, go, once_value
+from gmprt import Chan, Mutex, Once, OnceValue, Select, Semaphore, WaitGroup, go, once_value
 
 Where = Callable[[Callable[[], Any]], Any]
 
@@ -515,6 +516,47 @@ def test_once_value() -> None:
     assert calls == [1]
     assert answer.__doc__ == "The docstring."
     assert answer.__name__ == "answer"
+
+
+class Resource:
+    def make(self) -> str:
+        return "made"
+
+    def fail(self) -> None:
+        raise LookupError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_once_value_lets_its_function_go(fails: bool) -> None:
+    """Go's TestOnceXGC."""
+    held = Resource()
+    gone = weakref.ref(held)
+    value: OnceValue[Any] = OnceValue(held.fail if fails else held.make)
+    del held
+    gc.collect()
+    assert gone() is not None
+    if fails:
+        with pytest.raises(LookupError) as caught:
+            value()
+        caught.value.with_traceback(None)
+        del caught
+        value._error = LookupError(), None
+    else:
+        assert value() == "made"
+    gc.collect()
+    assert gone() is None
+
+
+def test_once_value_by_its_class() -> None:
+    @once_value
+    def answer() -> int:
+        return 42
+
+    assert isinstance(answer, OnceValue)
+    assert answer() == OnceValue(lambda: 42)() == 42
+    assert OnceValue[int].__origin__ is OnceValue  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"^OnceValue\(\): fn must be callable, not int$"):
+        OnceValue(1)  # type: ignore[arg-type]
 
 
 def test_once_value_that_fails() -> None:

@@ -18,15 +18,15 @@
  * fail; so at most half of them are spent on guards, and slots beyond have none.
  * A guard needs a page-table page, 4 KiB, and so does the top of a stack; they share one if both lie in the
  * same 2 MiB.  A slot larger than that therefore begins one page below a 2 MiB boundary: its guard shares
- * the page with the top of the slot below, which was in use before it.  A guard, once there, stays where it
- * is.  Rejected: a soft guard in the topmost 2 MiB, moved to the bottom by the handler of its first fault.
+ * the page with the top of the slot below, which was in use before it.  A guard stays where it is while the
+ * slot has pages.  Rejected: a soft guard in the topmost 2 MiB, moved to the bottom by the handler of its first fault.
  * A system call that meets it, in a buffer that no instruction has touched, faults not: it fails with
  * EFAULT, or is cut short and loses what it has read.
  *
  * The stack of a native goroutine has its line coloured only: its slot is small.
  *
  * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
- * pages are given back, and the slot comes here (gtrim_drop in sched/g.c): a touched page costs 1.5 us to get
+ * pages are given back, and the slot comes here (gtrim_some in sched/g.c): a touched page costs 1.5 us to get
  * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
@@ -44,9 +44,12 @@
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
 #endif
 
 enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
+
+#define UNGUARDED ((uintptr_t)1)
 
 typedef struct slotclass {
   size_t size;    /* of a slot */
@@ -56,7 +59,7 @@ typedef struct slotclass {
   uint32_t left;     /* slots never used, later chunks included */
   uint32_t promised; /* of them, to goroutines that have not started */
   uint32_t colour;
-  char **freed;   /* slots given back */
+  uintptr_t *freed; /* slots given back, | UNGUARDED */
   uint32_t nfreed, capfreed;
 } slotclass;
 
@@ -225,7 +228,9 @@ bool stack_alloc(stackclass kind, bool promised, stack *out) {
   bool fresh = false;
   if (promised) c->promised--;
   if (c->nfreed > 0) {
-    slot = c->freed[--c->nfreed];
+    uintptr_t freed = c->freed[--c->nfreed];
+    slot = (char *)(freed & ~UNGUARDED);
+    fresh = freed & UNGUARDED;
   } else if (c->left > c->promised || chunk_reserve(c)) {
     slot = slot_take(c);
     fresh = true;
@@ -240,7 +245,7 @@ bool stack_alloc(stackclass kind, bool promised, stack *out) {
   return slot != NULL;
 }
 
-void stack_free(stackclass kind, stack *s) {
+void stack_free(stackclass kind, stack *s, bool unguarded) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
   if (s->size != c->size) { /* made before a resize: given up, its address space is all it costs */
@@ -249,21 +254,37 @@ void stack_free(stackclass kind, stack *s) {
   }
   if (c->nfreed == c->capfreed) {
     uint32_t cap = c->capfreed ? 2 * c->capfreed : 64;
-    char **more = realloc(c->freed, cap * sizeof *more);
+    uintptr_t *more = realloc(c->freed, cap * sizeof *more);
     if (more) {
       c->freed = more;
       c->capfreed = cap;
     }
   }
-  if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = s->lo - PAGE; /* else: a slot is lost, no more */
+  if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = (uintptr_t)(s->lo - PAGE) | unguarded; /* else: a slot is lost, no more */
   unlock(&depot.lock);
 }
 
-/* Back to the depot, its pages to the kernel. The guard stays. */
-void stack_drop(stackclass kind, stack *s) {
-  madvise(s->lo - PAGE, s->size, MADV_DONTNEED);
-  stack_free(kind, s);
+static int by_address(const void *a, const void *b) {
+  uintptr_t x = (uintptr_t)(*(stack *const *)a)->lo, y = (uintptr_t)(*(stack *const *)b)->lo;
+  return (x > y) - (x < y);
 }
+
+/* Their pages go to the kernel, and the guards, for each keeps a page-table page (true: the slot is to get one before it
+ * is used again).  A kernel that can gives the page-table pages back of which one call empties all (6.14), so neighbours
+ * go together. */
+bool stacks_empty(stack **list, uint32_t n) {
+  qsort(list, n, sizeof *list, by_address);
+  bool unguard = load_rlx(&depot.marked) && load_rlx(&depot.nsplit) == 0;
+  for (uint32_t i = 0; i < n && unguard; i++) madvise(list[i]->lo - PAGE, PAGE, MADV_GUARD_REMOVE);
+  for (uint32_t i = 0, next; i < n; i = next) {
+    char *lo = list[i]->lo - PAGE, *hi = lo + list[i]->size;
+    for (next = i + 1; next < n && list[next]->lo - PAGE == hi; next++) hi += list[next]->size;
+    madvise(lo, (size_t)(hi - lo), MADV_DONTNEED);
+  }
+  return unguard;
+}
+
+void stack_guard(stack *s) { guard_install(s->lo - PAGE); }
 
 /* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */
 bool stack_alloc_big(size_t size, stack *out) {

@@ -1,5 +1,6 @@
 /* control.c - what the package asks of the runtime as a whole: counters, features, limits, the stop. */
 #include "base/clock.h"
+#include "sched/hibernate.h"
 #include "sched/chaos.h"
 #include "sched/netpoll.h"
 #include "py/cpython/preempt.h"
@@ -77,6 +78,10 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"procs", (uint64_t)sched.gomaxprocs},
       {"procs_idle", load_rlx(&sched.npidle)},
       {"timers", count_timers()},
+      {"hibernating", load_rlx(&hibernating)},
+      {"hibernated_bytes", load_rlx(&hibernated_bytes)},
+      {"hibernations", load_rlx(&hibernations)},
+      {"rousings", load_rlx(&rousings)},
       {"timers_fired", load_rlx(&counts.timers_fired)},
       {"netpoll_waits", load_rlx(&counts.netpolls)},
       {"netpoll_ready", load_rlx(&counts.netready)},

@@ -77,6 +77,7 @@ static int core_exec(PyObject *module) {
   gm_start_hook = py_gm_start;
   preempt_barred = fork_in_progress;
   above = (struct above){.activate = activate,
+                         .private_stack = affinity_private,
                          .thread_bound = affinity_below,
                          .homes_drop = homes_drop,
                          .homes_forget = homes_forget,
@@ -94,13 +95,18 @@ static int core_exec(PyObject *module) {
                {&Recv_Type, &recv_spec, NULL},           {&Send_Type, &send_spec, NULL},
                {&Select_Type, &select_spec, NULL},       {&Selected_Type, &selected_spec, &tuple},
                {&Mutex_Type, &mutex_spec, NULL},         {&Semaphore_Type, &semaphore_spec, NULL},
-               {&WaitGroup_Type, &waitgroup_spec, NULL}, {&CancelScope_Type, &cancelscope_spec, NULL},
-               {&Group_Type, &group_spec, NULL},         {&Options_Type, &options_spec, NULL},
-               {&Context_Type, &context_spec, NULL},     {&CancelContext_Type, &cancelcontext_spec, &Context_Type}};
+               {&WaitGroup_Type, &waitgroup_spec, NULL}, {&RWMutex_Type, &rwmutex_spec, NULL},
+               {&RLocker_Type, &rlocker_spec, NULL},     {&Held_Type, &held_spec, NULL},
+               {&Cond_Type, &cond_spec, NULL},           {&AtomicInt_Type, &atomic_spec, NULL},
+               {&Limiter_Type, &limiter_spec, NULL},     {&Reservation_Type, &reservation_spec, NULL},
+               {&CancelScope_Type, &cancelscope_spec, NULL}, {&Group_Type, &group_spec, NULL},
+               {&Options_Type, &options_spec, NULL},     {&Context_Type, &context_spec, NULL},
+               {&CancelContext_Type, &cancelcontext_spec, &Context_Type}};
   for (size_t i = 0; i < nelem(types); i++)
     if (add_type(module, types[i].out, types[i].spec, types[i].base ? *types[i].base : NULL) < 0) return -1;
-  PyMethodDef *tables[] = {goroutine_functions, timer_functions, select_functions, native_functions,
-                           scope_functions,      context_functions,    group_functions,   options_functions, run_functions,       thread_functions, control_functions, selfcheck_functions};
+  PyMethodDef *tables[] = {goroutine_functions, timer_functions,  select_functions, native_functions,  chan_functions,
+                           scope_functions,     context_functions, group_functions, options_functions, run_functions,
+                           thread_functions,    control_functions, selfcheck_functions};
   for (size_t i = 0; i < nelem(tables); i++)
     if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
   if (Py_AtExit(forget_interpreter) < 0) {

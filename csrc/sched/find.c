@@ -113,6 +113,7 @@ static bool regainp(M *m) {
 
 /* Sleeps in the poller if nobody does and somebody must.  True: woken with a P. */
 static bool sleep_in_poller(M *m) {
+  if (driver_polls()) return false;
   int64_t next = timers_next();
   if (next == INT64_MAX && netpoll_waiters() == 0) return false;
   if (xchg(&sched.lastpoll, 0) == 0) { /* somebody sleeps there: long enough for our timers? */

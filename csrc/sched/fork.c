@@ -16,6 +16,7 @@
  * by a thread that is not in the child: each is made anew, and what it guards is given up if it may be half changed. */
 #include "base/clock.h"
 #include "base/ownfd.h"
+#include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/park.h"
 #include "sched/netpoll.h"
@@ -61,6 +62,11 @@ static void licence_afterfork(bool alive) {
   store_rlx(&l->trimmed, (G *)NULL);
   store_rlx(&l->cold, (G *)NULL);
   store_rlx(&l->trim, false);
+  store_rlx(&l->doze, false);
+  store_rlx(&l->call, false);
+  store_rlx(&l->ndrop, 0);
+  store_rlx(&hibernating, 0);
+  store_rlx(&hibernated_bytes, 0);
   memset(&l->timers, 0, sizeof l->timers);
   l->timers.lock.rank = rank_timers;
   store_rlx(&l->timers.next, INT64_MAX);

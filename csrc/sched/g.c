@@ -5,6 +5,7 @@
  * goroutine_main's loop: using it again costs a few stores. */
 #include <stdlib.h>
 
+#include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/park.h"
 
@@ -205,6 +206,7 @@ G *gfget_host(void) {
     store_rel(&gp->status, Gdead);
   }
   l->nlive++;
+  gp->light = 0;
   return gp;
 }
 
@@ -235,9 +237,13 @@ static void exchange(G *a, G *b) {
 #endif
 }
 
-/* gp is about to run for the first time: the hottest unit, or a new one. */
+/* gp is about to run for the first time: the hottest unit, or a new one; or it sleeps without its stack. */
 void gbind(G *gp) {
   L *l = &sched.l;
+  if (unlikely(gp->saved != NULL)) {
+    rouse(gp);
+    return;
+  }
   G *carrier = gpop(&l->gfree, &l->ngfree);
   if (carrier) {
     exchange(carrier, gp);
@@ -279,9 +285,8 @@ void gtrim_take(void) {
   sysmon_wake();
 }
 
-static void gtrim_drop(G *gp) {
-  goroutine_unframe(gp);
-  stack_drop(STACKS_HOSTED, &gp->stk);
+/* Without its stack. */
+static void gtrim_push(G *gp) {
   gp->stk = (stack){0};
   G *top = load_rlx(&sched.l.trimmed);
   do gp->schedlink = top;
@@ -290,11 +295,18 @@ static void gtrim_drop(G *gp) {
 
 /* sysmon: some of what is cold.  Only it takes from the list, and only an empty one is filled. */
 void gtrim_some(void) {
-  G *gp = load_acq(&sched.l.cold);
-  for (int i = 0; gp && i < TRIM_BATCH; i++) {
-    G *link = gp->schedlink;
-    gtrim_drop(gp);
-    gp = link;
+  G *gp = load_acq(&sched.l.cold), *batch[TRIM_BATCH];
+  stack *stacks[TRIM_BATCH];
+  uint32_t n = 0;
+  for (; gp && n < TRIM_BATCH; gp = gp->schedlink) {
+    goroutine_unframe(gp);
+    batch[n] = gp;
+    stacks[n++] = &gp->stk;
+  }
+  bool unguarded = stacks_empty(stacks, n);
+  for (uint32_t i = 0; i < n; i++) {
+    stack_free(STACKS_HOSTED, &batch[i]->stk, unguarded);
+    gtrim_push(batch[i]);
   }
   store_rel(&sched.l.cold, gp);
 }

@@ -58,6 +58,9 @@ typedef enum {
   waitReasonSelectNoCases,
   waitReasonSemacquire,
   waitReasonMutexLock,
+  waitReasonRWMutexRLock,
+  waitReasonRWMutexLock,
+  waitReasonCondWait,
   waitReasonWaitGroupWait,
   waitReasonJoin,
   waitReasonSignal,
@@ -87,6 +90,12 @@ struct G {
   _Atomic uint64_t since; /* cputicks of the last switch in or out */
   uint64_t runticks;      /* cputicks spent running, up to `since` */
   uint64_t goid;
+
+  /* hibernate.c: the host lock, but for `asleep`. */
+  struct saved *saved; /* it sleeps without a stack; sp is NULL */
+  uint64_t judged;     /* the wait in which it was last judged */
+  _Atomic uint8_t asleep;
+  uint8_t light; /* how often in a row it slept too short a time for the trouble */
 
   union {
     struct { /* native */

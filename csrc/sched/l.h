@@ -29,8 +29,12 @@ typedef struct L {
   _Atomic bool expired;
   _Atomic uint32_t idle_units; /* ngfree when L was last released */
   _Atomic bool trim;           /* sysmon: give most of them back */
+  _Atomic bool doze;           /* sysmon: look who has been parked for long (hibernate.c) */
+  _Atomic bool call;           /* sysmon: to be driven, if only for these two */
   _Atomic(G *) cold;           /* those given back: driver fills it when empty, sysmon empties it */
   _Atomic(G *) trimmed;        /* their Gs, shells now: stack by schedlink */
+  G *drop[DROP_BATCH];         /* asleep, their stacks to be given back: the driver's while ndrop is 0, else sysmon's */
+  _Atomic uint32_t ndrop;
   _Atomic(G *) inbox __attribute__((aligned(64))); /* pushed without the host lock: stack by schedlink */
   timers timers;
 

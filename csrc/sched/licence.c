@@ -29,6 +29,7 @@
  * around L (20 ns per operation), waking a sleeping M for each push of the driver. */
 #include "arch/arch.h"
 #include "base/clock.h"
+#include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/park.h"
 #include "sched/chaos.h"
@@ -66,7 +67,7 @@ void lput(G *gp, bool next) {
 /* Is anything runnable in L?  After a fence: see the head of the file. */
 bool lwaiting(void) {
   L *l = lpp();
-  return load_rlx(&l->nqueued) != 0 || load_rlx(&l->inbox) != NULL || load_rlx(&l->trim);
+  return load_rlx(&l->nqueued) != 0 || load_rlx(&l->inbox) != NULL || load_rlx(&l->call);
 }
 
 /* Host lock held; the wait of gp has been claimed by the caller. */
@@ -184,7 +185,9 @@ G *lget(M *m) {
 /* The end of a drive: the host lock is held, the base state current. */
 static void lrelease(M *m) {
   L *l = lpp();
-  if (load_rlx(&l->trim) && xchg(&l->trim, false)) gtrim_take();
+  if (unlikely(load_rlx(&l->call))) store_rlx(&l->call, false);
+  if (unlikely(load_rlx(&l->trim)) && xchg(&l->trim, false)) gtrim_take();
+  if (unlikely(load_rlx(&l->doze)) && xchg(&l->doze, false)) hibernate_some();
   store_rlx(&l->idle_units, l->ngfree);
   host->detach(m); /* may wait until a thread that asked for the lock has it: HOST, licence still ours */
   cas(&l->holder, m, (M *)NULL);

@@ -31,6 +31,7 @@ void netpollsetplain(const pollwait *w, uint64_t modes);
 void netpollaudit(void);
 bool netpoll_unaudited(void);
 uint32_t netpoll_waiters(void);
+uint32_t netpoll_native_waiters(void); /* of them */
 void netpoll_afterfork(void);
 void netpollready(int fd, bool in, bool out);
 void netpollreopened(void);

@@ -377,7 +377,7 @@ void goexit0(G *gp, void (*after)(G *gp)) {
   M *m = gp->m;
   inc_rlx(&m->ended);
   G *next = picknext(m, gp);
-  if (!after && !next->sp && next != &m->g0) {
+  if (!after && !next->sp && !next->saved && next != &m->g0) {
     pass_on(m, gp, next);
     return;
   }

@@ -89,6 +89,7 @@ void wakep(void);
 void wake_for_rest(void);
 void wake_for_others(M *m, bool hosted);
 void resetspinning(M *m);
+bool driver_polls(void);
 bool poller_missing(void);
 bool native_waiting(void);
 bool work_in_sight(void);

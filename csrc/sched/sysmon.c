@@ -34,6 +34,7 @@
  * A P and a licence that sysmon has taken itself: licence.c.  Litmus tests: tests/models/litmus. */
 #include "arch/arch.h"
 #include "base/clock.h"
+#include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/netpoll.h"
 
@@ -203,6 +204,23 @@ static void *dump_thread(void *arg) {
   return NULL;
 }
 
+/* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
+ * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could not be had.
+ * Acquire: what was stored before the last P was given up is seen, too. */
+static bool all_rest(void) {
+  return load_acq(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
+         !load_rlx(&sched.needm);
+}
+
+/* Of the next driver; when all rest, of one that comes for that. */
+static void call_for(_Atomic bool *what) {
+  store_rlx(what, true);
+  if (!all_rest()) return;
+  store_rlx(&sched.l.call, true);
+  fence();
+  wakep();
+}
+
 static void errands(int64_t now, int64_t *reaped) {
   if (load_rlx(&sched.dumpreq) && xchg(&sched.dumpreq, false) && host->dump) {
     pthread_t t;
@@ -213,6 +231,8 @@ static void errands(int64_t now, int64_t *reaped) {
   if (load_rlx(&sched.npidle) > 0 && work_in_sight()) wakep(); /* L's too: who pushed may have seen a driver that had
     just lost the licence */
   if (load_rlx(&sched.l.cold)) gtrim_some();
+  if (load_rlx(&sched.l.ndrop) > 0) hibernate_drop();
+  if (hibernate_due(now)) call_for(&sched.l.doze);
   if (now - *reaped >= (int64_t)AUDIT_S * 1000000000) {
     *reaped = now;
     mreap_idle(now);
@@ -225,27 +245,18 @@ void sysmon_wake(void) {
   if (xchg(&sched.sysmonwait, false)) notewakeup(&sched.sysmonnote);
 }
 
-/* All Ps idle, and no driver that has lost its own (to native work, or to a smaller GOMAXPROCS) and may block or hog:
- * nothing can expire.  A new driver takes a P first, and that wakes sysmon.  Nor is an M owed that could not be had.
- * Acquire: what was stored before the last P was given up is seen, too. */
-static bool all_rest(void) {
-  return load_acq(&sched.npidle) == (uint32_t)load_rlx(&sched.gomaxprocs) && !load_rlx(&sched.l.holder) &&
-         !load_rlx(&sched.needm);
-}
-
 static void deep_sleep(void) {
   noteclear(&sched.sysmonnote);
   store_rel(&sched.sysmonwait, true);
   fence();
   if (all_rest() && !load_rlx(&sched.stopping) && !load_rlx(&sched.dumpreq) &&
-      !load_rlx(&sched.l.cold) && !netpoll_broken()) {
-    bool nap = netpoll_unaudited();
-    if (!notetsleep(&sched.sysmonnote, (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000) && !nap &&
-        load_rlx(&sched.l.idle_units) > GFREE_KEEP) {
-      store_rlx(&sched.l.trim, true); /* idle for long: the next driver gives stacks back */
-      fence();
-      wakep();
-    }
+      !load_rlx(&sched.l.cold) && load_rlx(&sched.l.ndrop) == 0 && !netpoll_broken()) {
+    int64_t doze = hibernate_next(), now = nanotime();
+    bool nap = netpoll_unaudited() || doze != INT64_MAX;
+    int64_t most = (int64_t)(nap ? AUDIT_S : M_IDLE_REAP_S) * 1000000000;
+    if (doze < now + most) most = doze > now ? doze - now : 1;
+    if (!notetsleep(&sched.sysmonnote, most) && !nap && load_rlx(&sched.l.idle_units) > GFREE_KEEP)
+      call_for(&sched.l.trim); /* idle for long: stacks are given back */
   }
   store_rlx(&sched.sysmonwait, false);
 }
@@ -260,8 +271,9 @@ static int64_t pace(int64_t delay, int64_t now, uint32_t idle, bool stray) {
     if (rest > 0 && rest < delay) delay = rest;
   }
   if (load_rlx(&sched.lastpoll) != 0) { /* nobody else serves these */
-    int64_t next = timers_next();
-    if (next != INT64_MAX && next - now < delay) delay = next - now;
+    int64_t next = timers_next(), left = next == INT64_MAX ? INT64_MAX : next - now;
+    if (driver_polls() && left < SYSMON_BUSY_US * 1000) left = SYSMON_BUSY_US * 1000; /* that one looks, and oftener */
+    if (left < delay) delay = left;
     if (netpoll_waiters() > 0 && delay > SYSMON_POLL_NS) delay = SYSMON_POLL_NS;
   }
   return delay < SYSMON_MIN_US * 1000 ? SYSMON_MIN_US * 1000 : delay;

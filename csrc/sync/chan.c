@@ -10,6 +10,9 @@
  *     same slot.  Both keep the order.
  *  4. A goroutine is made ready after the channel's lock is dropped.
  *
+ *  5. qcount <= dataqsiz, but for values that were given back (changiveback): those are received first, and until then
+ *     no sender is served.
+ *
  * Memory model: Go's.  A send happens before the receive of its value completes, a receive from an
  * unbuffered channel before the send completes, the k-th receive before the (k+C)-th send completes, close
  * before a receive that returns because of it.  The lock gives the edges of the buffer, claim and ready
@@ -39,7 +42,7 @@ static inline void copyelem(hchan *c, void *dst, const void *src) {
     memcpy(dst, src, c->elemsize);
 }
 
-static inline size_t wrap(hchan *c, size_t i) { return i == c->dataqsiz ? 0 : i; }
+static inline size_t wrap(hchan *c, size_t i) { return i == c->bufsiz ? 0 : i; }
 
 /* false: no memory, or the size does not fit. */
 bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted) {
@@ -47,7 +50,7 @@ bool chan_init(hchan *c, uint16_t elemsize, size_t capacity, bool hosted) {
   c->lock.rank = rank_chan;
   c->hosted = hosted;
   c->elemsize = elemsize;
-  c->dataqsiz = capacity;
+  c->dataqsiz = c->bufsiz = capacity;
   if (capacity == 0) return true;
   if (capacity > (size_t)PTRDIFF_MAX / elemsize) return false;
   c->buf = malloc(capacity * elemsize);
@@ -75,7 +78,7 @@ static force_inline bool try_send(hchan *c, const void *elem, G **wake, wake_t *
     return true;
   }
   size_t n = load_rlx(&c->qcount);
-  if (n == c->dataqsiz) return false;
+  if (n >= c->dataqsiz) return false;
   copyelem(c, chanbuf(c, c->sendx), elem);
   c->sendx = wrap(c, c->sendx + 1);
   store_rlx(&c->qcount, n + 1);
@@ -88,17 +91,16 @@ static inline void take_from(hchan *c, const sudog *sg, void *elem) {
     if (elem) copyelem(c, elem, sg->elem);
     return;
   }
-  void *slot = chanbuf(c, c->recvx);
-  if (elem) copyelem(c, elem, slot);
-  copyelem(c, slot, sg->elem);
+  if (elem) copyelem(c, elem, chanbuf(c, c->recvx));
+  copyelem(c, chanbuf(c, c->sendx), sg->elem); /* the same slot, unless the buffer has grown */
   c->recvx = wrap(c, c->recvx + 1);
-  c->sendx = c->recvx;
+  c->sendx = wrap(c, c->sendx + 1);
 }
 
 static force_inline bool try_recv(hchan *c, void *elem, G **wake, wake_t *result) {
   *wake = NULL;
   *result = WAKE_OK;
-  sudog *sg = c->sendq.first ? dequeue(&c->sendq) : NULL;
+  sudog *sg = c->sendq.first && likely(load_rlx(&c->qcount) <= c->dataqsiz) ? dequeue(&c->sendq) : NULL;
   if (sg) {
     take_from(c, sg, elem);
     *wake = sudog_served(sg, true, WAKE_OK);
@@ -200,4 +202,39 @@ wake_t chanclose(hchan *c) {
     ready_any(gp, c->hosted);
   }
   return WAKE_OK;
+}
+
+/* ---- giving back ----------------------------------------------------------------------------------------- */
+
+/* One slot more, the elements in order from the first on. */
+static bool grow(hchan *c) {
+  char *buf = malloc((c->bufsiz + 1) * c->elemsize);
+  if (!buf) return false;
+  size_t n = load_rlx(&c->qcount), head = c->bufsiz - c->recvx < n ? c->bufsiz - c->recvx : n;
+  if (n > 0) {
+    memcpy(buf, chanbuf(c, c->recvx), head * c->elemsize);
+    memcpy(buf + head * c->elemsize, c->buf, (n - head) * c->elemsize);
+  }
+  free(c->buf);
+  c->buf = buf;
+  c->bufsiz++;
+  c->recvx = 0;
+  c->sendx = n;
+  return true;
+}
+
+/* A hosted channel: the caller has received elem and cannot use it, as if it had not: a receiver that waits gets it, or
+ * else the next one that comes, before all others, whether there is room or not, closed or not.  false: no memory. */
+bool changiveback(hchan *c, uint64_t elem) {
+  sudog *sg = dequeue(&c->recvq);
+  if (sg) {
+    memcpy(sg->elem, &elem, sizeof elem);
+    ready_any(sudog_served(sg, true, WAKE_OK), true);
+    return true;
+  }
+  if (load_rlx(&c->qcount) == c->bufsiz && !grow(c)) return false;
+  c->recvx = (c->recvx == 0 ? c->bufsiz : c->recvx) - 1;
+  memcpy(chanbuf(c, c->recvx), &elem, sizeof elem);
+  store_rlx(&c->qcount, load_rlx(&c->qcount) + 1);
+  return true;
 }

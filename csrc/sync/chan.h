@@ -13,6 +13,7 @@ typedef struct hchan {
   uint16_t elemsize;
   _Atomic size_t qcount; /* elements in buf; read without the lock by len() and the fast paths */
   size_t dataqsiz;       /* capacity */
+  size_t bufsiz;         /* slots of buf: more than the capacity if more was given back than there was room for */
   size_t sendx, recvx;
   char *buf;
   waitq recvq, sendq;
@@ -34,6 +35,11 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool a
 wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached);
 wake_t chanclose(hchan *c);
 bool chan_try(hchan *c, bool send, void *elem, G **wake, wake_t *result);
+bool changiveback(hchan *c, uint64_t elem);
+
+/* chansome.c */
+size_t chansend_some(hchan *c, const uint64_t *elems, size_t n);
+size_t chanrecv_some(hchan *c, uint64_t *elems, size_t n);
 
 /* select.c */
 int32_t selectgo(scase *cases, int32_t n, bool block, int64_t deadline, bool hosted, wake_t *result);

@@ -7,7 +7,7 @@ are objects that can do only the one thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol, TypeVar
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -23,6 +23,14 @@ class SendChan(Protocol[_T_contra]):
 
     def send_nowait(self, value: _T_contra, /) -> None:
         """Send, or raise WouldBlock.  ChannelClosed."""
+        ...
+
+    async def asend(self, value: _T_contra, /) -> None:
+        """Send in an asyncio task.  The CancelledError of a cancelled one says `.sent`: 0 or 1."""
+        ...
+
+    def send_many(self, values: Iterable[_T_contra], /, *, timeout: float | None = None) -> int:
+        """Send all, in order, waiting for room; returns how many.  An error has `.sent`."""
         ...
 
     def close(self) -> None:
@@ -57,6 +65,17 @@ class RecvChan(Protocol[_T_co]):
 
     def recv_nowait(self) -> _T_co:
         """Receive, or raise WouldBlock.  EndOfChannel."""
+        ...
+
+    async def arecv(self) -> _T_co:
+        """Receive in an asyncio task.  Cancelled, it has received nothing."""
+        ...
+
+    def recv_many(self, max: int, /, *, timeout: float | None = None) -> Sequence[_T_co]:
+        """Wait for a value, then take what is there, up to max.  EndOfChannel, Timeout.
+
+        A list, which no protocol may say: one of cats is none of animals.
+        """
         ...
 
     @property

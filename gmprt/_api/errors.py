@@ -25,6 +25,9 @@ class ChannelClosed(Error):
     waits for all the senders, close the channel.
     """
 
+    sent = 0
+    """How many values send_many() had sent."""
+
 
 class EndOfChannel(ChannelClosed):
     """Raised by recv() on a channel that is closed and drained.
@@ -38,7 +41,13 @@ class WouldBlock(Error):
 
 
 class Timeout(Error, TimeoutError):
-    """Raised when a `timeout` (seconds) ends first; the operation has had no effect."""
+    """Raised when a `timeout` (seconds) ends first; the operation has had no effect.
+
+    But for send_many(), which says in `sent` what it had.
+    """
+
+    sent = 0
+    """How many values send_many() had sent."""
 
 
 class Cancelled(BaseException):
@@ -51,6 +60,9 @@ class Cancelled(BaseException):
     `reason` is what was given to cancel(), None by default; the failure of a group, "deadline
     exceeded" of a block, the cause of a context.
     """
+
+    sent = 0
+    """How many values send_many() had sent."""
 
     def __init__(self, reason: object = None) -> None:
         # No empty "None" at the end of a traceback.

@@ -1,22 +1,28 @@
-"""Once and once_value; the locks themselves are C types.
+"""Once, OnceValue and once_value; the locks themselves are C types.
 
-Both follow Go's sync.Once: whoever comes while the first call runs waits for it, and calling itself
+All follow Go's sync.Once: whoever comes while the first call runs waits for it, and calling itself
 from inside is a deadlock.
 """
 
 from __future__ import annotations
 
-from gmprt._core import Mutex, Semaphore, WaitGroup
+from gmprt._core import Mutex
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # importing typing takes longer than importing gmprt
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, TypeVar
+    from typing import Generic, TypeVar
 
     _T = TypeVar("_T")
 
-__all__ = ["Mutex", "Once", "Semaphore", "WaitGroup", "once_value"]
+    class _Generic(Generic[_T]): ...
+else:
+    _T = None
+
+    class _Generic:
+        __slots__ = ()
+        __class_getitem__ = classmethod(type(list[int]))
 
 
 class Once:
@@ -49,23 +55,27 @@ class Once:
                 self._done = True
 
 
-# Reprs and pickles name the public place, gmprt.Once, not this file.
-Once.__module__ = "gmprt"
+class OnceValue(_Generic[_T]):
+    """Calls fn() the first time that it is called, and returns that value ever after.
 
+    Or raises that same exception.  Go's sync.OnceValue, but that Cancelled, KeyboardInterrupt and
+    SystemExit, which concern the caller and not the value, reach the first caller only; the next
+    one tries again.  Blocks while another caller runs fn.  fn is dropped when it has returned.
+    """
 
-class _OnceValue:
-    """The function that once_value() returns."""
-
-    def __init__(self, fn: Callable[[], Any]) -> None:
+    def __init__(self, fn: Callable[[], _T], /) -> None:
+        if not callable(fn):  # else whoever asks first would be told
+            raise TypeError(f"OnceValue(): fn must be callable, not {type(fn).__name__}")
         import functools
 
         functools.update_wrapper(self, fn)
-        self._fn: Callable[[], Any] | None = fn
+        del self.__dict__["__wrapped__"]  # fn may be freed once it has returned
+        self._fn: Callable[[], _T] | None = fn
         self._mutex = Mutex()
-        self._value: Any
+        self._value: _T
         self._error: tuple[Exception, TracebackType | None] | None = None
 
-    def __call__(self) -> Any:
+    def __call__(self) -> _T:
         if self._fn is not None:
             with self._mutex:
                 if self._fn is not None:
@@ -75,7 +85,7 @@ class _OnceValue:
             raise error.with_traceback(tb)  # else each raise would add to the traceback of the last
         return self._value
 
-    def _call(self, fn: Callable[[], Any]) -> None:
+    def _call(self, fn: Callable[[], _T]) -> None:
         try:
             self._value = fn()
         except Exception as error:
@@ -83,13 +93,14 @@ class _OnceValue:
         self._fn = None  # last, for callers that do not take the mutex; and fn may now be freed
 
 
-def once_value(fn: Callable[[], _T], /) -> Callable[[], _T]:
-    """A function that calls fn() the first time and returns that value ever after.
+# Reprs and pickles name the public place, gmprt.Once, not this file.
+for _class in (Once, OnceValue):
+    _class.__module__ = "gmprt"
+del _class
 
-    Or raises that same exception.  Also a decorator.  Go's sync.OnceValue, but that Cancelled,
-    KeyboardInterrupt and SystemExit, which concern the caller and not the value, reach the first
-    caller only; the next one tries again.
-    """
-    if not callable(fn):  # else whoever asks first would be told
+
+def once_value(fn: Callable[[], _T], /) -> OnceValue[_T]:
+    """OnceValue(fn), as a decorator."""
+    if not callable(fn):
         raise TypeError(f"once_value(): fn must be callable, not {type(fn).__name__}")
-    return _OnceValue(fn)
+    return OnceValue(fn)

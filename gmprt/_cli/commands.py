@@ -1,4 +1,4 @@
-"""The parser of `python -m gmprt` and its commands: run script.py, info, demo."""
+"""The parser of `python -m gmprt` and its commands: run script.py, serve, info, demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gmprt
-from gmprt._cli import demo, info, program
+from gmprt._cli import demo, info, program, serve
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("target", metavar="SCRIPT", help="script, directory, zip file or module")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's sys.argv[1:]")
     run.set_defaults(command=program.run)
+
+    serve.add_to(commands)
 
     facts = commands.add_parser(
         "info",

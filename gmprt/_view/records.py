@@ -92,6 +92,14 @@ class Stats:
     """Bytes of address space reserved for stacks; only touched pages take memory."""
     stack_slots: int
     """Stacks in that space, in use or kept for the next goroutine."""
+    hibernating: int
+    """Goroutines that sleep without a stack, for they have been parked for half a second."""
+    hibernated_bytes: int
+    """Bytes that these take instead."""
+    hibernations: int
+    """Times that a goroutine fell asleep so."""
+    rousings: int
+    """Times that one got its stack back."""
     stop_the_worlds: int
     preemptions: int
     """Times that a goroutine was made to yield because its slice was over and others waited."""

@@ -9,6 +9,7 @@
 typedef struct state {
   _Atomic bool attached; /* current on some thread: what where() reads */
   int pins;              /* C frames below the running goroutine */
+  bool hidden;           /* it sleeps without its stack */
   bool bound;            /* has got a stack */
 } state;
 
@@ -129,7 +130,7 @@ static void stub_swap(M *m, G *from, G *to) {
   state *a = from ? from->host : m->host, *b = to ? to->host : m->host;
   CHECK(getm() == m);
   CHECK(current() == a && load_rlx(&big.holder) == a && load_rlx(&big.locked));
-  CHECK(load_rlx(&a->attached) && !load_rlx(&b->attached));
+  CHECK(load_rlx(&a->attached) && !load_rlx(&b->attached) && !b->hidden);
   store_rlx(&a->attached, false);
   store_rlx(&b->attached, true);
   set_current(b);
@@ -157,6 +158,27 @@ static void stub_g_bind(G *gp) {
 static host_where stub_where(G *gp) {
   state *s = load_acq(&gp->host);
   return s && load_rlx(&s->attached) ? HOST_INSIDE : HOST_UNKNOWN;
+}
+
+/* Most tests have others look at what lies on a goroutine's stack. */
+bool stub_private_stacks;
+static char *stub_drowsy(G *gp) {
+  state *s = gp->host;
+  CHECK(load_rlx(&big.locked) && !load_rlx(&s->attached));
+  return stub_private_stacks && s->bound && s->pins == 0 ? gp->stk.hi : NULL;
+}
+
+static void *stub_hide(G *gp) {
+  state *s = gp->host;
+  CHECK(load_rlx(&big.locked) && !s->hidden);
+  s->hidden = true;
+  return s;
+}
+
+static void stub_show(G *gp, void *hidden) {
+  state *s = gp->host;
+  CHECK(load_rlx(&big.locked) && s->hidden && hidden == s);
+  s->hidden = false;
 }
 
 static bool stub_locked(void) { return load_rlx(&big.locked); }
@@ -403,6 +425,9 @@ static const host_t stub_host = {
     .enter = stub_enter,
     .wake_lender = stub_wake_lender,
     .all_asleep = stub_all_asleep,
+    .drowsy = stub_drowsy,
+    .hide = stub_hide,
+    .show = stub_show,
     .dump = stub_dump,
 };
 

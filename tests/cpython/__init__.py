@@ -15,6 +15,7 @@ And in a fifth, if asked for:
     processes   workers: started, watched, started again behind a test that took one down
     compare     two positions of one module: what differs, and whether it does so again
     expected    differences that are meant, from expected.toml
+    results     what is printed of a run, and kept as JSON
     report      the table in docs/cpython-tests.md
 """
 

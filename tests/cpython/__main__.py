@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import dataclasses
 import json
-import platform
 import sys
 from pathlib import Path
-from typing import Any
 
-from tests.cpython import ASKED_FOR, PAIRS, find, report
+from tests.cpython import ASKED_FOR, PAIRS, find, report, results
 from tests.cpython.compare import Difference, differences
 from tests.cpython.expected import Expectations
 from tests.cpython.processes import Outcome, Runner
@@ -70,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     runner = Runner(options.logs.resolve(), options.limit)
     pairs = [pair for pair in PAIRS + ASKED_FOR if pair[1] in options.position]
     expectations = Expectations()
-    saved = _load(options.output)
+    saved = results.load(options.output)
     bad = 0
 
     def one(module: str) -> tuple[dict[str, Outcome], list[Difference]]:
@@ -90,46 +87,15 @@ def _run(options: argparse.Namespace) -> int:
             else:
                 outcomes, found = futures[module].result()
                 bad += sum(not d.explained for d in found)
-                _print(module, outcomes, found)
-                saved["modules"][module] = _record(outcomes, found, saved["modules"].get(module))
-            if options.output:
-                options.output.write_text(json.dumps(saved, indent=1), "utf-8")
+                results.show(module, outcomes, found)
+                results.keep(saved, module, outcomes, found)
+            results.save(saved, options.output)
     return 1 if bad else 0
 
 
-def _print(module: str, outcomes: dict[str, Outcome], found: list[Difference]) -> None:
-    numbers = ", ".join(f"{p} {o.count('ok')}/{len(o.tests)}" for p, o in outcomes.items())
-    seconds = ", ".join(f"{o.seconds:.0f}" for o in outcomes.values())
-    print(f"{module}: {numbers} ok ({seconds} s)", flush=True)
-    for difference in found:
-        print(f"    {difference}", flush=True)
-
-
-def _load(output: Path | None) -> dict[str, Any]:
-    if output is not None and output.exists():
-        saved: dict[str, Any] = json.loads(output.read_text("utf-8"))
-        return saved
-    return {"python": platform.python_version(), "modules": {}}
-
-
-def _record(
-    outcomes: dict[str, Outcome], found: list[Difference], before: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What is kept: this run's, and of the one before what this one did not look at."""
-    before = before or {"outcomes": {}, "differences": []}
-    kept = [d for d in before["differences"] if d["position"] not in outcomes]
-    return {
-        "outcomes": {
-            **before["outcomes"],
-            **{position: dataclasses.asdict(o) for position, o in outcomes.items()},
-        },
-        "differences": [*kept, *(d.record() for d in found)],
-    }
-
-
 def _report(options: argparse.Namespace) -> int:
-    results = [json.loads(file.read_text("utf-8")) for file in options.results]
-    sys.stdout.write(report.document(results, MODULES))
+    found = [json.loads(file.read_text("utf-8")) for file in options.results]
+    sys.stdout.write(report.document(found, MODULES))
     return 0
 
 

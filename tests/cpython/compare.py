@@ -8,14 +8,19 @@ flaky.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tests.cpython.expected import Expectations
-from tests.cpython.processes import Outcome, Runner
+from tests.cpython.processes import Outcome
 
 NOT_RUN = "not run"
 END = "the end of the process"
+
+
+class Runner(Protocol):
+    def run(self, module: str, position: str, only: Sequence[str] = ()) -> Outcome: ...
 
 
 @dataclass
@@ -80,7 +85,7 @@ def differences(
         for name, both in verdicts(was, now).items()
     ]
     for difference in found:
-        difference.reason = expectations.reason(position, difference.test)
+        difference.reason = expectations.reason(module, position, difference.test)
     unexplained = [difference for difference in found if not difference.reason]
     if unexplained:
         _run_again(runner, module, unexplained)

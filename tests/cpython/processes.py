@@ -1,5 +1,8 @@
 """Workers: started, watched, and started again behind a test that took one down.
 
+A worker is any process that writes the events of worker.py and leaves out what is recorded in them:
+those of tests/thirdparty run pytest.
+
 A test that exceeds its time is ended from three sides, each for when the one before cannot: gmprt's
 dump is asked for by SIGQUIT, the worker's own faulthandler dumps its threads and ends it, and at
 last it is killed from here.  The dumps are in the log.
@@ -14,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,43 +55,59 @@ class Runner:
 
     def run(self, module: str, position: str, only: Sequence[str] = ()) -> Outcome:
         log = self._logs / f"{module}.{position}{'.again' if only else ''}.log"
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="cpt-", ignore_cleanup_errors=True) as name:
-            worker = _Worker(Path(name), log, module, position, only, self._limit)
-            worker.run_to_end()
-            outcome = worker.outcome()
-        outcome.seconds = round(time.monotonic() - began, 1)
-        return outcome
+
+        def command(events: Path, folder: Path) -> list[str]:
+            arguments = [module, position, str(events), f"--dir={folder}"]
+            arguments += [f"--limit={self._limit}", *(f"--only={name}" for name in only)]
+            return [sys.executable, "-m", "tests.cpython.worker", *arguments]
+
+        return work(command, Work(module, position, ROOT, log, self._limit))
+
+
+@dataclass
+class Work:
+    """What a worker is to do, but for its command."""
+
+    module: str
+    position: str
+    cwd: Path
+    log: Path
+    limit: float
+    """Seconds for one test."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment."""
+
+
+Command = Callable[[Path, Path], list[str]]
+"""The command of a worker, by the file for its events and the folder for its temporary files."""
+
+
+def work(command: Command, what: Work) -> Outcome:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="cpt-", ignore_cleanup_errors=True) as name:
+        worker = _Worker(Path(name), command, what)
+        worker.run_to_end()
+        outcome = worker.outcome()
+    outcome.seconds = round(time.monotonic() - began, 1)
+    return outcome
 
 
 class _Worker:
     """One module in one position, in as many processes as it takes."""
 
-    def __init__(
-        self,
-        folder: Path,
-        log: Path,
-        module: str,
-        position: str,
-        only: Sequence[str],
-        limit: float,
-    ) -> None:
+    def __init__(self, folder: Path, command: Command, what: Work) -> None:
+        self._what = what
         self._events = folder / "events"
-        self._log = log
-        self._module = module
-        self._position = position
-        self._limit = limit
-        self._grace = min(GRACE, limit / 2)
+        self._limit = what.limit
+        self._grace = min(GRACE, what.limit / 2)
         self._end = ""
         self._folder = folder / "t"  # short: tests bind Unix sockets in it
         self._folder.mkdir()
-        arguments = [module, position, str(self._events), f"--dir={self._folder}"]
-        arguments += [f"--limit={limit}", *(f"--only={name}" for name in only)]
-        self._command = [sys.executable, "-m", "tests.cpython.worker", *arguments]
+        self._command = command(self._events, self._folder)
 
     def run_to_end(self) -> None:
         done = -1
-        with open(self._log, "wb") as log:
+        with open(self._what.log, "wb") as log:
             while not self._ended() and done < (done := len(self._verdicts())):
                 status, late = self._run_process(log)
                 if late or status:
@@ -98,8 +117,9 @@ class _Worker:
         """The exit status, and whether it had to be ended."""
         process = subprocess.Popen(
             self._command,
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(self._folder), "PYTHONUNBUFFERED": "1"},
+            cwd=self._what.cwd,
+            env={**os.environ, "TMPDIR": str(self._folder), "PYTHONUNBUFFERED": "1"}
+            | self._what.variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -126,7 +146,7 @@ class _Worker:
             if now != size:
                 size, since, asked = now, time.monotonic(), False
             waited = time.monotonic() - since
-            has_gmprt = self._position in ("run", "go", "threads")
+            has_gmprt = self._what.position in ("run", "go", "threads")
             if waited > self._limit - self._grace and not asked and has_gmprt:
                 process.send_signal(signal.SIGQUIT)
                 asked = True
@@ -159,11 +179,11 @@ class _Worker:
         """The process has not ended well: whose fault is it?"""
         how = "hangs" if late else "crashes"
         name = f"signal {-status}" if status < 0 else f"status {status}"
-        text = f"{name}\n{self._log.read_text('utf-8', 'replace')[-TEXT:]}"
+        text = f"{name}\n{self._what.log.read_text('utf-8', 'replace')[-TEXT:]}"
         if self._ended():
             self._end = f"{how} at exit" if late or status < 0 else name
             return
-        test = self._running() or f"{self._module} (between tests)"
+        test = self._running() or f"{self._what.module} (between tests)"
         with open(self._events, "a", encoding="utf-8") as file:
             file.write(json.dumps({"test": test, "verdict": how, "text": text}) + "\n")
 

@@ -78,25 +78,26 @@ def _table(result: dict[str, Any], modules: list[str]) -> str:
         if found is None:
             lines.append(f"| {module} | not installed |" + " |" * len(POSITIONS))
             continue
-        numbers = {p: _numbers(found["outcomes"][p]) for p in POSITIONS}
+        numbers = {p: numbers_of(found["outcomes"][p]) for p in POSITIONS}
         most = max(sum(n) for n in numbers.values())
         tests += most
         for position, n in numbers.items():
             total[position] = [a + b for a, b in zip(total[position], n, strict=True)]
-        lines.append(f"| {module} | {most} |" + _cells(numbers))
-    lines.append(f"| **all** | {tests} |" + _cells(total))
+        lines.append(f"| {module} | {most} |" + cells(numbers))
+    lines.append(f"| **all** | {tests} |" + cells(total))
     return "\n".join(lines) + "\n"
 
 
-def _numbers(outcome: dict[str, Any]) -> list[int]:
+def numbers_of(outcome: dict[str, Any]) -> list[int]:
+    """Passed, failed, skipped."""
     verdicts = list(outcome["tests"].values())
     passed = sum(v in PASSED for v in verdicts)
     skipped = sum(v in SKIPPED for v in verdicts)
     return [passed, len(verdicts) - passed - skipped, skipped]
 
 
-def _cells(numbers: dict[str, list[int]]) -> str:
-    return "".join(f" {' / '.join(map(str, numbers[p]))} |" for p in POSITIONS)
+def cells(numbers: dict[str, list[int]]) -> str:
+    return "".join(f" {' / '.join(map(str, n))} |" for n in numbers.values())
 
 
 # ---- what differs --------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ WORK = """
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(trio.serve_tcp, echo, 0)
             address = listeners[0].socket.getsockname()[:2]
-            async with await trio.open_tcp_stream("localhost", address[1]) as stream:
+            async with await trio.open_tcp_stream("127.0.0.1", address[1]) as stream:
                 await stream.send_all(b"hello")
                 assert await stream.receive_some(5) == b"hello"
             nursery.cancel_scope.cancel()

@@ -14,6 +14,7 @@
  *   BREAKS     times that the poller's sleep ends for nothing
  *   CALLS      blocking calls; each returns only when all other work is done, so nobody can count on its return
  *   HOSTED     Python goroutines that wait for a descriptor
+ *   HCALLS     of them, woken, take licence and P along into a call and do not come back
  *   HOGS       native goroutines that, woken from a wait, run until all Python ones are done.  Descriptors are then
  *              ready all at once
  *   QUIET      native goroutines that ready another without a wake (alone in runnext), then run until that is done
@@ -22,6 +23,7 @@
  *
  * Broken variants
  *   BROKEN_HANDOFF_FORGETS_POLLER   who gives a P away looks for work behind that, but not at the poller
+ *   BROKEN_DRIVER_FORGETS_POLLER    the same when it was the driver's, for whose sake nobody slept in the poller
  *   BROKEN_NO_LOOK_AFTER_RETAKE     who leaves the poller and finds no P looks for work before it sleeps, but not at
  *                                   the poller.  Without calls a store buffer is needed to fail: SC passes
  *   BROKEN_LOOK_FORGETS_L           an M that picks native work leaves to others what it has itself made runnable
@@ -66,6 +68,9 @@
 #ifndef HOSTED
 #define HOSTED 0
 #endif
+#ifndef HCALLS
+#define HCALLS 0
+#endif
 #ifndef HOGS
 #define HOGS 0
 #endif
@@ -87,7 +92,7 @@ bool broken;           /* netpollbreak */
 
 bool sysmonwait, sysmon_poke; /* asleep, or about to be; woken */
 
-byte waits = WAITS, calls = CALLS, hogs = HOGS, quiet = QUIET; /* still to come */
+byte waits = WAITS, calls = CALLS, hcalls = HCALLS, hogs = HOGS, quiet = QUIET; /* still to come */
 byte ncalls;           /* in a call */
 byte done, ldone;
 
@@ -125,7 +130,8 @@ end_memory:
 
 #define LWAITING (lwork > 0 && !holder)
 #define WORK (nwork > 0 || LWAITING)
-#define POLLER_MISSING (!polling && waiters + lwaiters > 0)
+#define DRIVER_POLLS (holder && waiters == 0)
+#define POLLER_MISSING (!polling && waiters + lwaiters > 0 && !DRIVER_POLLS)
 
 /* Two loads, the CAS, and sched.lock. */
 inline wakep(me) {
@@ -233,7 +239,7 @@ look: /* with a P; the goroutines that it readies itself wake nobody */
 
 poller:
   if
-  :: waiters + lwaiters == 0 -> goto asleep
+  :: waiters + lwaiters == 0 || DRIVER_POLLS -> goto asleep
   :: else
   fi;
   atomic { /* xchg */
@@ -303,6 +309,13 @@ drive: /* L: the licence is ours */
   fi;
   do
   :: atomic { lwork > 0 -> lwork--; ldone++ }
+#if HCALLS
+     if
+     :: atomic { hcalls > 0 -> hcalls--; holder = false }
+        goto blocks_hosted
+     :: true
+     fi
+#endif
   :: lwork == 0 -> break
   od;
   holder = false;
@@ -344,6 +357,32 @@ found: /* a native goroutine */
   fi;
   done++;
   goto look;
+
+#if HCALLS
+blocks_hosted: /* entersyscall_host, sysmon: handoffp */
+#ifdef BROKEN_DRIVER_FORGETS_POLLER
+  if
+  :: WORK -> handed++
+  :: else ->
+     idle++;
+     if
+     :: WORK -> wakep(me)
+     :: else
+     fi
+  fi;
+#else
+  if
+  :: (WORK || POLLER_MISSING) -> handed++
+  :: else ->
+     idle++; /* sched.lock: a fence */
+     if
+     :: WORK || POLLER_MISSING -> wakep(me)
+     :: else
+     fi
+  fi;
+#endif
+  goto asleep;
+#endif
 
 #if CALLS
 blocks: /* handoffp: the P is ours to give */

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, Literal, assert_type
 
 import gmprt
 from gmprt import (
     AfterFunc,
+    AtomicInt,
     CancelCloses,
     CancelScope,
     Chan,
     ChanStatistics,
+    Cond,
     ContextCancelled,
     CreatedBy,
     DeadlineExceeded,
     ExceptHookArgs,
+    Executor,
     Goroutine,
     Group,
+    Limiter,
     Mutex,
     Once,
+    OnceValue,
+    Pool,
     Recv,
     RecvChan,
     RecvView,
+    Reservation,
+    RLocker,
+    RWMutex,
     Select,
     Selected,
     Semaphore,
@@ -48,6 +58,7 @@ from gmprt import (
     move_on_after,
     once_value,
     run,
+    run_async,
     select,
     shield,
     stats,
@@ -100,6 +111,25 @@ def handle(g: Goroutine[int]) -> None:
 
 async def awaiting(g: Goroutine[int]) -> None:
     assert_type(await g.aresult(), int)
+    assert_type(await g, int)
+
+
+async def bridging(ch: Chan[int], out: SendChan[str], words: RecvChan[str]) -> str:
+    assert_type(await ch.arecv(), int)
+    await ch.asend("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ch.sender.asend(1)
+    await out.asend("a")
+    return await words.arecv()
+
+
+def from_goroutines(ch: Chan[int], out: SendChan[str], words: RecvChan[str]) -> None:
+    assert_type(run_async(bridging(ch, out, words)), str)
+    with Executor(max_workers=3) as pool:
+        assert_type(pool, Executor)
+        assert_type(pool.submit(length, "a", scale=2).result(), int)
+        pool.submit(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    as_base: ThreadPoolExecutor = pool
+    as_base.shutdown()
 
 
 def channels() -> None:
@@ -119,6 +149,9 @@ def channels() -> None:
     assert_type(ch.recv_ok(), tuple[int, Literal[True]] | tuple[None, Literal[False]])
     value, _ = ch.recv_ok()
     assert_type(value, int | None)
+    assert_type(ch.send_many([1, 2], timeout=1), int)
+    assert_type(ch.recv_many(5), list[int])
+    ch.send_many(["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     for item in ch:
         assert_type(item, int)
     with ch as same:
@@ -127,6 +160,7 @@ def channels() -> None:
 
 def feed(animals: RecvChan[Animal]) -> None:
     assert_type(animals.recv(), Animal)
+    assert_type(animals.recv_many(3), Sequence[Animal])
 
 
 def directions(ch: Chan[Cat]) -> None:
@@ -134,6 +168,8 @@ def directions(ch: Chan[Cat]) -> None:
     sender: SendChan[Cat] = ch
     assert_type(ch.receiver.recv(), Cat)
     assert_type(receiver.recv(), Cat)
+    assert_type(ch.receiver.recv_many(3), list[Cat])
+    ch.sender.send_many([Cat()])
     feed(ch)  # covariant: what comes out is an Animal
     receiver = ch.receiver
     sender = ch.sender
@@ -216,6 +252,31 @@ def locks() -> None:
     assert_type(group.go(length, "a"), Goroutine[int])
     assert_type(group.wait(), bool)
     Once().do(clocks)
+    rw = RWMutex()
+    with rw.lock(), rw.rlock(timeout=1) as held:
+        assert_type(bool(held), bool)
+    assert_type(rw.try_rlock(), bool)
+    assert_type(rw.rlocker(), RLocker)
+    assert_type(rw.rlocker().lock(timeout=1), bool)
+    for cond in (Cond(mutex), Cond(rw), Cond(rw.rlocker())):
+        assert_type(cond.wait(timeout=1), bool)
+        assert_type(cond.lock, Mutex | RWMutex | RLocker)
+    Cond(group)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    rw.lock(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def counters() -> None:
+    counter = AtomicInt(1)
+    assert_type(counter.add(1), int)
+    assert_type(counter.compare_and_swap(1, 2), bool)
+    pool = Pool(Cat)
+    assert_type(pool, Pool[Cat])
+    assert_type(pool.get(), Cat)
+    pool.put(Animal())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    limiter = Limiter(10, burst=5)
+    assert_type(limiter.wait(2, timeout=1), bool)
+    assert_type(limiter.reserve(), Reservation)
+    assert_type(limiter.reserve().delay(), float)
 
 
 @once_value
@@ -225,7 +286,9 @@ def settings() -> dict[str, int]:
 
 def helpers() -> None:
     assert_type(settings(), dict[str, int])
-    assert_type(settings, Callable[[], dict[str, int]])
+    assert_type(settings, OnceValue[dict[str, int]])
+    as_function: Callable[[], dict[str, int]] = settings
+    assert_type(OnceValue(as_function)(), dict[str, int])
     assert_type(stats(), Stats)
     assert_type(stats().parks, int)
     assert_type(gmprt.gomaxprocs(), int)

@@ -3,6 +3,12 @@
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_CFRAME
+#define LAST_FRAME(ts) NULL
+#else
+#define LAST_FRAME(ts) BASE_FRAME(ts)
+#endif
+
+#ifdef HAVE_CFRAME
 /* An address in the C frame of the innermost evaluation loop on the stack [lo, hi), if it is the only one there;
  * else NULL. */
 const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi) {
@@ -71,6 +77,40 @@ void frames_cut(PyThreadState *ts, const char *lo, const char *hi) {
     end = &f->previous;
   }
   *end = BASE_FRAME(ts);
+#endif
+}
+
+/* Of a state that is not current: nothing but itself refers to its frames, and they lie in [lo, hi) or, a loop's own, on
+ * the C stack below.  (A frame's object that only the frame holds cannot be found by anybody.) */
+bool frames_private(PyThreadState *ts, const char *lo, const char *hi) {
+  if (ts->exc_info != &ts->exc_state) return false; /* a generator's */
+  for (const _PyInterpreterFrame *f = TS_FRAME(ts); f && f != LAST_FRAME(ts); f = f->previous) {
+    if ((const char *)f < lo || (const char *)f >= hi) return false;
+#ifdef HAVE_ENTRY_FRAMES
+    if (f->owner == ENTRY_FRAME) continue;
+#endif
+    if (f->owner != FRAME_OWNED_BY_THREAD) return false;
+    if (f->frame_obj && Py_REFCNT(f->frame_obj) > 1) return false;
+  }
+  return true;
+}
+
+/* Whoever looks at the state, from whichever thread, finds no frames; what is returned brings them back. */
+void *frames_hide(PyThreadState *ts) {
+#ifdef HAVE_CFRAME
+  void *hidden = ts->cframe;
+  ts->cframe = &ts->root_cframe;
+#else
+  void *hidden = ts->current_frame;
+  ts->current_frame = LAST_FRAME(ts);
+#endif
+  return hidden;
+}
+void frames_show(PyThreadState *ts, void *hidden) {
+#ifdef HAVE_CFRAME
+  ts->cframe = hidden;
+#else
+  ts->current_frame = hidden;
 #endif
 }
 

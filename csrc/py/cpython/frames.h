@@ -85,6 +85,9 @@ static inline bool frame_incomplete(pyframe f) { return _PyFrame_IsIncomplete((_
 
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
+bool frames_private(PyThreadState *ts, const char *lo, const char *hi);
+void *frames_hide(PyThreadState *ts);
+void frames_show(PyThreadState *ts, void *hidden);
 void frames_cut(PyThreadState *ts, const char *lo, const char *hi);
 const char *ts_loop(PyThreadState *ts, const char *lo, const char *hi);
 

@@ -37,6 +37,11 @@ void tstate_root_chunk(PyThreadState *ts, G *gp) {
   ts->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
 }
 
+/* Where the used part of its root chunk ends, at gp's stack; NULL: it has others. */
+char *tstate_chunk_end(PyThreadState *ts, const G *gp) {
+  return (char *)ts->datastack_chunk == gp->stk.hi ? (char *)ts->datastack_top : NULL;
+}
+
 /* No Python code runs on it; the interpreter may then free its chunks. */
 void tstate_leave_root(PyThreadState *ts) {
   ts->datastack_chunk = NULL;

@@ -33,6 +33,7 @@ static inline Py_ssize_t ts_entered(PyThreadState *ts) {
 /* tstate.c */
 bool tstate_init(void);        /* once, GIL held: false and an exception if this build is not understood */
 void tstate_root_chunk(PyThreadState *ts, G *gp);
+char *tstate_chunk_end(PyThreadState *ts, const G *gp);
 void tstate_leave_root(PyThreadState *ts);
 void tstate_on_stack(PyThreadState *ts, G *gp);
 void tstate_keep_stack(G *thread);

@@ -74,6 +74,11 @@ enum {
 #else
   HOST_STACK = 1 << 20,
 #endif
+#ifdef HAVE_PARKING_LOT
+  LOCKS_ON_STACK = true, /* who waits for one of the interpreter's locks is referred to from outside its stack */
+#else
+  LOCKS_ON_STACK = false,
+#endif
 #ifdef ASSERTS_NO_TIMEOUT
   LOCK_NEEDS_TIMEOUT = true, /* a lock's wait that has no time-out must not end by one, as a cancelled one does */
 #else

@@ -16,6 +16,7 @@ extern struct interposed {
 /* Set when the module is made. */
 extern struct above {
   bool (*activate)(void);              /* before the runtime starts; false: exception set */
+  bool (*private_stack)(const void *lo, const void *hi); /* no C code of others has frames there (affinity.c) */
   bool (*thread_bound)(G *gp);         /* is there C code below that keeps something per thread? (affinity.c) */
   void (*homes_drop)(Goroutine *self); /* the goroutine has ended (homes.c) */
   void (*homes_forget)(Goroutine *self);

@@ -6,6 +6,7 @@
  * that there is no memory for it. */
 #include "py/cpython/preempt.h"
 #include "py/host/above.h"
+#include "py/host/hibernate.h"
 #include "py/host/host.h"
 #include "py/host/identity.h"
 #include "py/host/lender.h"
@@ -105,5 +106,8 @@ const host_t python_host = {
     .all_asleep = lender_all_asleep,
     .preempt = py_preempt,
     .preempt_signal = py_preempt_signal,
+    .drowsy = host_drowsy,
+    .hide = host_hide,
+    .show = host_show,
     .dump = host_dump,
 };

@@ -35,13 +35,17 @@ typedef struct range {
   uintptr_t lo, hi;
 } range;
 
-static struct {
-  bool looks; /* there are some, or nobody hears of modules being loaded */
+/* Code, by where it is loaded. */
+typedef struct ranges {
   uint32_t n;
   range all; /* from the first to the last */
   range at[RANGES];
   uint64_t bits[BITS / 64];
-} bound;
+} ranges;
+
+static ranges bound;   /* of objects that are bound to their threads */
+static ranges foreign; /* of all that are neither ours nor the interpreter's */
+static bool looks;     /* some are bound, or nobody hears of modules being loaded */
 
 /* ---- what is loaded ----------------------------------------------------------------------------------------- */
 
@@ -58,14 +62,14 @@ static bool binds(const char *name) {
   return false;
 }
 
-static void add_range(uintptr_t lo, uintptr_t hi) {
-  for (uint32_t i = 0; i < bound.n; i++)
-    if (bound.at[i].lo == lo && bound.at[i].hi == hi) return;
-  if (bound.n == RANGES) return;
-  for (uintptr_t p = lo >> GRAIN; p <= (hi - 1) >> GRAIN; p++) bound.bits[p % BITS / 64] |= 1ull << p % 64;
-  if (bound.n == 0 || lo < bound.all.lo) bound.all.lo = lo;
-  if (hi > bound.all.hi) bound.all.hi = hi;
-  bound.at[bound.n++] = (range){lo, hi};
+static void add_range(ranges *r, uintptr_t lo, uintptr_t hi) {
+  for (uint32_t i = 0; i < r->n; i++)
+    if (r->at[i].lo == lo && r->at[i].hi == hi) return;
+  if (r->n == RANGES) return;
+  for (uintptr_t p = lo >> GRAIN; p <= (hi - 1) >> GRAIN; p++) r->bits[p % BITS / 64] |= 1ull << p % 64;
+  if (r->n == 0 || lo < r->all.lo) r->all.lo = lo;
+  if (hi > r->all.hi) r->all.hi = hi;
+  r->at[r->n++] = (range){lo, hi};
 }
 
 static void visit(struct dl_phdr_info *info, void *arg) {
@@ -73,10 +77,12 @@ static void visit(struct dl_phdr_info *info, void *arg) {
   if (interpose_knows(info->dlpi_name)) return;
   bool keeps = got_calls(info, binds);
   for (int i = 0; i < info->dlpi_phnum; i++) keeps |= info->dlpi_phdr[i].p_type == PT_TLS;
-  for (int i = 0; i < info->dlpi_phnum && keeps; i++) {
+  for (int i = 0; i < info->dlpi_phnum; i++) {
     const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
     uintptr_t lo = info->dlpi_addr + ph->p_vaddr;
-    if (ph->p_type == PT_LOAD && ph->p_flags & PF_X) add_range(lo, lo + ph->p_memsz);
+    if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X)) continue;
+    add_range(&foreign, lo, lo + ph->p_memsz);
+    if (keeps) add_range(&bound, lo, lo + ph->p_memsz);
   }
 }
 
@@ -84,13 +90,13 @@ static void visit(struct dl_phdr_info *info, void *arg) {
 void affinity_find(void) {
   static got_walk walk;
   got_visit(&walk, 1, visit, NULL);
-  bound.looks = bound.n > 0 || interposed.nothing;
+  looks = bound.n > 0 || interposed.nothing;
 }
 
-static noinline bool is_bound(uintptr_t p) {
-  if (likely(!(bound.bits[(p >> GRAIN) % BITS / 64] >> (p >> GRAIN) % 64 & 1))) return false;
-  for (uint32_t i = 0; i < bound.n; i++)
-    if (p >= bound.at[i].lo && p < bound.at[i].hi) return true;
+static noinline bool is_in(const ranges *r, uintptr_t p) {
+  if (likely(!(r->bits[(p >> GRAIN) % BITS / 64] >> (p >> GRAIN) % 64 & 1))) return false;
+  for (uint32_t i = 0; i < r->n; i++)
+    if (p >= r->at[i].lo && p < r->at[i].hi) return true;
   return false;
 }
 
@@ -103,16 +109,16 @@ typedef struct walk {
 
 static _Unwind_Reason_Code frame(struct _Unwind_Context *context, void *arg) {
   walk *w = arg;
-  w->found = is_bound((uintptr_t)_Unwind_GetIP(context));
+  w->found = is_in(&bound, (uintptr_t)_Unwind_GetIP(context));
   w->last = (uintptr_t)_Unwind_GetCFA(context);
   return w->found ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
 /* Is a word of [p, hi) an address in such code? */
-static noinline reads_raw bool mentioned(const uintptr_t *p, const void *hi) {
-  uintptr_t lo = bound.all.lo, span = bound.all.hi - lo;
+static noinline reads_raw bool mentioned(const ranges *r, const uintptr_t *p, const void *hi) {
+  uintptr_t lo = r->all.lo, span = r->all.hi - lo;
   for (; (const void *)p < hi; p++)
-    if (unlikely(*p - lo < span) && is_bound(*p)) return true;
+    if (unlikely(*p - lo < span) && is_in(r, *p)) return true;
   return false;
 }
 
@@ -131,11 +137,17 @@ static noinline bool on_stack(G *gp) {
   if (sp < gp->stk.lo || sp >= hi) return true; /* whose stack is this? */
   if (interposed.nothing) interpose_refresh();
   if (bound.n == 0) return false;
-  if (!mentioned((const uintptr_t *)sp, loop ? loop : hi)) return false;
+  if (!mentioned(&bound, (const uintptr_t *)sp, loop ? loop : hi)) return false;
   walk w = {false, 0};
   _Unwind_Backtrace(frame, &w);
   return w.found || w.last < (uintptr_t)hi - FIRST; /* or it did not come to the end */
 }
 
 /* gp runs here, and C code that must stay on this thread waits for Python code to return. */
-bool affinity_below(G *gp) { return unlikely(bound.looks) && on_stack(gp); }
+bool affinity_below(G *gp) { return unlikely(looks) && on_stack(gp); }
+
+/* A stack that nobody runs on: has no C code frames there but the interpreter's, its modules' and ours?  GIL held. */
+bool affinity_private(const void *lo, const void *hi) {
+  if (interposed.nothing) interpose_refresh();
+  return foreign.n < RANGES && !mentioned(&foreign, lo, hi);
+}

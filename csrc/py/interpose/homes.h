@@ -22,5 +22,6 @@ void errqueue_clear(void);
 /* affinity.c */
 void affinity_find(void);
 bool affinity_below(G *gp);
+bool affinity_private(const void *lo, const void *hi);
 
 #endif

@@ -16,13 +16,14 @@
  * A shim replaces PyMethodDef.ml_meth by a function of the same calling convention.  Flags, name, identity,
  * `from time import sleep` and specialised bytecode stay valid: all of them load ml_meth when they call.
  *
- * The same mechanism hears of modules being loaded, so that their tables are patched before they are used, and of
- * the first use of greenlets (greenlet.c).
+ * The same mechanism hears of modules being loaded, so that their tables are patched before they are used, of
+ * the first use of greenlets (greenlet.c), and of who wants to see all frames (sched/hibernate.c).
  *
  * Rejected: EINTR and an exception from a pending call (no effect in half of the calls), cancelling at any
  * bytecode (Go never does, and no finally block is safe from it). */
 #include <errno.h>
 
+#include "sched/hibernate.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
@@ -35,6 +36,7 @@
 enum {
   LOADS = FAM_CHILD + 1, /* it may load a module */
   WIRES,                 /* it asks for the state of its thread: greenlet.c */
+  SEES,                  /* it looks at the frames of all threads, those that sleep without theirs included */
 };
 
 /* How a failure shows, or what a file object does. */
@@ -143,6 +145,8 @@ static const struct {
     {FAM_NONE, READS_SOME, "_io", "_IOBase", "readlines"},
     {FAM_NONE, WRITES, "_io", "_IOBase", "writelines"},
     {FAM_NONE, WRITES, "_io", "_IOBase", "close"},
+    {SEES, RAISES, "sys", NULL, "_current_frames"},
+    {SEES, RAISES, "faulthandler", NULL, "dump_traceback"},
     {LOADS, RAISES, "_imp", NULL, "create_dynamic"},
     {LOADS, RAISES, "_imp", NULL, "exec_dynamic"},
     {LOADS, RAISES, "_imp", NULL, "exec_builtin"},
@@ -249,7 +253,9 @@ static PyObject *loaded(PyObject *result) {
 #define SHIM_CALL(i, o, all, original) \
   if (unlikely(table[i].family >= LOADS)) { \
     if (table[i].family == WIRES) return greenlet_wire() ? (original) : NULL; \
-    return loaded(original); \
+    if (table[i].family == LOADS) return loaded(original); \
+    rouse_all(); \
+    return original; \
   } \
   shim s; \
   Goroutine *self_ = shim_enter(&s, i, o, all); \
@@ -316,7 +322,7 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
 
 /* An ordinary thread goes straight through. */
 #define THROUGH(i, type, ...) \
-  if (table[i].family != LOADS && likely(!on_m())) return ORIGINAL(type, i)(__VA_ARGS__)
+  if (table[i].family != LOADS && table[i].family != SEES && likely(!on_m())) return ORIGINAL(type, i)(__VA_ARGS__)
 
 /* A function has no room for a number, so there is one of each convention for each entry of the table. */
 #define TRAMPOLINES(i) \
@@ -352,7 +358,8 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
   X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51) X(52) \
   X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
   X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
-  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100) X(101)
+  X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100) X(101) \
+  X(102) X(103)
 
 EACH(TRAMPOLINES)
 static const struct {

@@ -67,10 +67,6 @@ static int parse_timeout(const char *name, PyObject *const *args, Py_ssize_t nar
   return patience_parse(name, args[nargs], p);
 }
 
-static inline Chan *chan_of(PyObject *self) {
-  return likely(Py_TYPE(self) == Chan_Type) ? (Chan *)self : ((View *)self)->ch;
-}
-
 static void polled_to_timeout(patience p) {
   if (!p.block && PyErr_ExceptionMatches(errs.WouldBlock)) {
     PyErr_Clear();
@@ -176,7 +172,7 @@ static PyObject *chan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 static PyObject **buffered(Chan *ch, size_t i) {
   size_t at = ch->c.recvx + i;
-  return (PyObject **)chanbuf(&ch->c, at < ch->c.dataqsiz ? at : at - ch->c.dataqsiz);
+  return (PyObject **)chanbuf(&ch->c, at < ch->c.bufsiz ? at : at - ch->c.bufsiz);
 }
 
 static int chan_traverse(PyObject *self, visitproc visit, void *arg) {
@@ -254,6 +250,35 @@ static PyObject *py_statistics(PyObject *self, PyObject *Py_UNUSED(ignored)) {
   return r;
 }
 
+/* Awaitables, for asyncio: written in Python. */
+static PyObject *py_arecv(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+  PyObject *fn = helper("_view.chan", "arecv");
+  PyObject *r = fn ? PyObject_CallOneArg(fn, (PyObject *)chan_of(self)) : NULL;
+  Py_XDECREF(fn);
+  return r;
+}
+static PyObject *py_asend(PyObject *self, PyObject *value) {
+  PyObject *fn = helper("_view.chan", "asend");
+  PyObject *r = fn ? PyObject_CallFunctionObjArgs(fn, (PyObject *)chan_of(self), value, NULL) : NULL;
+  Py_XDECREF(fn);
+  return r;
+}
+
+/* (channel, value): what was received goes back. */
+static PyObject *py_give_back(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module;
+  if (nargs != 2 || Py_TYPE(args[0]) != Chan_Type) {
+    PyErr_SetString(PyExc_TypeError, "chan_give_back(ch, value)");
+    return NULL;
+  }
+  if (!changiveback(&((Chan *)args[0])->c, (uint64_t)(uintptr_t)Py_NewRef(args[1]))) {
+    Py_DECREF(args[1]);
+    return PyErr_NoMemory();
+  }
+  Py_RETURN_NONE;
+}
+PyMethodDef chan_functions[] = {{"chan_give_back", FN(py_give_back), METH_FASTCALL, NULL}, {NULL, NULL, 0, NULL}};
+
 static PyObject *view_of(PyObject *self, PyTypeObject *type) {
   View *v = (View *)type->tp_alloc(type, 0);
   if (v) v->ch = (Chan *)Py_NewRef(self);
@@ -289,7 +314,12 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "Raises ChannelClosed on a closed channel, Timeout after timeout seconds. Go's send."}, \
   {"send_nowait", py_send_nowait, METH_O, \
    "send_nowait($self, value, /)\n--\n\nSend without waiting; raises WouldBlock if nobody can take it now,\n" \
-   "ChannelClosed on a closed channel."}
+   "ChannelClosed on a closed channel."}, \
+  {"send_many", FN(py_send_many), KW, \
+   "send_many($self, values, /, *, timeout=None)\n--\n\nSend all, in order, waiting for room whenever there is none; returns\n" \
+   "how many. ChannelClosed, Timeout and Cancelled have .sent, how many went before."}, \
+  {"asend", py_asend, METH_O, \
+   "asend($self, value, /)\n--\n\nAwaitable send, for asyncio. Cancelled, its CancelledError says in .sent whether it went."}
 #define CLOSE_METHOD \
   {"close", py_close, METH_NOARGS, \
    "close($self, /)\n--\n\nWakes every waiter; buffered values are still delivered. Closing twice raises\n" \
@@ -303,7 +333,12 @@ static PyObject *py_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
    "channel is closed and drained. Timeout after timeout seconds."}, \
   {"recv_nowait", py_recv_nowait, METH_NOARGS, \
    "recv_nowait($self, /)\n--\n\nReceive without waiting; raises WouldBlock if there is nothing now,\n" \
-   "EndOfChannel when closed and drained."}
+   "EndOfChannel when closed and drained."}, \
+  {"recv_many", FN(py_recv_many), KW, \
+   "recv_many($self, max, /, *, timeout=None)\n--\n\nWait for a value, then take what is there, at most max: a list.\n" \
+   "Raises EndOfChannel when closed and drained, Timeout after timeout seconds."}, \
+  {"arecv", py_arecv, METH_NOARGS, \
+   "arecv($self, /)\n--\n\nAwaitable recv, for asyncio. Cancelled, it has received nothing."}
 #define CLASS_GETITEM \
   {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Chan[T] for type checkers."}
 #define GETTERS \

@@ -24,9 +24,18 @@ typedef struct View {
 
 extern PyTypeObject *Chan_Type, *SendView_Type, *RecvView_Type;
 
+/* Of a channel or a view. */
+static inline Chan *chan_of(PyObject *self) {
+  return likely(Py_TYPE(self) == Chan_Type) ? (Chan *)self : ((View *)self)->ch;
+}
+
 /* chan.c */
 Chan *chan_make(PyTypeObject *type, size_t capacity, PyObject *name);
 void drop_buffer(Chan *ch);
+
+/* chanmany.c */
+PyObject *py_send_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *py_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 /* timerchan.c */
 bool chan_timer_poll(Chan *ch);

@@ -2,6 +2,7 @@
 #include "arch/arch.h"
 #include "base/clock.h"
 #include "sync/sema.h"
+#include "sched/hibernate.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/host/life.h"
@@ -138,7 +139,9 @@ static PyObject *py_add_done_callback(PyObject *op, PyObject *fn) {
 /* Innermost Python frame, also of a parked goroutine. */
 static PyObject *py_frame(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   Goroutine *self = (Goroutine *)op;
-  PyFrameObject *f = !self->left && self->started ? PyThreadState_GetFrame(ts_of(self->g)) : NULL;
+  if (self->left || !self->started) Py_RETURN_NONE;
+  roused(self->g);
+  PyFrameObject *f = PyThreadState_GetFrame(ts_of(self->g));
   return f ? (PyObject *)f : Py_NewRef(Py_None);
 }
 
@@ -160,6 +163,13 @@ static PyObject *py_stack(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 }
 static PyObject *py_aresult(PyObject *op, PyObject *Py_UNUSED(ignored)) {
   return call_helper(op, "aresult");
+}
+/* `await g` is `await g.aresult()`. */
+static PyObject *goroutine_await(PyObject *op) {
+  PyObject *coro = call_helper(op, "aresult");
+  PyObject *r = coro ? PyObject_CallMethod(coro, "__await__", NULL) : NULL;
+  Py_XDECREF(coro);
+  return r;
 }
 static PyObject *get_created_by(PyObject *op, void *Py_UNUSED(c)) {
   return call_helper(op, "created_by");
@@ -313,6 +323,7 @@ static PyType_Slot goroutine_slots[] = {{Py_tp_doc, "A goroutine's handle, retur
                                         {Py_tp_getset, goroutine_getset},
                                         {Py_tp_members, goroutine_members},
                                         {Py_tp_repr, goroutine_repr},
+                                        {Py_am_await, goroutine_await},
                                         {0, NULL}};
 PyType_Spec goroutine_spec = {"gmprt.Goroutine", sizeof(Goroutine), 0,
                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |

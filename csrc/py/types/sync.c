@@ -3,57 +3,15 @@
  * They work between goroutines and ordinary threads in any mix.  An object with waiters is alive: each
  * waiter's frame holds it. */
 #include "sched/chaos.h"
-#include "sync/sema.h"
-#include "py/types/args.h"
+#include "py/types/sync.h"
 #include "py/types/types.h"
 
 PyTypeObject *Mutex_Type, *Semaphore_Type, *WaitGroup_Type;
 
-#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE)
-
-/* One optional argument, timeout, by position or name. */
-static int patience_arg(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                       patience *p) {
-  PyObject *timeout;
-  return timeout_arg(name, args, nargs, kwnames, &timeout) < 0 ? -1 : patience_parse_strict(name, timeout, p);
-}
-
-static void plain_dealloc(PyObject *self) {
-  PyTypeObject *type = Py_TYPE(self);
-  type->tp_free(self);
-  Py_DECREF(type);
-}
-
-/* Waits by calling `attempt` until served. 1, 0 (time is up, would block) or -1 (exception). */
-#define WAIT(attempt) \
-  ({ \
-    int out_ = -2; \
-    while (out_ == -2) { \
-      wake_t r_ = (attempt); \
-      if (likely(r_ == WAKE_OK)) \
-        out_ = 1; \
-      else if (r_ == WAKE_TIMEOUT || r_ == WAKE_WOULDBLOCK) \
-        out_ = 0; \
-      else if (wake_error(r_) != 0) \
-        out_ = -1; \
-    } \
-    out_; \
-  })
-
-static PyObject *truth(int r) { return r < 0 ? NULL : PyBool_FromLong(r); }
-
 /* ---- Mutex ------------------------------------------------------------------------------------------- */
 
-typedef struct Mutex {
-  PyObject_HEAD
-  gomutex m;
-} Mutex;
-
 static PyObject *mutex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-  if (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs))) {
-    PyErr_SetString(PyExc_TypeError, "Mutex() takes no arguments");
-    return NULL;
-  }
+  if (!no_arguments("Mutex", args, kwargs)) return NULL;
   Mutex *self = (Mutex *)type->tp_alloc(type, 0);
   if (self) self->m.hosted = true;
   return (PyObject *)self;
@@ -196,11 +154,7 @@ typedef struct WaitGroup {
 } WaitGroup;
 
 static PyObject *waitgroup_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-  if (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs))) {
-    PyErr_SetString(PyExc_TypeError, "WaitGroup() takes no arguments");
-    return NULL;
-  }
-  return type->tp_alloc(type, 0);
+  return no_arguments("WaitGroup", args, kwargs) ? type->tp_alloc(type, 0) : NULL;
 }
 
 static int waitgroup_change(WaitGroup *self, Py_ssize_t n) {

@@ -68,10 +68,11 @@ TEST(a_slot_given_back_is_used_again) {
   stub_start();
   stack a, b;
   NEED(stack_alloc(STACKS_HOSTED, false, &a));
-  stack_free(STACKS_HOSTED, &a);
+  stack_free(STACKS_HOSTED, &a, false);
   NEED(stack_alloc(STACKS_HOSTED, false, &b));
   CHECK(a.lo == b.lo);
-  stack_drop(STACKS_HOSTED, &b);
+  stack *list[] = {&b};
+  stack_free(STACKS_HOSTED, &b, stacks_empty(list, 1));
   NEED(stack_alloc(STACKS_HOSTED, false, &a));
   CHECK(a.lo == b.lo);
   CHECK_EQ(a.hi[-1], 0); /* its pages went to the kernel */
@@ -105,7 +106,7 @@ TEST(an_old_slot_given_back_after_a_resize_stays_its_size) {
   for (int i = 0; i < 10; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
   stack old = slots[5];
   stack_host_resize(16 << 20);
-  stack_free(STACKS_HOSTED, &old);
+  stack_free(STACKS_HOSTED, &old, false);
   NEED(stack_alloc(STACKS_HOSTED, false, &slots[5]));
   for (int i = 6; i < 10; i++) NEED(stack_alloc(STACKS_HOSTED, false, &slots[4 + i]));
   CHECK((size_t)(slots[5].hi - slots[5].lo) > (15 << 20));

@@ -1,0 +1,233 @@
+"""Executor: a ThreadPoolExecutor whose workers are goroutines.
+
+A worker is a goroutine that is there as long as there is work: it is started by a submit() when
+fewer than max_workers run, runs one call after the other, and ends when none is left.  So there are
+no idle workers, and nothing waits for work.
+
+`_Work` is what the workers share.  It has no lock: a deque of calls, and the number of workers.
+Who appends a call looks at the number then; a worker that finds no call lowers the number and then
+looks at the deque again.  One of the two sees the other, so no call is left without a worker.
+Calls begin in the order in which they were submitted; one that was given to a new worker counts as
+begun.  A worker knows the executor by a weak reference: one that is dropped does what it has.
+
+Workers are detached: run() does not cancel them, as it would not end threads.  The end of the
+process waits for what was submitted, as that of threads does.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
+from typing import Any, ParamSpec, TypeVar
+
+from gmprt import _core
+from gmprt._api.errors import Cancelled, GoroutineCancelled
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class _Call:
+    """One call and its future."""
+
+    def __init__(self, future: Future[Any], fn: Callable[[], Any]) -> None:
+        self.future = future
+        self._fn = fn
+        self._context = contextvars.copy_context()
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._context.run(self._fn)
+        except Cancelled as error:
+            # Whoever asks is another goroutine: Cancelled is for the cancelled one alone.
+            cancelled = GoroutineCancelled(error.reason)
+            cancelled.__cause__ = error
+            self._settle(self.future.set_exception, cancelled)
+        except BaseException as error:
+            self._settle(self.future.set_exception, error)
+            # Its traceback refers to this frame: a cycle that would keep all until a collection.
+            del self
+        else:
+            self._settle(self.future.set_result, result)
+
+    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+        """A cancel that comes when the call has ended must not keep the future from it."""
+        cancelled: Cancelled | None = None
+        while not self.future.done():
+            try:
+                settle(outcome)
+            except Cancelled as error:
+                cancelled = error
+        me = _core.current()
+        if cancelled is not None and me is not None:
+            me.cancel(cancelled.reason)
+
+
+class _Work:
+    def __init__(
+        self, executor: Executor, most: int, name: str, initialize: Callable[[], object] | None
+    ) -> None:
+        self.calls: deque[_Call] = deque()
+        self.workers = _core.WaitGroup()
+        self.broken: str | None = None
+        self._running = _core.AtomicInt()
+        self._started = _core.AtomicInt()
+        self._most = most
+        self._name = name
+        self._initialize = initialize
+        self._executor = weakref.ref(executor)
+
+    def add(self, call: _Call) -> None:
+        self.calls.append(call)
+        while self._enter():
+            try:
+                first = self.calls.popleft()
+            except IndexError:
+                self._running.add(-1)
+                if not self.calls:
+                    return
+            else:
+                self._start(first)
+                return
+
+    def _enter(self) -> bool:
+        while (running := self._running.load()) < self._most:
+            if self._running.compare_and_swap(running, running + 1):
+                return True
+        return False
+
+    def _start(self, first: _Call) -> None:
+        try:
+            worker = self.workers.go(self._work, first)
+        except BaseException:
+            self.calls.appendleft(first)
+            self._running.add(-1)
+            raise
+        worker.detach()
+        worker.name = f"{self._name}_{self._started.add(1) - 1}"
+
+    def _work(self, call: _Call | None) -> None:
+        if self._initialize is not None and not self._initialized(self._initialize):
+            self._break(call)
+            return
+        while call is not None:
+            call.run()
+            call = None  # its future's result may be the last reference to something
+            call = self._next()
+
+    def _next(self) -> _Call | None:
+        """Another call; None: the worker is none any more."""
+        while True:
+            try:
+                return self.calls.popleft()
+            except IndexError:
+                self._running.add(-1)
+                if not self.calls or not self._enter():
+                    return None
+
+    def _initialized(self, initialize: Callable[[], object]) -> bool:
+        try:
+            initialize()
+            return True
+        except BaseException:
+            from concurrent.futures._base import LOGGER
+
+            LOGGER.critical("Exception in initializer:", exc_info=True)
+        return False
+
+    def _break(self, call: _Call | None) -> None:
+        """The initializer has failed: no call is made any more."""
+        self.broken = "A goroutine initializer failed, the pool is not usable anymore"
+        executor = self._executor()
+        if executor is not None:
+            executor._broken = True
+        if call is not None:
+            self.calls.appendleft(call)
+        self.drop(lambda future: future.set_exception(BrokenThreadPool(self.broken)))
+        self._running.add(-1)
+
+    def drop(self, end: Callable[[Future[Any]], object]) -> None:
+        """Nobody runs what waits."""
+        while True:
+            try:
+                call = self.calls.popleft()
+            except IndexError:
+                return
+            end(call.future)
+
+
+class Executor(ThreadPoolExecutor):
+    """A concurrent.futures.ThreadPoolExecutor over goroutines.
+
+    At most max_workers calls run at once; there are no idle workers.  A call that waits parks its
+    goroutine, so max_workers may be in the thousands.  Each call has a copy of the context in which
+    it was submitted.  A goroutine runs calls as long as some wait, then ends; `initializer` runs at
+    the beginning of each.  ValueError for max_workers < 1, TypeError if `initializer` cannot be
+    called.  A call whose goroutine is cancelled ends with GoroutineCancelled.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        super().__init__(max_workers, thread_name_prefix, initializer, initargs)
+        initialize = None if initializer is None else lambda: initializer(*initargs)
+        self._work = _Work(self, self._max_workers, thread_name_prefix or "Executor", initialize)
+        _alive.add(self._work)
+
+    def submit(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
+        """Have fn(*args, **kwargs) called in a goroutine; returns its future.
+
+        RuntimeError after shutdown(), or at the end of the process; BrokenThreadPool if the
+        initializer has failed.
+        """
+        with self._shutdown_lock:
+            if self._work.broken:
+                raise BrokenThreadPool(self._work.broken)
+            if self._shutdown:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if _ending:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            future: Future[_R] = Future()
+            self._work.add(_Call(future, lambda: fn(*args, **kwargs)))
+            return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """No more calls.  With `wait` it blocks until those that were submitted have ended;
+        `cancel_futures` cancels those that have not begun.
+        """
+        with self._shutdown_lock:
+            self._shutdown = True
+            if cancel_futures:
+                self._work.drop(lambda future: future.cancel())
+        if wait:
+            self._work.workers.wait()
+
+
+_alive: weakref.WeakSet[_Work] = weakref.WeakSet()
+_ending = False
+
+
+def _at_exit() -> None:
+    """Before the process joins its threads: what was submitted is done, as by threads."""
+    global _ending
+    _ending = True
+    for work in list(_alive):
+        work.workers.wait()
+
+
+# Where concurrent.futures.thread has its own: behind that, so before it.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # pyright: ignore
+
+# Reprs name the public place, gmprt.Executor, not this file.
+Executor.__module__ = "gmprt"
