@@ -237,6 +237,32 @@ def test_a_cancel_that_is_pending_waits_too() -> None:
     go(body).result(PATIENCE)
 
 
+def test_one_that_is_pending_when_a_cond_is_waited_for() -> None:
+    """The knock is for nothing there; no signal is lost by it."""
+    mutex, signalled = Mutex(), list[int]()
+    cond = gmprt.Cond(mutex)
+
+    def signal() -> None:
+        with mutex:
+            signalled.append(1)
+            cond.signal()
+
+    def body() -> None:
+        me = gmprt.current()
+        assert me
+        me.cancel()
+        with shield(), mutex:
+            helper = go(signal)
+            while not signalled:
+                cond.wait()
+        with pytest.raises(Cancelled):
+            with mutex:
+                cond.wait()
+        ended(helper)
+
+    go(body).result(PATIENCE)
+
+
 def test_a_block_in_a_shield_has_a_deadline_of_its_own() -> None:
     """To say goodbye, but not for ever."""
 
