@@ -39,7 +39,7 @@ from gmprt._api.errors import (
     TooManyThreads,
     WouldBlock,
 )
-from gmprt._api.group import gather, map_
+from gmprt._api.group import map_
 from gmprt._api.sync import Once, OnceValue, once_value
 from gmprt._api.time import AfterFunc, Ticker, Timer, after, after_func, tick
 from gmprt._core import (
@@ -65,6 +65,7 @@ from gmprt._core import (
     WaitGroup,
     current,
     fail_after,
+    gather,
     go,
     goexit,
     gomaxprocs,

@@ -824,6 +824,29 @@ class Group:
         /,
     ) -> None: ...
 
+@overload
+def gather(a: Callable[[], _A], /) -> tuple[_A]:
+    """Call them all, each in a goroutine of its own, and return their results in order.
+
+    Blocks until all have ended.  The first failure cancels the others and is raised; several
+    independent ones are raised as an ExceptionGroup: see Group.  TypeError, before anything has
+    begun, if one cannot be called.
+    """
+
+@overload
+def gather(a: Callable[[], _A], b: Callable[[], _B], /) -> tuple[_A, _B]: ...
+@overload
+def gather(
+    a: Callable[[], _A], b: Callable[[], _B], c: Callable[[], _C], /
+) -> tuple[_A, _B, _C]: ...
+@overload
+def gather(
+    a: Callable[[], _A], b: Callable[[], _B], c: Callable[[], _C], d: Callable[[], _D], /
+) -> tuple[_A, _B, _C, _D]: ...
+@overload
+def gather(*thunks: Callable[[], _T]) -> tuple[_T, ...]: ...
+@overload
+def gather(*thunks: Callable[[], Any]) -> tuple[Any, ...]: ...
 def crew(function: str, limit: int, /) -> Group: ...  # its body is not cancelled
 def context_background() -> Context: ...
 def context_cancel(

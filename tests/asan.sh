@@ -34,7 +34,7 @@ CC=$cc CFLAGS="-fsanitize=address,undefined -fno-sanitize=alignment -fno-omit-fr
   GMPRT_DEBUG=1 "$python" setup.py -q build_ext --inplace
 
 core=(
-  chan chanmany select sync rwmutex cond aio goroutine cancel tail fork
+  chan chanmany select sync rwmutex cond aio goroutine cancel scope context group tail fork
   hook_child hook_file hook_fork hook_name hook_poll hook_sem hook_socket hook_time
   memory exit excepthook
 )

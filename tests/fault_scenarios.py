@@ -41,7 +41,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gmprt
-from gmprt import Chan, Recv, Send, go
+from gmprt import Chan, Recv, Send, context, go
 from gmprt import select as select_
 
 PATIENCE = 20.0
@@ -650,6 +650,57 @@ def cancelling(crew: Crew) -> None:
                     if error is None:
                         raise Lost(f"{g!r} was not cancelled")
                     raise error
+
+
+@scenario
+def scopes(crew: Crew) -> None:
+    def body() -> None:
+        with gmprt.move_on_after(0.001) as scope:
+            gmprt.sleep(PATIENCE)
+        assert scope.expired
+        with context.with_timeout(0.001) as ctx:
+            assert ctx.done().recv_ok() == (None, False)
+        with context.with_cancel() as parent, context.with_timeout(60, parent) as ctx:
+            waiter = go(ctx.done().recv_ok)
+            parent.cancel()
+            assert waiter.result(PATIENCE) == (None, False)
+            assert ctx.err() is parent.err()
+        try:
+            with gmprt.shield(), gmprt.fail_after(0.001):
+                time.sleep(PATIENCE)
+        except gmprt.DeadlineExceeded:
+            pass
+
+    crew.go(body)
+    crew.results()
+
+
+@scenario
+def groups(crew: Crew) -> None:
+    def fails() -> None:
+        raise LookupError("as it should")
+
+    def body() -> None:
+        with gmprt.Group(limit=3) as group:
+            members = [group.go(abs, -i) for i in range(6)]
+        assert [g.result() for g in members] == list(range(6))
+        with gmprt.Group() as group:
+            sleeper = group.go(gmprt.sleep, PATIENCE)
+            group.go(fails)
+            sleeper.join()
+
+    def tried() -> list[int]:
+        try:
+            body()
+        except LookupError:
+            pass
+        except BaseExceptionGroup as errors:
+            raise next(e for e in errors.exceptions if not isinstance(e, LookupError)) from None
+        return list(gmprt.map_(abs, range(-5, 0), limit=2))
+
+    for result in (crew.go(tried), crew.thread(tried)):
+        assert result is None or result.result(PATIENCE) == [5, 4, 3, 2, 1]
+    crew.results()
 
 
 @scenario

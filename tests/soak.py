@@ -139,6 +139,31 @@ def cancels() -> None:
             assert g.cancelled(), g
 
 
+def scopes() -> None:
+    for scope in gmprt.move_on_after(random.random() / 1000), gmprt.move_on_after(30):
+        with scope, gmprt.move_on_after(random.random() / 1000), gmprt.shield():
+            gmprt.sleep(random.random() / 1000)
+        with gmprt.context.with_timeout(0.001) as parent, gmprt.context.with_cancel(parent) as ctx:
+            gmprt.context.after_func(ctx, scope.__repr__)
+            with gmprt.move_on_after(10):
+                ctx.done().recv_ok()
+
+
+def groups() -> None:
+    try:
+        with gmprt.Group(limit=2) as group:
+            group.go(gmprt.sleep, 60)
+            group.go(gmprt.sleep, random.random() / 1000)
+            group.go(int, "as it should")
+            gmprt.sleep(60)
+    except ValueError:
+        pass
+    for n in gmprt.map_(abs, range(9), limit=2):
+        if n == 5:
+            break
+    assert gmprt.gather(lambda: 1, lambda: 2) == (1, 2)
+
+
 def event_loops() -> None:
     async def main() -> int:
         return sum(await asyncio.gather(*(step(i) for i in range(5))))
@@ -195,7 +220,7 @@ def failures() -> None:
 
 
 ACTIVITIES: list[Callable[[], None]] = [
-    *(channels, selects, timers, locks, sockets, children, threads, cancels),
+    *(channels, selects, timers, locks, sockets, children, threads, cancels, scopes, groups),
     *(event_loops, runs, forks, processors, garbage, computing, failures),
 ]
 

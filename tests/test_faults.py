@@ -326,7 +326,7 @@ PROGRAM_OF_SCENARIOS = str(HERE / "fault_scenarios.py")
 SCENARIOS = [
     *("start", "run", "join", "thousand", "channels", "batches", "selects", "timers", "locks"),
     *("threading_locks", "sockets", "processes", "blocking", "procs", "natives", "os_thread"),
-    *("forking", "threads", "cancelling", "deep", "asyncs", "leaving"),
+    *("forking", "threads", "cancelling", "scopes", "groups", "deep", "asyncs", "leaving"),
 ]
 SECONDS = 2.0  # of plays, for each scenario
 

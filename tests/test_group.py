@@ -496,6 +496,41 @@ def test_a_deadline_around_a_group() -> None:
     go(body).result(PATIENCE)
 
 
+def deaf(log: list[Any], times: int) -> None:
+    """Ends after so many cancels."""
+    while len(log) < times:
+        try:
+            gmprt.sleep(NEVER)
+        except Cancelled as error:
+            log.append(error.reason)
+
+
+@pytest.mark.parametrize("waits", ["body", "end"])
+def test_several_cancels_while_it_waits(waits: str) -> None:
+    """None is lost: one is raised, the others end the next waits."""
+    outer, inner, log = move_on_after(2 * SOON), move_on_after(SOON), list[Any]()
+
+    def body() -> None:
+        with outer:
+            with inner:
+                with Group() as group:
+                    group.go(deaf, log, 3)
+                    if waits == "body":
+                        gmprt.sleep(NEVER)
+            with pytest.raises(Cancelled) as caught:  # the goroutine's own goes before
+                gmprt.sleep(NEVER)
+            assert caught.value.reason == "outside"
+            gmprt.sleep(NEVER)
+        gmprt.sleep(0.001)
+
+    g = go(body)
+    eventually(lambda: log == ["deadline exceeded"] * 2)
+    assert (inner.expired, outer.expired) == (True, True)
+    g.cancel("outside")
+    g.result(PATIENCE)
+    assert log[2] == "outside"
+
+
 def test_groups_in_groups() -> None:
     log: list[Any] = []
 
@@ -732,6 +767,10 @@ def test_gather(where: Where) -> None:
         assert gather(lambda: late(0.003, 1), lambda: late(0.001, 2), lambda: "x") == (1, 2, "x")
         with pytest.raises(ZeroDivisionError):
             gather(lambda: gmprt.sleep(NEVER), lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as caught:
+            gather(lambda: 1 / 0)
+        (note,) = caught.value.__notes__
+        assert f" at {__file__}:" in note
         started: list[int] = []
         with pytest.raises(TypeError, match=r"^gather\(\): thunks must be callable, not int$"):
             gather(lambda: started.append(1), 1)  # type: ignore[arg-type]

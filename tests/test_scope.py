@@ -237,6 +237,32 @@ def test_a_cancel_that_is_pending_waits_too() -> None:
     go(body).result(PATIENCE)
 
 
+def test_one_that_is_pending_when_a_cond_is_waited_for() -> None:
+    """The knock is for nothing there; no signal is lost by it."""
+    mutex, signalled = Mutex(), list[int]()
+    cond = gmprt.Cond(mutex)
+
+    def signal() -> None:
+        with mutex:
+            signalled.append(1)
+            cond.signal()
+
+    def body() -> None:
+        me = gmprt.current()
+        assert me
+        me.cancel()
+        with shield(), mutex:
+            helper = go(signal)
+            while not signalled:
+                cond.wait()
+        with pytest.raises(Cancelled):
+            with mutex:
+                cond.wait()
+        ended(helper)
+
+    go(body).result(PATIENCE)
+
+
 def test_a_block_in_a_shield_has_a_deadline_of_its_own() -> None:
     """To say goodbye, but not for ever."""
 
@@ -682,6 +708,48 @@ def test_in_a_forked_child() -> None:
         """
     )
     assert sorted(done.stdout.split()) == ["True", "True", "child", "parent"]
+
+
+MODES = {
+    "nothing replaced": {"GMPRT_INTERPOSE": "none"},
+    "nothing parks": {"GMPRT_INTERPOSE": "0"},
+    "no preemption": {"GMPRT_PREEMPT": "0"},
+    "threads": {"AS_THREADS": "1"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_other_modes(mode: str) -> None:
+    """A thread that is a goroutine is one."""
+    done = run_child(
+        """
+        import gmprt, os, threading
+        def body(steps):
+            with gmprt.move_on_after(0.01) as scope:
+                gmprt.Chan().recv()
+            with gmprt.move_on_after(0.01):
+                with gmprt.Group() as group:
+                    group.go(gmprt.sleep, 1000)
+                    with gmprt.shield():
+                        gmprt.sleep(0.02)
+                    gmprt.sleep(1000)
+            steps.append(scope.expired)
+        def main():
+            steps = []
+            if "AS_THREADS" in os.environ:
+                gmprt.threads(True)
+                thread = threading.Thread(target=body, args=(steps,))
+                thread.start()
+                thread.join()
+            else:
+                body(steps)
+            gmprt.sleep(0.001)
+            print(steps)
+        gmprt.run(main)
+        """,
+        env=MODES[mode],
+    )
+    assert done.stdout == "[True]\n", done.stderr
 
 
 # ---- the scope of a context ----------------------------------------------------------------------

@@ -51,12 +51,14 @@ class Timeout(Error, TimeoutError):
 
 
 class Cancelled(BaseException):
-    """Raised inside a goroutine, at its current or next park, when somebody calls its cancel().
+    """Raised inside a goroutine, at its current or next park, when somebody calls its cancel(), its
+    group has failed, or the time or context of a block around the park is over.
 
     Clean up in `finally` blocks and let it pass; a goroutine that swallows it simply goes on.  It
     is raised in no other goroutine: whoever asks for the result gets `GoroutineCancelled`.
 
-    `reason` is what was given to cancel(), None by default.
+    `reason` is what was given to cancel(), None by default; the failure of a group, "deadline
+    exceeded" of a block, the cause of a context.
     """
 
     sent = 0

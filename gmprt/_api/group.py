@@ -1,4 +1,4 @@
-"""What a group raises at its end, and what is made of groups: gather() and map_(); Group is C."""
+"""What a group raises at its end, and map_(); Group and gather() are C."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from gmprt import _core
 from gmprt._api.errors import GoroutineCancelled
 
 TYPE_CHECKING = False
-if not TYPE_CHECKING:
-
-    def overload(fn: object) -> object:  # importing typing takes longer than importing gmprt
-        return fn
-
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from typing import Any, TypeVar, overload
+    from typing import Any, TypeVar
 
     _T = TypeVar("_T")
     _R = TypeVar("_R")
-    _A = TypeVar("_A")
-    _B = TypeVar("_B")
-    _C = TypeVar("_C")
-    _D = TypeVar("_D")
 
 
 def settle(
@@ -71,37 +61,6 @@ def _is_consequence(error: BaseException, cancels: list[BaseException]) -> bool:
 
 def _grouped(errors: list[BaseException]) -> BaseException:
     return BaseExceptionGroup(f"{len(errors)} failures in a group", errors)
-
-
-@overload
-def gather(a: Callable[[], _A], /) -> tuple[_A]: ...
-@overload
-def gather(a: Callable[[], _A], b: Callable[[], _B], /) -> tuple[_A, _B]: ...
-@overload
-def gather(
-    a: Callable[[], _A], b: Callable[[], _B], c: Callable[[], _C], /
-) -> tuple[_A, _B, _C]: ...
-@overload
-def gather(
-    a: Callable[[], _A], b: Callable[[], _B], c: Callable[[], _C], d: Callable[[], _D], /
-) -> tuple[_A, _B, _C, _D]: ...
-@overload
-def gather(*thunks: Callable[[], _T]) -> tuple[_T, ...]: ...
-@overload
-def gather(*thunks: Callable[[], Any]) -> tuple[Any, ...]: ...
-def gather(*thunks: Callable[[], Any]) -> tuple[Any, ...]:
-    """Call them all, each in a goroutine of its own, and return their results in order.
-
-    Blocks until all have ended.  The first failure cancels the others and is raised; several
-    independent ones are raised as an ExceptionGroup: see Group.  TypeError, before anything has
-    begun, if one cannot be called.
-    """
-    for thunk in thunks:
-        if not callable(thunk):
-            raise TypeError(f"gather(): thunks must be callable, not {type(thunk).__name__}")
-    with _core.Group() as group:
-        members = [group.go(thunk) for thunk in thunks]
-    return tuple(g.result() for g in members)
 
 
 def map_(fn: Callable[[_T], _R], iterable: Iterable[_T], *, limit: int = 16) -> Generator[_R]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from servers import Postgres
 from support import PATIENCE, parked
 
 import gmprt
-from gmprt import cancel_closes, go, move_on_after
+from gmprt import cancel_closes, go, move_on_after, shield
 
 SOON = 0.03
 
@@ -158,3 +159,46 @@ def test_postgres_is_not_interrupted(library: str, postgres: Postgres) -> None:
         connection.close()
 
     in_goroutine(body)
+
+
+# ---- event loops -------------------------------------------------------------------------------
+
+
+def test_asyncio_ends_its_tasks() -> None:
+    log: list[str] = []
+
+    async def task() -> None:
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            log.append("finally")
+
+    def body() -> None:
+        assert cut_short(lambda: asyncio.run(task()))
+        assert asyncio.run(asyncio.sleep(0.001, "again")) == "again"
+
+    in_goroutine(body)
+    assert log == ["finally"]
+
+
+def test_trio_under_a_shield() -> None:
+    trio = pytest.importorskip("trio")
+    log: list[str] = []
+
+    async def task() -> None:
+        with trio.move_on_after(2 * SOON):
+            try:
+                await trio.sleep(PATIENCE)
+            finally:
+                log.append("finally")
+
+    def body() -> None:
+        with move_on_after(SOON) as scope:
+            with shield():
+                trio.run(task)
+            log.append("left")
+            gmprt.sleep(PATIENCE)
+        assert scope.expired
+
+    in_goroutine(body)
+    assert log == ["finally", "left"]

@@ -48,7 +48,7 @@ int goroutine_traverse(PyObject *op, visitproc visit, void *arg) {
 static void goroutine_free(Goroutine *self) {
   PyTypeObject *type = Py_TYPE(self);
   if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
-  scopes_abandon(self);
+  scopes_end(self);
   goroutine_clear((PyObject *)self);
   drop_call(self);
   PyMem_RawFree(self->more);

@@ -147,7 +147,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   if (unlikely(self->failed) && worth_reporting(self)) failed_link(self);
   settle(gp, self);
   self->done = true;
-  scopes_abandon(self);
+  scopes_end(self);
   atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I)); /* a cancel that came too late */
   if (self->joiners.first) waitq_wakeall(&self->joiners);
   if (unlikely(self->more && self->more->callbacks)) run_callbacks(self);
@@ -155,7 +155,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   let_go(gp);
   fork_child_end(gp, Py_None); /* it has forked since it returned */
   self = gp->handle;
-  scopes_abandon(self);
+  scopes_end(self);
   leave(gp, self);
   if (unlikely(load_rlx(&gp->wait) & WAIT_C)) atomic_fetch_and(&gp->wait, ~WAIT_C); /* its callbacks wait no more */
   if (unlikely(self->joiners.first)) waitq_wakeall(&self->joiners);

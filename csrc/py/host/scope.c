@@ -233,10 +233,8 @@ void scope_clear(scope *s) {
   Py_CLEAR(s->exc);
 }
 
-/* The goroutine has returned: blocks that were entered by hand, or are held by generators, are its no more. */
 void scopes_abandon(Goroutine *self) {
   for (scope *s; (s = innermost(self)) != NULL;) unlink_scope(s);
-  self->direct = false;
 }
 
 /* In the child no timer is in a heap; me: the goroutine that forked, or NULL.  A cancel that came before was the

@@ -30,7 +30,13 @@ void cancel_direct(Goroutine *self);   /* g.cancel(): the reason is with the gor
 bool cancel_due(Goroutine *self);      /* may a cancel end its wait? */
 int cancel_deliver(Goroutine *self);   /* -1: Cancelled is raised; 0: nothing is due */
 void cancel_again(Goroutine *self, PyObject *exc); /* a Cancelled of its that was raised is pending again */
-void scopes_abandon(Goroutine *self);
 void scopes_afterfork(Goroutine *me);
+void scopes_abandon(Goroutine *self);
+
+/* It has returned: blocks that were entered by hand, or are held by generators, are its no more. */
+static inline void scopes_end(Goroutine *self) {
+  self->direct = false;
+  if (unlikely(self->more && self->more->scopes)) scopes_abandon(self);
+}
 
 #endif

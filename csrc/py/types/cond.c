@@ -6,6 +6,7 @@
 #include "sched/chaos.h"
 #include "sched/park.h"
 #include "py/cpython/exception.h"
+#include "py/host/scope.h"
 #include "py/types/sync.h"
 #include "py/types/types.h"
 
@@ -68,11 +69,13 @@ static wake_t interrupted(cond *c) {
   return WAKE_CLOSED;
 }
 
-/* Until signalled: WAKE_OK, WAKE_TIMEOUT, WAKE_CANCELLED; WAKE_CLOSED: exception set. */
+/* Until signalled.  A knock for nothing (host/scope.c) has taken it out of the queue, and a signal may have passed it over
+ * since: it counts as one, for callers look again anyway.  WAKE_OK, WAKE_TIMEOUT, WAKE_CANCELLED; WAKE_CLOSED: exception set. */
 static wake_t until_signalled(cond *c, int64_t deadline) {
   for (;;) {
     wake_t r = cond_wait(c, deadline);
     if (r == WAKE_INTERRUPTED) r = interrupted(c);
+    if (r == WAKE_CANCELLED && !cancel_due(current_handle())) return WAKE_OK;
     if (r == WAKE_INTERRUPTED) continue;
     if (likely(r == WAKE_OK) || r == WAKE_TIMEOUT || r == WAKE_CANCELLED || r == WAKE_CLOSED) return r;
     wake_error(r);

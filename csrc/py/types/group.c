@@ -251,14 +251,18 @@ static void abort_for(Group *self, PyObject *exc) {
   Py_XDECREF(reason);
 }
 
-/* What ends the wait is kept, the first of each: a cancel of the goroutine that waits, anything else.  false: it cannot
- * wait (no memory, no thread), which is in *other. */
-static bool wait_for_members(Group *self, PyObject **cancel, PyObject **other) {
+/* What ends the wait is kept: each cancel of the goroutine that waits, the first of anything else.  false: it cannot wait
+ * (no memory, no thread), which is in *other. */
+static bool wait_for_members(Group *self, PyObject **cancels, PyObject **other) {
   while (self->count > 0) {
     wake_t r = waitq_wait(&self->waiters, waitReasonWaitGroupWait, 0);
     if (r == WAKE_OK || wake_error(r) == 0) continue;
-    PyObject *exc = take_exception(), **kept = is_cancelled(exc) ? cancel : other;
-    if (!*kept) *kept = Py_NewRef(exc);
+    PyObject *exc = take_exception();
+    if (is_cancelled(exc)) {
+      if (!append(cancels, exc)) PyErr_Clear();
+    } else if (!*other) {
+      *other = Py_NewRef(exc);
+    }
     abort_for(self, exc);
     Py_DECREF(exc);
     if (r == WAKE_NOMEM || r == WAKE_NOTHREAD) return false;
@@ -280,17 +284,27 @@ static bool settle(Group *self, PyObject *body, PyObject *other, PyObject **rais
   return true;
 }
 
-/* The end of a block that was not left in peace.  cancel: from outside, of this goroutine; it waits if there is something
- * else to tell. */
-static PyObject *end(Group *self, PyObject *body, PyObject *cancel, PyObject *other, bool own) {
-  PyObject *raised, *left = body; /* the block is being left with that, and goes on so */
-  if (is_cancelled(body)) {
+/* Cancels of this goroutine that something else goes before: they are pending again. */
+static void put_back(PyObject *cancels, Py_ssize_t from) {
+  Goroutine *g = current_handle();
+  for (Py_ssize_t i = from; g && cancels && i < PyList_GET_SIZE(cancels); i++) cancel_again(g, PyList_GET_ITEM(cancels, i));
+}
+
+/* The end of a block that was not left in peace.  cancels: from outside, while it waited.  One is raised, if there is
+ * nothing else to tell; the one with which the body was left goes before. */
+static PyObject *end(Group *self, PyObject *body, PyObject *cancels, PyObject *other, bool own) {
+  PyObject *raised = NULL, *cancel = NULL, *left = body; /* the block is being left with that, and goes on so */
+  bool first = !is_cancelled(body) && cancels;
+  if (first) {
+    cancel = PyList_GET_ITEM(cancels, 0);
+  } else if (is_cancelled(body)) {
     cancel = body;
     body = NULL;
   }
-  if (!settle(self, body, other, &raised)) return NULL;
-  Goroutine *g = current_handle();
-  if (raised && cancel && g) cancel_again(g, cancel);
+  bool settled = settle(self, body, other, &raised);
+  put_back(cancels, first);
+  if (cancel && (!settled || raised) && current_handle()) cancel_again(current_handle(), cancel);
+  if (!settled) return NULL;
   if (!raised) raised = Py_XNewRef(cancel);
   if (!raised) return PyBool_FromLong(own);
   if (raised != left) {
@@ -308,22 +322,67 @@ static PyObject *group_exit(PyObject *op, PyObject *const *args, Py_ssize_t narg
     PyErr_SetString(PyExc_RuntimeError, "the group is not entered");
     return NULL;
   }
-  PyObject *body = args[1] == Py_None ? NULL : args[1], *cancel = NULL, *other = NULL;
+  PyObject *body = args[1] == Py_None ? NULL : args[1], *cancels = NULL, *other = NULL;
   bool own = scope_leave(&self->s, body);
   if (own) body = NULL;
   if (body) abort_for(self, body);
-  bool waited = wait_for_members(self, &cancel, &other);
+  bool waited = wait_for_members(self, &cancels, &other);
   self->state = ENDED;
   PyObject *r = NULL;
   if (unlikely(!waited))
     raise_exception(Py_NewRef(other));
-  else if (unlikely(body || cancel || other || self->failed))
-    r = end(self, body, cancel, other, own);
+  else if (unlikely(body || cancels || other || self->failed))
+    r = end(self, body, cancels, other, own);
   else
     r = PyBool_FromLong(own);
-  Py_XDECREF(cancel);
+  Py_XDECREF(cancels);
   Py_XDECREF(other);
   return r;
+}
+
+/* ---- gather ----------------------------------------------------------------------------------------------------- */
+
+/* Leaves the block, with the exception that is set, if one is.  -1: exception set. */
+static int leave(PyObject *group) {
+  PyObject *exc = PyErr_Occurred() ? take_exception() : NULL;
+  PyObject *how[] = {exc ? (PyObject *)Py_TYPE(exc) : Py_None, exc ? exc : Py_None, Py_None};
+  PyObject *r = group_exit(group, how, 3);
+  if (r && exc) raise_exception(Py_NewRef(exc)); /* it goes on */
+  bool ok = r && !exc;
+  Py_XDECREF(r);
+  Py_XDECREF(exc);
+  return ok ? 0 : -1;
+}
+
+static PyObject *results(PyObject *members) {
+  Py_ssize_t n = PyTuple_GET_SIZE(members);
+  PyObject *all = PyTuple_New(n);
+  for (Py_ssize_t i = 0; all && i < n; i++) {
+    PyObject *value = PyObject_CallMethod(PyTuple_GET_ITEM(members, i), "result", NULL);
+    if (!value) Py_CLEAR(all);
+    if (all) PyTuple_SET_ITEM(all, i, value);
+  }
+  return all;
+}
+
+/* In C, so that the code which has called it is said to have created them. */
+static PyObject *py_gather(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+  (void)module;
+  for (Py_ssize_t i = 0; i < n; i++)
+    if (!callable_arg("gather", "thunks", args[i])) return NULL;
+  PyObject *group = group_make(0, false), *members = group ? PyTuple_New(n) : NULL, *all = NULL;
+  PyObject *entered = members ? group_enter(group, NULL) : NULL;
+  bool going = entered != NULL;
+  for (Py_ssize_t i = 0; going && i < n; i++) {
+    PyObject *g = group_go(group, &args[i], 1, NULL);
+    going = g != NULL;
+    if (g) PyTuple_SET_ITEM(members, i, g);
+  }
+  if (entered && leave(group) == 0) all = results(members);
+  Py_XDECREF(entered);
+  Py_XDECREF(members);
+  Py_XDECREF(group);
+  return all;
 }
 
 /* ---- the type --------------------------------------------------------------------------------------------------- */
@@ -394,4 +453,9 @@ static PyType_Slot group_type_slots[] = {
 PyType_Spec group_spec = {"gmprt.Group", sizeof(Group), 0,
                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, group_type_slots};
 
-PyMethodDef group_functions[] = {{"crew", FN(py_crew), METH_FASTCALL, NULL}, {NULL, NULL, 0, NULL}};
+PyMethodDef group_functions[] = {
+    {"gather", FN(py_gather), METH_FASTCALL,
+     "gather(*thunks)\n--\n\nCall them all, each in a goroutine of its own; their results, in order. The first failure\n"
+     "cancels the others, and is raised."},
+    {"crew", FN(py_crew), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL}};
