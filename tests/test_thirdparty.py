@@ -40,6 +40,9 @@ CODE = """
     for position in outcomes:
         for test, both in verdicts(outcomes["plain"], outcomes[position]).items():
             print(position, test.removeprefix("test_bad.py::"), *both)
+    suite = Suite("none", "1", arguments=["--no-such-option"], variables=variables)
+    runner = Runner(suite, Environment(Path(sys.executable), folder), folder, limit=5)
+    print("none", runner.run("none", "plain").tests)
 """
 
 BAD = """
@@ -102,6 +105,8 @@ def test_differences_are_seen(tmp_path: Path) -> None:
     assert {x for x in lines if x.startswith("again ") and not x.endswith(" not run")} == {
         "again test_fails[2] ok fail"
     }
+    # Where pytest does not even begin, that is said, and once is enough.
+    assert "none {'none (between tests)': 'crashes'}" in lines
 
 
 def test_what_is_expected_is_of_a_library() -> None:

@@ -108,7 +108,7 @@ class _Worker:
     def run_to_end(self) -> None:
         done = -1
         with open(self._what.log, "wb") as log:
-            while not self._ended() and done < (done := len(self._verdicts())):
+            while not self._ended() and done < (done := len(self._judged())):
                 status, late = self._run_process(log)
                 if late or status:
                     self._settle(status, late)
@@ -163,6 +163,10 @@ class _Worker:
 
     def _verdicts(self) -> list[dict[str, Any]]:
         return [event for event in self._read() if "verdict" in event]
+
+    def _judged(self) -> set[str]:
+        """The tests that have a verdict: who gets to none adds nothing the second time."""
+        return {event["test"] for event in self._verdicts()}
 
     def _ended(self) -> bool:
         return any("end" in event for event in self._read())

@@ -35,13 +35,21 @@ class Runner:
     logs: Path
     limit: float
 
+    def _root(self) -> Path:
+        """What names of tests begin at: of installed ones (--pyargs) they would lack the file."""
+        return self.made.source if self.suite.tests else self.made.installed
+
     def run(self, module: str, position: str, only: Sequence[str] = ()) -> Outcome:
         log = self.logs / f"{module}.{position}{'.again' if only else ''}.log"
 
         def command(events: Path, folder: Path) -> list[str]:
             front = [str(self.made.python), *FRONT[position], "-m", "pytest"]
             own = ["-p", "gmprt_recorder", f"--gmprt-events={events}"]
-            own += [f"--gmprt-limit={self.limit:g}", "--rootdir=.", f"--basetemp={folder / 'b'}"]
+            own += [
+                f"--gmprt-limit={self.limit:g}",
+                f"--rootdir={self._root()}",
+                f"--basetemp={folder / 'b'}",
+            ]
             own += [f"--gmprt-only={name}" for name in only if name]
             return [*front, *own, *USUAL, *self.suite.arguments, *self.suite.tests]
 

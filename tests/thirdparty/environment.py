@@ -46,6 +46,11 @@ class Environment:
     source: Path
     """Where the tests are, and where they run."""
 
+    @property
+    def installed(self) -> Path:
+        (folder,) = self.python.parents[1].glob("lib/python*/site-packages")
+        return folder
+
 
 @contextmanager
 def served(name: str) -> Iterator[str]:
@@ -77,21 +82,19 @@ def prepare(suite: Suite, folder: Path, log: Path) -> Environment:
         _fetch(suite, here, log)
         _install(suite, made, log)
         ready.write_text(recipe, "utf-8")
-    _link(here)
+    _link(here / "links", made.installed)
     return made
 
 
 _HOW = ("tests", "arguments", "variables", "server", "core")
 
 
-def _link(here: Path) -> None:
-    links = here / "links"
+def _link(links: Path, installed: Path) -> None:
     links.mkdir(exist_ok=True)
     for name, target in LINKS.items():
         (links / name).unlink(missing_ok=True)
         (links / name).symlink_to(target)
-    (site,) = here.glob("venv/lib/python*/site-packages")
-    (site / "gmprt_links.pth").write_text(f"{links}\n", "utf-8")
+    (installed / "gmprt_links.pth").write_text(f"{links}\n", "utf-8")
 
 
 def _fetch(suite: Suite, here: Path, log: Path) -> None:

@@ -31,6 +31,7 @@ by itself on both sides: if they agree then, or have merely changed places, the 
 called flaky. Tests that fail in all three need a server, a network, another version of
 something, and have nothing to do with gmprt. Processes that tests start run without it. Where
 only a part of a suite is run, `tests/thirdparty/suites.toml` says which.
+"Not run" are those that were prepared and never compared: nothing is known of them.
 """
 
 REPEAT = """\
