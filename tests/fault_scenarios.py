@@ -89,6 +89,7 @@ class Crew:
         self._goroutines: list[gmprt.Goroutine[Any]] = []
         self._threads: list[_Thread] = []
         self._closed: list[Callable[[], object]] = []
+        self._leaving = False
 
     def go(self, fn: Callable[..., Any], *args: Any) -> gmprt.Goroutine[Any]:
         g = go(fn, *args)
@@ -103,6 +104,8 @@ class Crew:
     def at_failure(self, close: Callable[[], object]) -> None:
         """What sends threads home: goroutines are cancelled."""
         self._closed.append(close)
+        if self._leaving:  # who comes so late has not been told
+            close()
 
     def _failure(self) -> BaseException | None:
         """The first, but not that of a peer who has closed the connection, if there is another."""
@@ -132,7 +135,8 @@ class Crew:
         return [g.result(0) for g in self._goroutines] + [t.value for t in self._threads]
 
     def send_home(self) -> None:
-        for close in self._closed:
+        self._leaving = True
+        for close in list(self._closed):
             try:
                 close()
             except (gmprt.ChannelClosed, OSError):

@@ -64,13 +64,14 @@ struct pollDesc {
   _Atomic uint64_t plain[2]; /* the generation of modes in which it was known to be a blocking descriptor */
 };
 
-static _Atomic uint32_t waiters, native_waiters;
+static _Atomic uint64_t waiters; /* above NATIVE: how many of them are native */
+#define NATIVE ((uint64_t)1 << 32)
 static _Atomic uint64_t modes = 1, modes_since; /* ticks */
 static _Atomic bool unaudited; /* somebody has begun to wait since the last audit */
 static pollDesc *_Atomic blocks[PD_BLOCKS];
 
-uint32_t netpoll_waiters(void) { return load_rlx(&waiters); }
-uint32_t netpoll_native_waiters(void) { return load_rlx(&native_waiters); }
+uint32_t netpoll_waiters(void) { return (uint32_t)load_rlx(&waiters); }
+uint32_t netpoll_native_waiters(void) { return (uint32_t)(load_rlx(&waiters) / NATIVE); }
 
 /* The record of fd if there is one yet. */
 static inline pollDesc *known_desc(int fd) {
@@ -252,14 +253,13 @@ wake_t netpollwait(pollwait *w, uint32_t n, int64_t deadline, bool hosted) {
     return r;
   }
   enqueueall(sg, total);
-  if (!hosted) xadd(&native_waiters, 1); /* first: who sees a waiter sees of which kind it is */
-  xadd(&waiters, 1);
+  uint64_t one_more = hosted ? 1 : 1 + NATIVE;
+  xadd(&waiters, one_more);
   fence_after_rmw();
   if (!load_rlx(&unaudited)) store_rlx(&unaudited, true);
   r = one ? gopark(unlock_one, w->pd, waitReasonIOWait, deadline)
           : gopark(waitset_commit, gp, waitReasonIOWait, deadline);
-  xadd(&waiters, (uint32_t)-1);
-  if (!hosted) xadd(&native_waiters, (uint32_t)-1);
+  xadd(&waiters, -one_more);
   waitset_leave(sg, total, left);
   return r == WAKE_OK && any_gone(w, n) ? WAKE_CLOSED : r;
 }
@@ -390,7 +390,6 @@ void netpollaudit(void) {
 void netpoll_afterfork(void) {
   netpoll_epoll_afterfork();
   store_rlx(&waiters, 0);
-  store_rlx(&native_waiters, 0);
   for (int i = 0; i < PD_BLOCKS; i++) {
     pollDesc *block = load_rlx(&blocks[i]);
     if (!block) continue;
