@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +244,63 @@ def script(folder: Path, body: str) -> tuple[Path, dict[str, str]]:
     path.write_text(BUSY + body)
     here = [str(Path(gmprt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return path, {"GOMAXPROCS": "2", "PYTHONPATH": os.pathsep.join(here)}
+
+
+ON_ANOTHER_STATE = """
+#include <Python.h>
+#include <time.h>
+/* Computes until it is asked to yield, then calls f on a state of its own. */
+PyObject *on_another_state(PyObject *f) {
+  for (clock_t end = clock() + CLOCKS_PER_SEC / 20; clock() < end;) {
+  }
+  PyThreadState *mine = PyThreadState_Get(), *other = PyThreadState_New(PyInterpreterState_Get());
+  PyThreadState_Swap(other);
+  PyObject *r = PyObject_CallNoArgs(f);
+  PyThreadState_Clear(other);
+  PyThreadState_Swap(mine);
+  PyThreadState_Delete(other);
+  return r;
+}
+"""
+
+
+@preempts
+def test_a_hog_on_a_state_that_c_code_has_made(tmp_path: Path) -> None:
+    """It is not the goroutine's, so there is no yielding."""
+    source, library = tmp_path / "code.c", tmp_path / "code.so"
+    source.write_text(ON_ANOTHER_STATE)
+    compiler, include = (
+        shlex.split(sysconfig.get_config_var("CC"))[0],
+        sysconfig.get_path("include"),
+    )
+    command = [compiler, "-shared", "-fPIC", f"-I{include}", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    code = f"""
+        import ctypes, gmprt, time
+        other = ctypes.PyDLL({str(library)!r}).on_another_state
+        other.argtypes, other.restype = [ctypes.py_object], ctypes.py_object
+        stop = []
+        def ticks():
+            while not stop: gmprt.gosched()
+        def hog():
+            until, caught = time.monotonic() + 0.2, 0
+            while time.monotonic() < until:
+                try:
+                    int("x")
+                except ValueError:
+                    caught += 1
+            return caught
+        def main():
+            ticking = [gmprt.go(ticks) for _ in range(3)]
+            for _ in range(5):
+                assert other(hog) > 0
+                assert hog() > 0
+            stop.append(1)
+            for g in ticking: g.join()
+        gmprt.run(main)
+        print("ok")
+    """
+    assert run_child(code).stdout == "ok\n"
 
 
 @preempts

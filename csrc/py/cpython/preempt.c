@@ -58,12 +58,17 @@ const char *py_preempt_mode(void) {
 
 static _Atomic bool posted;
 
+/* Not on a state that C code has made for itself and put in the place of the goroutine's: who leaves that one's evaluation
+ * loop comes back with the goroutine's, and the loop looks for its exceptions in its own. */
+static bool may_yield(M *m, G *gp) {
+  return gp && gp->kind == GK_HOST && preempt_wanted(m) && !must_go_on() && PyThreadState_Get() == ts_of(gp);
+}
+
 static int preempt_call(void *arg) {
   (void)arg;
   store_rlx(&posted, false);
   M *m = getm();
-  G *gp = m ? load_rlx(&m->curg) : NULL;
-  if (!gp || gp->kind != GK_HOST || !preempt_wanted(m) || must_go_on()) return 0;
+  if (!m || !may_yield(m, load_rlx(&m->curg))) return 0;
   pending_calls_leave();
   yield_now();
   return 0;
