@@ -326,13 +326,18 @@ TEST(ticks_are_nanoseconds) {
 /* ---- timers that are run while a goroutine parks ----------------------------------------------------------------- */
 
 static gm_chan *over;
-static G *sleepers[2];
+static _Atomic(G *) sleepers[2];
 static _Atomic int napped;
 
 static void naps_long(void *arg) {
-  sleepers[(intptr_t)arg] = self();
+  store_rel(&sleepers[(intptr_t)arg], self());
   CHECK_EQ(gm_sleep((int64_t)3600 * 1000 * MS), GM_OK);
   if (xadd(&napped, 1) + 1 == 2) gm_chan_close(over);
+}
+
+static bool sleeps_long(int i) {
+  G *gp = load_acq(&sleepers[i]);
+  return gp && load_acq(&gp->status) == Gwaiting;
 }
 
 /* As if there were no others. */
@@ -351,10 +356,10 @@ static void parks_when_due(void *arg) {
     CHECK_EQ(gm_go(naps_long, (void *)i), GM_OK);
     gm_yield();
   }
-  while (load_acq(&sleepers[0]->status) != Gwaiting || load_acq(&sleepers[1]->status) != Gwaiting) gm_yield();
+  while (!sleeps_long(0) || !sleeps_long(1)) gm_yield();
   forget_idle_ms();
   for (int i = 0; i < 2; i++) {
-    timer *t = &sleepers[i]->timer;
+    timer *t = &load_rlx(&sleepers[i])->timer;
     NEED(timer_del(t));
     timer_add(t->ts, t, 1); /* long ago */
   }
@@ -368,6 +373,7 @@ TEST(no_thread_is_started_below_a_lock, .procs = "2") {
   for (int i = 0; i < 10; i++) {
     over = gm_chan_make(8, 0);
     store_rlx(&napped, 0);
+    for (int j = 0; j < 2; j++) store_rlx(&sleepers[j], (G *)NULL);
     in_goroutine(parks_when_due, NULL);
   }
 }
