@@ -524,10 +524,10 @@ def test_a_hog_in_compiled_code_is_preempted() -> None:
             g = gmprt.go(hog, at)
             while not at[0]: gmprt.gosched()
             before = gmprt.stats().preemptions
-            for _ in range(10): gmprt.gosched()
-            print(at[0], gmprt.stats().preemptions > before)
+            while gmprt.stats().preemptions == before: gmprt.gosched()
+            print(at[0])
             at[1] = True
             g.join()
         gmprt.run(main)
     """
-    assert with_jit(code) == "True True\n"
+    assert with_jit(code) == "True\n"
