@@ -529,7 +529,7 @@ def natives(crew: Crew) -> None:
             raise Lost(f"{got}")
     finally:
         for ch in (there, back):  # whoever is left sends no more, and waits for no more
-            if not ch.closed:
+            with suppress(gmprt.ChannelClosed):  # echo closes, too
                 ch.close()
         deadline = time.monotonic() + PATIENCE
         while gmprt.num_goroutine() and time.monotonic() < deadline:
