@@ -6,14 +6,17 @@ import ctypes
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
 
@@ -184,6 +187,34 @@ def mixed(i: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]
 
 
 # ---- children ----------------------------------------------------------------------------------
+
+
+def compiled(folder: Path, source: str) -> Path:
+    """A library of the C code, with the interpreter's headers."""
+    (folder / "code.c").write_text(source)
+    compiler, include = shlex.split(sysconfig.get_config_var("CC"))[0], sysconfig.get_paths()
+    library = folder / "code.so"
+    command = [compiler, "-shared", "-fPIC", f"-I{include['include']}", "-o", str(library)]
+    subprocess.run([*command, str(folder / "code.c")], check=True)
+    return library
+
+
+OTHER_STATE = """
+#include <Python.h>
+#include <time.h>
+/* Computes until it is asked to yield, then calls f on a state of its own. */
+PyObject *on_another_state(PyObject *f) {
+  for (clock_t end = clock() + CLOCKS_PER_SEC / 20; clock() < end;) {
+  }
+  PyThreadState *mine = PyThreadState_Get(), *other = PyThreadState_New(PyInterpreterState_Get());
+  PyThreadState_Swap(other);
+  PyObject *r = PyObject_CallNoArgs(f);
+  PyThreadState_Clear(other);
+  PyThreadState_Swap(mine);
+  PyThreadState_Delete(other);
+  return r;
+}
+"""
 
 
 def untimed(dump: str) -> str:

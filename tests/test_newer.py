@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from support import Child, run_child
+from support import OTHER_STATE, Child, compiled, run_child
 
 import gmprt
 
@@ -74,31 +72,6 @@ def test_a_larger_stack_allows_deeper_recursion_through_c() -> None:
     """
     large, small = map(int, run_child(DEPTH + dedent(code)).stdout.split())
     assert large > 10 * small, (large, small)
-
-
-def compiled(folder: Path, source: str) -> Path:
-    """A library of the C code, with the interpreter's headers."""
-    (folder / "code.c").write_text(source)
-    compiler, include = shlex.split(sysconfig.get_config_var("CC"))[0], sysconfig.get_paths()
-    library = folder / "code.so"
-    command = [compiler, "-shared", "-fPIC", f"-I{include['include']}", "-o", str(library)]
-    subprocess.run([*command, str(folder / "code.c")], check=True)
-    return library
-
-
-OTHER_STATE = """
-#include <Python.h>
-/* Calls f on a state of its own, as C code that knows nothing of goroutines may. */
-PyObject *on_another_state(PyObject *f) {
-  PyThreadState *mine = PyThreadState_Get(), *other = PyThreadState_New(PyInterpreterState_Get());
-  PyThreadState_Swap(other);
-  PyObject *r = PyObject_CallNoArgs(f);
-  PyThreadState_Clear(other);
-  PyThreadState_Swap(mine);
-  PyThreadState_Delete(other);
-  return r;
-}
-"""
 
 
 @since_314

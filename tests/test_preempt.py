@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import DEBUG_311, preempts, run_child
+from support import DEBUG_311, OTHER_STATE, compiled, preempts, run_child
 
 import gmprt
 from gmprt import _core
@@ -246,35 +243,10 @@ def script(folder: Path, body: str) -> tuple[Path, dict[str, str]]:
     return path, {"GOMAXPROCS": "2", "PYTHONPATH": os.pathsep.join(here)}
 
 
-ON_ANOTHER_STATE = """
-#include <Python.h>
-#include <time.h>
-/* Computes until it is asked to yield, then calls f on a state of its own. */
-PyObject *on_another_state(PyObject *f) {
-  for (clock_t end = clock() + CLOCKS_PER_SEC / 20; clock() < end;) {
-  }
-  PyThreadState *mine = PyThreadState_Get(), *other = PyThreadState_New(PyInterpreterState_Get());
-  PyThreadState_Swap(other);
-  PyObject *r = PyObject_CallNoArgs(f);
-  PyThreadState_Clear(other);
-  PyThreadState_Swap(mine);
-  PyThreadState_Delete(other);
-  return r;
-}
-"""
-
-
 @preempts
 def test_a_hog_on_a_state_that_c_code_has_made(tmp_path: Path) -> None:
     """It is not the goroutine's, so there is no yielding."""
-    source, library = tmp_path / "code.c", tmp_path / "code.so"
-    source.write_text(ON_ANOTHER_STATE)
-    compiler, include = (
-        shlex.split(sysconfig.get_config_var("CC"))[0],
-        sysconfig.get_path("include"),
-    )
-    command = [compiler, "-shared", "-fPIC", f"-I{include}", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
+    library = compiled(tmp_path, OTHER_STATE)
     code = f"""
         import ctypes, gmprt, time
         other = ctypes.PyDLL({str(library)!r}).on_another_state
