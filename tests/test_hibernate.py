@@ -394,6 +394,31 @@ def test_faulthandler_sees_it() -> None:
     assert " in sleeper\n" in run_child(code).stderr
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is new in 3.12")
+def test_who_monitors_all_code_hears_of_it() -> None:
+    """The interpreter changes the code that its states run at that moment."""
+    code = """
+import sys, time, gmprt
+monitoring, tool = sys.monitoring, sys.monitoring.DEBUGGER_ID
+def sleeper():
+    ch.recv()
+    return 5
+def line(code, number):
+    if code is sleeper.__code__:
+        lines.append(number - code.co_firstlineno)
+ch, lines = gmprt.Chan(), []
+g = gmprt.go(sleeper)
+while not gmprt.stats().hibernating:
+    time.sleep(0.05)
+monitoring.use_tool_id(tool, "test")
+monitoring.register_callback(tool, monitoring.events.LINE, line)
+monitoring.set_events(tool, monitoring.events.LINE)
+ch.send(None)
+print(g.result(), lines)
+"""
+    assert run_child(code).stdout == "5 [2]\n"
+
+
 def test_nobody_stumbles_over_it() -> None:
     ch = Chan[int]()
     g = falls_asleep(lambda: ch.recv())
@@ -494,6 +519,27 @@ for _ in range(5):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
 for g in goroutines[:10]:
     ch.send(1)
+print("end")
+"""
+    assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"
+
+
+def test_all_frames_in_a_forked_child() -> None:
+    """The parent's sleepers are not there: they are not roused with the child's own."""
+    code = """
+import os, sys, time, gmprt
+def sleepers(n):
+    goroutines = [gmprt.go(lambda: gmprt.Chan().recv()) for _ in range(n)]
+    while gmprt.stats().hibernating < n:
+        time.sleep(0.05)
+    return goroutines
+parents = sleepers(40)
+pid = os.fork()
+if pid == 0:
+    own = sleepers(1)
+    there = sys._current_frames()
+    os._exit(own[0].ident not in there or gmprt.stats().hibernating)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 print("end")
 """
     assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"
