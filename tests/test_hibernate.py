@@ -317,6 +317,38 @@ def test_in_a_generator() -> None:
     assert g.result(PATIENCE) == [1]
 
 
+COLLECTOR = """
+import gc, gmprt
+kept, ch = [], gmprt.Chan()
+class Resurrected:
+    def __init__(self, number):
+        self.me = self
+        self.number = number
+    def __del__(self):
+        kept.append(self)
+        if self.number == 50:
+            ch.recv()
+gc.collect()
+gc.disable()
+for number in range(1, 101):
+    Resurrected(number)
+g = gmprt.go(gc.collect)
+while len(kept) < 50:
+    gmprt.gosched()
+gmprt.sleep(0.2)
+for r in kept:
+    r.me = None
+del r, kept[:20]
+ch.send(None)
+print(g.result() >= 0, len(kept))
+"""
+
+
+def test_who_collects_garbage() -> None:
+    """Its finalizer waits, and others free what stands first in a list of the collector's."""
+    assert run_child(COLLECTOR, env={"GMPRT_CHAOS": "1"}).stdout == "True 80\n"
+
+
 def test_the_main_goroutine() -> None:
     ch = Chan[int]()
 
