@@ -246,7 +246,7 @@ def test_they_did_go_through_it(procs: int) -> None:
         all_done([go(work, i) for i in range(6)])
 
 
-# ---- taken without the interpreter: csrc/py/interpose/lock.c --------------------------------------
+# ---- taken without the interpreter: csrc/py/interpose/lock.c ----------------------------------
 
 
 def test_release_knows_how_a_lock_was_taken() -> None:
