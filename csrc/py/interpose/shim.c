@@ -24,6 +24,7 @@
 #include <errno.h>
 
 #include "sched/hibernate.h"
+#include "py/cpython/lock.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
@@ -310,7 +311,18 @@ static inline PyObject *call_keywords(int i, PyObject *o, PyObject *a, PyObject 
   return r;
 }
 
+/* acquire() and __enter__() of a lock, without arguments. */
+static PyObject *acquire(int i, PyObject *o, PyObject *a) {
+  if (lock_try(o)) Py_RETURN_TRUE;
+  shim s;
+  Goroutine *self = shim_enter(&s, i, o, false);
+  PyObject *r = likely(self != NULL) ? lock_wait(self, o) : NULL;
+  if (unlikely(!r)) r = call_keywords(i, o, a, NULL);
+  return likely(self != NULL) ? shim_leave(i, &s, self, r) : r;
+}
+
 static noinline PyObject *keywords(int i, PyObject *o, PyObject *a, PyObject *k) {
+  if (Py_IS_TYPE(o, semaphore_lock) && PyTuple_GET_SIZE(a) == 0 && !k) return acquire(i, o, a);
   SHIM_CALL(i, o, false, call_keywords(i, o, a, k));
 }
 static noinline PyObject *fast(int i, PyObject *o, PyObject *const *a, Py_ssize_t n) {
@@ -435,6 +447,8 @@ static void install_in(int i, PyObject *module, PyObject *owner) {
     replace(i, (function *)&((PyTypeObject *)owner)->tp_iternext, trampolines[i].next);
     return;
   }
+  bool is_lock = table[i].type && strcmp(table[i].type, "LockType") == 0;
+  if (is_lock && !semaphore_lock && PyType_Check(owner) && !lock_learn((PyTypeObject *)owner)) return;
   PyMethodDef *def = definition(owner, table[i].name);
   if (def) replace(i, (function *)&def->ml_meth, trampoline(i, def->ml_flags));
 }
