@@ -91,7 +91,10 @@ static inline PyCodeObject *frame_code_object(pyframe f) {
   return _PyFrame_GetCode((_PyInterpreterFrame *)f);
 #endif
 }
-static inline int frame_instr(pyframe f) { return _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT); }
+static inline int frame_instr(pyframe f) {
+  _PyInterpreterFrame *asked = (_PyInterpreterFrame *)f; /* the interpreter's macros do not promise to leave it alone */
+  return _PyInterpreterFrame_LASTI(asked) * (int)sizeof(_Py_CODEUNIT);
+}
 
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
