@@ -54,7 +54,7 @@ def test_recursion_through_c_ends_in_an_error(preempt: str) -> None:
         main, *others, thread = map(int, line.split())
         assert len(set(others)) == 1, line
         assert others[0] > 50, line
-        assert thread > others[0], line  # 8 MiB against 1 MiB
+        assert others[0] > thread / 2, line  # 8 MiB, as a rule, against 8 MiB
         assert abs(main - thread) < thread / 2, line
 
 
