@@ -1,0 +1,37 @@
+"""What mkdocstrings does not see in a stub: overloads without a function behind them, `__new__`.
+
+An overloaded function of a stub is shown once, with its most general signature, which is the last.
+A class is shown with the parameters of its `__new__`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from griffe import Class, Docstring, Extension, Function, Module
+
+
+class Stub(Extension):
+    def on_module_members(self, *, mod: Module, **kwargs: Any) -> None:
+        _last_overloads(mod)
+
+    def on_class_members(self, *, cls: Class, **kwargs: Any) -> None:
+        _last_overloads(cls)
+        new = cls.members.get("__new__")
+        if isinstance(new, Function) and "__init__" not in cls.members:
+            new.name = "__init__"  # whose parameters are those of the class to mkdocstrings
+            cls.set_member("__init__", new)
+
+
+def _last_overloads(scope: Module | Class) -> None:
+    if scope.filepath.suffix != ".pyi":  # elsewhere a function follows, which has them
+        return
+    for name, overloads in list(scope.overloads.items()):
+        if not overloads:
+            continue
+        documented = next((o for o in overloads if o.docstring), None)
+        shown = overloads[-1]
+        if documented is not None and documented.docstring is not None:
+            shown.docstring = Docstring(documented.docstring.value, parent=shown)
+        scope.set_member(name, shown)
+        del scope.overloads[name]
