@@ -85,3 +85,10 @@ def test_in_the_stub() -> None:
 def test_in_the_reference() -> None:
     text = API.read_text()
     assert [n for n in gmprt.__all__ if not re.search(rf"(`[^`\n]*|\*\*)\b{n}\b", text)] == []
+
+
+def test_on_the_site() -> None:
+    """Each name has its place among the pages that mkdocstrings fills."""
+    pages = "".join(path.read_text() for path in (API.parent / "reference").glob("*.md"))
+    shown = re.findall(r"^::: gmprt\.(\S+)$", pages, re.MULTILINE)
+    assert sorted(shown) == sorted(gmprt.__all__)

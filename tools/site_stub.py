@@ -1,17 +1,24 @@
 """What mkdocstrings does not see in a stub: overloads without a function behind them, `__new__`.
 
 An overloaded function of a stub is shown once, with its most general signature, which is the last.
-A class is shown with the parameters of its `__new__`.
+A class is shown with the parameters of its `__new__`.  A "/" at the end of parameters, which
+mkdocstrings leaves out, is made one of them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from griffe import Class, Docstring, Extension, Function, Module
+from griffe import Class, Docstring, Extension, Function, Module, Parameter, ParameterKind
 
 
 class Stub(Extension):
+    def on_function(self, *, func: Function, **kwargs: Any) -> None:
+        only = ParameterKind.positional_only
+        if func.parameters and all(p.kind is only for p in func.parameters if p.name != "self"):
+            if any(p.kind is only for p in func.parameters):
+                func.parameters.add(Parameter("/", kind=only))
+
     def on_module_members(self, *, mod: Module, **kwargs: Any) -> None:
         _last_overloads(mod)
 

@@ -92,7 +92,7 @@ class DeadlineExceeded(Error, TimeoutError):
     """Raised at the end of a fail_after() block whose time was up; err() of a context whose
     deadline has passed: Go's context.DeadlineExceeded.
 
-    Raised by a block its __cause__ is the `Cancelled` that has travelled through it.
+    Raised by a block its `__cause__` is the `Cancelled` that has travelled through it.
     """
 
     def __init__(self, message: str = "deadline exceeded") -> None:
