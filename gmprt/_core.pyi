@@ -468,9 +468,7 @@ class Select(Generic[_T_co]):
     def __new__(cls, *cases: _Case[_T]) -> Select[_T]: ...
     @overload
     def __new__(cls, *cases: _Case[Any]) -> Select[Any]: ...
-    def __call__(
-        self, *, timeout: float | None = None, default: bool = False
-    ) -> Selected[_T_co]:
+    def __call__(self, *, timeout: float | None = None, default: bool = False) -> Selected[_T_co]:
         """Do what select() does with these cases.  Blocks, unless `default` is true."""
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 

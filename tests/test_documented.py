@@ -1,4 +1,7 @@
-"""Every public name says what it does: to help() at run time, to editors in the stub."""
+"""Every public name says what it does: to help() at run time, to editors in the stub.
+
+And what type checkers make of it is looked at in tests/types.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,16 @@ def public() -> Iterator[tuple[str, Any]]:
 
 def test_at_run_time() -> None:
     assert [name for name, value in public() if not (value.__doc__ or "").strip()] == []
+
+
+def test_types_are_looked_at() -> None:
+    """By name: mypy and pyright do the rest."""
+    used = set()
+    for path in (Path(__file__).parent / "types").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Name, ast.Attribute)):
+                used.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    assert [name for name, _ in public() if name.rpartition(".")[2] not in used] == []
 
 
 def in_stub() -> dict[str, str | None]:

@@ -14,10 +14,10 @@ from griffe import Class, Docstring, Extension, Function, Module, Parameter, Par
 
 class Stub(Extension):
     def on_function(self, *, func: Function, **kwargs: Any) -> None:
-        only = ParameterKind.positional_only
-        if func.parameters and all(p.kind is only for p in func.parameters if p.name != "self"):
-            if any(p.kind is only for p in func.parameters):
-                func.parameters.add(Parameter("/", kind=only))
+        # That of a method has its self before it, which is not said to be positional only.
+        kinds = [p.kind for p in func.parameters if p.name not in ("self", "cls")]
+        if kinds and all(kind is ParameterKind.positional_only for kind in kinds):
+            func.parameters.add(Parameter("/", kind=kinds[0]))
 
     def on_module_members(self, *, mod: Module, **kwargs: Any) -> None:
         _last_overloads(mod)

@@ -67,7 +67,7 @@ class Cancelled(BaseException):
     def __init__(self, reason: object = None) -> None:
         # No empty "None" at the end of a traceback.
         super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason
+        self.reason: object = reason
 
 
 class GoroutineCancelled(Error):
@@ -78,7 +78,7 @@ class GoroutineCancelled(Error):
 
     def __init__(self, reason: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason
+        self.reason: object = reason
 
 
 class ContextCancelled(Error):
