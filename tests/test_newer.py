@@ -519,7 +519,8 @@ def work(name):
 
 def threads():
     gmprt.threads(True)
-    crew = [threading.Thread(target=work, args=(f"then {i}",), name=f"worker {i}") for i in range(9)]
+    crew = [threading.Thread(target=work, args=(f"then {i}",), name=f"worker {i}")
+            for i in range(9)]
     for t in crew: t.start()
     for t in crew: t.join()
     assert seen == {f"worker {i}": f"then {i}" for i in range(9)}, seen
