@@ -57,6 +57,8 @@ class Goal:
         return f"{'>=' if self.at_least else '<='} {self.limit:g} {self.peer}".rstrip()
 
 
+MORE_IS_BETTER = ("1/s", "x")  # units
+
 DELAY = ("p50", "p99", "p99.9", "max")
 SPEEDUP = "speed-up"
 

@@ -19,6 +19,7 @@ def facts() -> dict[str, str]:
         "memory": _memory(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": _python(),
+        "build": unoptimised() or "optimised",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "pace before": pace(),
     }
@@ -35,6 +36,31 @@ def _turn(count: int = 100_000) -> float:
     for _ in range(count):
         pass
     return (time.perf_counter_ns() - start) / count
+
+
+def unoptimised() -> str:
+    """Why this interpreter is slower than those that people use: empty if it is not."""
+
+    def variable(name: str) -> str:
+        return str(sysconfig.get_config_var(name) or "")
+
+    return judge_build(variable("CONFIG_ARGS"), variable("CFLAGS"), variable("Py_DEBUG"))
+
+
+def judge_build(configured: str, flags: str, debug: str) -> str:
+    """The same for a build of which sysconfig says this.
+
+    Debian hands the profile to make, of which sysconfig knows nothing: told by a folder that only
+    its builds are configured with.
+    """
+    levels = [flag for flag in flags.split() if flag.startswith("-O")]
+    if debug not in ("", "0"):
+        return "NOT OPTIMISED: a debug build"
+    if levels and levels[-1] in ("-O0", "-Og"):  # the last one counts
+        return f"NOT OPTIMISED: compiled with {levels[-1]}"
+    if "--enable-optimizations" in configured or "/usr/share/python-wheels" in configured:
+        return ""
+    return "NOT OPTIMISED: configured without --enable-optimizations"
 
 
 def _python() -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from bench.catalog import CASES, COLUMNS, GOALS, SPEEDUP, Column, Goal
+from bench.catalog import CASES, COLUMNS, GOALS, MORE_IS_BETTER, SPEEDUP, Column, Goal
 from bench.runner import TIMEOUT, Cell, Peer, Results, Row, last_line
 
 BASES = ("gmprt P=1", "Go P=1")  # ratios are to the first that was measured
 FIRST_FIGURES = {case.figures[0] for case in CASES}
 _NONE = "-"
+_SPREAD = (
+    "Medians of the rounds. In brackets: from the least to the most, as a share of the median."
+)
+
+_Figure = Callable[[Row, Column, Cell], str]
 
 
 class Report:
@@ -39,28 +45,42 @@ class Report:
         return lines + [f"{peer.name}: {peer.status()}" for peer in self.peers.values()]
 
     def table(self) -> list[list[str]]:
-        """Header and rows: values, with ratios to the base column."""
+        """Header and rows: the best of the rounds, with ratios to the base column."""
+        return self._rows(self._best)
+
+    def medians(self) -> list[list[str]]:
+        """Header and rows: medians, and how far apart the rounds are."""
+        return self._rows(self._median)
+
+    def _rows(self, figure: _Figure) -> list[list[str]]:
         header = ["", "unit", *(column.name for column in self.columns)]
         rows = [
-            [title, unit, *(self._cell(row, column) for column in self.columns)]
+            [title, unit, *(self._cell(row, column, figure) for column in self.columns)]
             for row, title, unit in titled_rows()
             if row in self.results
         ]
         return [header, *rows]
 
-    def _cell(self, row: Row, column: Column) -> str:
+    def _cell(self, row: Row, column: Column, figure: _Figure) -> str:
         if self.peers[column.peer].error:
             return "error"
         cell = self.results[row].get(column.name)
         if cell is None:
             return _NONE
-        if cell.errors:
-            return _failure(cell)
-        value = cell.median()
+        return _failure(cell) if cell.errors else figure(row, column, cell)
+
+    def _best(self, row: Row, column: Column, cell: Cell) -> str:
+        value = best(row, cell)
         if value is None:
             return _NONE
         ratio = self._ratio(row, column, value)
         return f"{number(value)} ({ratio})" if ratio else number(value)
+
+    def _median(self, row: Row, column: Column, cell: Cell) -> str:
+        value, spread = cell.median(), cell.spread()
+        if value is None:
+            return _NONE
+        return f"{number(value)} ({100 * spread:.0f} %)" if spread is not None else number(value)
 
     def _ratio(self, row: Row, column: Column, value: float) -> str:
         """How many times the base column; the base itself is compared with Go."""
@@ -73,7 +93,7 @@ class Report:
 
     def _value(self, row: Row, column: str) -> float | None:
         cell = self.results[row].get(column)
-        return cell.median() if cell else None
+        return best(row, cell) if cell else None
 
     def goals(self) -> list[list[str]]:
         """Header and rows: each gmprt figure beside what it should be."""
@@ -97,7 +117,7 @@ class Report:
         """The figure, and whether it is good enough; an error is not."""
         row = (goal.case, goal.figure)
         cell = self.results[row].get(column.name)
-        value = cell.median() if cell else None
+        value = best(row, cell) if cell else None
         if value is not None:
             base = self._value(row, column.counterpart(goal.peer)) if goal.peer else 1
             if base is None:
@@ -112,6 +132,7 @@ class Report:
     def text(self) -> str:
         """For the terminal."""
         parts = ["\n".join(self.facts()), aligned(self.table()), self._legend()]
+        parts += [aligned(self.medians()), _SPREAD]
         if goals := self.goals():
             parts.append(aligned(goals))
         parts += self._failures()
@@ -124,6 +145,9 @@ class Report:
             "\n".join(f"- {line}" for line in self.facts()),
             pipes(self.table()),
             self._legend(),
+            "## Medians",
+            pipes(self.medians()),
+            _SPREAD,
         ]
         if goals := self.goals():
             parts += ["## Goals", pipes(goals)]
@@ -142,7 +166,7 @@ class Report:
                 "figure": row[1],
                 "title": title,
                 "unit": unit,
-                "columns": {name: _plain(cell) for name, cell in self.results[row].items()},
+                "columns": {name: _plain(row, cell) for name, cell in self.results[row].items()},
             }
             for row, title, unit in titled_rows()
             if row in self.results
@@ -151,7 +175,7 @@ class Report:
             p.name: {"installed": p.installed, "status": p.status()} for p in self.peers.values()
         }
         document = {
-            "schema": 1,
+            "schema": 2,
             "machine": self.machine,
             "options": options,
             "peers": peers,
@@ -162,8 +186,9 @@ class Report:
 
     def _legend(self) -> str:
         return (
-            f"Medians. In brackets: how many times {BASES[0]} (where there is none: {BASES[1]}); "
-            f"in the column of gmprt itself: how many times {BASES[1]}.\n"
+            "The best of the rounds. In brackets: "
+            f"how many times {BASES[0]} (where there is none: {BASES[1]}); in the column "
+            f"of gmprt itself: how many times {BASES[1]}.\n"
             f"{_NONE}: the peer has no equivalent. KB: 1000 bytes."
         )
 
@@ -193,6 +218,9 @@ def titled_rows() -> list[tuple[Row, str, str]]:
     return rows
 
 
+_UNITS = {row: unit for row, _, unit in titled_rows()}
+
+
 def _failure(cell: Cell) -> str:
     rounds = len(cell.errors) + len(cell.values)
     return f"ERROR {cell.errors[0]}, {len(cell.errors)} of {rounds}"
@@ -203,9 +231,16 @@ def _tells(error: str, detail: str) -> bool:
     return bool(detail.strip()) and not error.startswith(TIMEOUT)
 
 
-def _plain(cell: Cell) -> dict[str, Any]:
+def best(row: Row, cell: Cell) -> float | None:
+    """The least disturbed round."""
+    return cell.best(_UNITS[row] in MORE_IS_BETTER)
+
+
+def _plain(row: Row, cell: Cell) -> dict[str, Any]:
     return {
+        "best": best(row, cell),
         "median": cell.median(),
+        "spread": cell.spread(),
         "rounds": cell.values,
         "errors": cell.errors,
         "details": cell.details,

@@ -56,9 +56,20 @@ class Cell:
     errors: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
 
+    def best(self, most: bool = False) -> float | None:
+        """What the least disturbed round gave (most: the more the better); none if one failed."""
+        if not self.values or self.errors:
+            return None
+        return max(self.values) if most else min(self.values)
+
     def median(self) -> float | None:
-        """The figure to show: none if a round failed."""
+        """None if a round failed."""
         return statistics.median(self.values) if self.values and not self.errors else None
+
+    def spread(self) -> float | None:
+        """How far apart the rounds are, as a share of their median."""
+        middle = self.median()
+        return (max(self.values) - min(self.values)) / abs(middle) if middle else None
 
 
 @dataclass

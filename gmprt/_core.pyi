@@ -50,7 +50,7 @@ class Goroutine(Generic[_R_co]):
         """A number that is never used again."""
     @property
     def name(self) -> str:
-        """Its name, which can be set; goroutine-<id> at first."""
+        """Its name, which can be set; goroutine-N at first, N the id."""
     @name.setter
     def name(self, value: str) -> None: ...
     @property
@@ -223,10 +223,13 @@ class Chan(Generic[_V]):
         """Senders and receivers that wait now."""
     def statistics(self) -> ChanStatistics:
         """All of it at one moment."""
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[_V]: ...
+    def __len__(self) -> int:
+        """Values in the buffer now."""
+    def __iter__(self) -> Iterator[_V]:
+        """Receive until it is closed and drained.  Each step blocks as recv() does."""
     def __next__(self) -> _V: ...
-    def __enter__(self) -> Chan[_V]: ...
+    def __enter__(self) -> Chan[_V]:
+        """`with ch:` closes it at the end, unless it has been closed."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -273,7 +276,8 @@ class SendView(Generic[_T_contra]):
     @property
     def name(self) -> str | None:
         """The name given, or None."""
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Values in the buffer now."""
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
@@ -315,8 +319,10 @@ class RecvView(Generic[_T_co]):
     @property
     def name(self) -> str | None:
         """The name given, or None."""
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[_T_co]: ...
+    def __len__(self) -> int:
+        """Values in the buffer now."""
+    def __iter__(self) -> Iterator[_T_co]:
+        """Receive until it is closed and drained.  Each step blocks as recv() does."""
     def __next__(self) -> _T_co: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
@@ -462,9 +468,8 @@ class Select(Generic[_T_co]):
     def __new__(cls, *cases: _Case[_T]) -> Select[_T]: ...
     @overload
     def __new__(cls, *cases: _Case[Any]) -> Select[Any]: ...
-    def __call__(
-        self, *, timeout: float | None = None, default: bool = False
-    ) -> Selected[_T_co]: ...
+    def __call__(self, *, timeout: float | None = None, default: bool = False) -> Selected[_T_co]:
+        """Do what select() does with these cases.  Blocks, unless `default` is true."""
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
@@ -479,7 +484,8 @@ class Mutex:
         """Any goroutine or thread may. RuntimeError if it is not locked."""
     def locked(self) -> bool:
         """Whether somebody holds it now."""
-    def __enter__(self) -> Mutex: ...
+    def __enter__(self) -> Mutex:
+        """`with mutex:` calls lock(), which blocks, and unlock() at the end."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -508,7 +514,8 @@ class Semaphore:
     @property
     def value(self) -> int:
         """Units left."""
-    def __enter__(self) -> Semaphore: ...
+    def __enter__(self) -> Semaphore:
+        """`with semaphore:` calls acquire(), which blocks, and release() at the end."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -579,7 +586,8 @@ class RLocker:
         """The RWMutex's try_rlock()."""
     def unlock(self) -> None:
         """The RWMutex's runlock()."""
-    def __enter__(self) -> RLocker: ...
+    def __enter__(self) -> RLocker:
+        """`with` calls lock(), which blocks, and unlock() at the end."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -611,7 +619,8 @@ class Cond:
         """Wake one that waits, the first to come, if there is one.  The lock need not be held."""
     def broadcast(self) -> None:
         """Wake all that wait.  The lock need not be held."""
-    def __enter__(self) -> Cond: ...
+    def __enter__(self) -> Cond:
+        """`with cond:` locks `lock`, which blocks, and unlocks it at the end."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -765,7 +774,8 @@ class Context:
         """A block whose current or next wait raises Cancelled when the context is done; the block
         then ends with a new ContextCancelled or DeadlineExceeded.  In goroutines only.
         """
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        """`with ctx:` cancels it at the end, if it can be cancelled."""
     def __exit__(
         self,
         exc_type: type[BaseException] | None,

@@ -59,7 +59,7 @@ def dump_string() -> str:
 
 
 def install_sigquit() -> bool:
-    """Make SIGQUIT (Ctrl-\\) dump all goroutines to sys.stderr; run() does this by itself.
+    """Make SIGQUIT (`Ctrl-\\`) dump all goroutines to sys.stderr; run() does this by itself.
 
     False if the program has its own use for the signal, which is then left alone.
     """

@@ -364,6 +364,44 @@ def test_a_wake_during_a_signal_handler_is_not_missed() -> None:
     )
 
 
+def test_a_signal_handler_has_the_cancel_that_ended_the_wait() -> None:
+    """Nothing is left to be raised: the wait ends as if it had been signalled."""
+    run_child(
+        """
+        import os, signal, gmprt
+        c, seen, began = gmprt.Cond(gmprt.Mutex()), [], []
+
+        def handler(number, frame):
+            began.append(True)
+            for _ in range(2):
+                try:
+                    gmprt.sleep(1000)
+                except gmprt.Cancelled:
+                    seen.append(True)
+
+        def holds(main):
+            with c:
+                while main.wait_reason != "sync.Mutex.Lock":
+                    gmprt.sleep(0.001)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                while not began or main.wait_reason != "sleep":
+                    gmprt.sleep(0.001)
+                main.cancel()  # what is due is raised, one after the other
+                while len(seen) < 2:
+                    gmprt.sleep(0.001)
+
+        def main():
+            signal.signal(signal.SIGUSR1, handler)
+            with gmprt.move_on_after(0.05) as block, c:
+                gmprt.go(holds, gmprt.current())
+                assert c.wait() is True
+            assert block.expired
+
+        gmprt.run(main)
+        """
+    )
+
+
 def test_ctrl_c() -> None:
     """It ends the wait with the lock held, and the next signal goes to somebody else."""
     code = """

@@ -1,4 +1,7 @@
-"""Every public name says what it does: to help() at run time, to editors in the stub."""
+"""Every public name says what it does: to help() at run time, to editors in the stub.
+
+And what type checkers make of it is looked at in tests/types.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,16 @@ def test_at_run_time() -> None:
     assert [name for name, value in public() if not (value.__doc__ or "").strip()] == []
 
 
+def test_types_are_looked_at() -> None:
+    """By name: mypy and pyright do the rest."""
+    used = set()
+    for path in (Path(__file__).parent / "types").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Name, ast.Attribute)):
+                used.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    assert [name for name, _ in public() if name.rpartition(".")[2] not in used] == []
+
+
 def in_stub() -> dict[str, str | None]:
     """Docstrings of the stub by name; of an overloaded function the first that is there."""
     found: dict[str, str | None] = {}
@@ -85,3 +98,10 @@ def test_in_the_stub() -> None:
 def test_in_the_reference() -> None:
     text = API.read_text()
     assert [n for n in gmprt.__all__ if not re.search(rf"(`[^`\n]*|\*\*)\b{n}\b", text)] == []
+
+
+def test_on_the_site() -> None:
+    """Each name has its place among the pages that mkdocstrings fills."""
+    pages = "".join(path.read_text() for path in (API.parent / "reference").glob("*.md"))
+    shown = re.findall(r"^::: gmprt\.(\S+)$", pages, re.MULTILINE)
+    assert sorted(shown) == sorted(gmprt.__all__)

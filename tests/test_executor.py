@@ -271,3 +271,29 @@ def test_at_the_end_of_the_process(kind: str) -> None:
         """
     lines = run_child(code, args=[kind]).stdout.splitlines()
     assert lines == ["end of main"] + ["cannot schedule new futures after interpreter shutdown"] * 4
+
+
+@pytest.mark.parametrize("kind", ["main", "run"])
+def test_in_a_forked_child(kind: str) -> None:
+    """No worker is there to be waited for, and new ones run what is submitted there."""
+    code = r"""
+        import os, sys, gmprt
+        pool, gate = gmprt.Executor(1), gmprt.Chan()
+
+        def main():
+            began = gmprt.Chan(1)
+            calls = [pool.submit(lambda: (began.send(None), gate.recv())), pool.submit(gate.recv)]
+            began.recv()
+            pid = os.fork()
+            if pid == 0:
+                with pool:
+                    assert pool.submit(int, "5").result() == 5
+                sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            gate.close()
+            for call in calls:
+                assert isinstance(call.exception(), gmprt.EndOfChannel)
+
+        gmprt.run(main) if sys.argv[1] == "run" else main()
+        """
+    run_child(code, args=[kind])

@@ -7,11 +7,13 @@ import contextvars
 import functools
 import math
 import operator
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from support import (
     CGate,
     Spawn,
     Thread,
+    compiled,
     ended,
     eventually,
     mixed,
@@ -1159,6 +1162,64 @@ def test_the_recursion_limit_counts_for_each_goroutine() -> None:
     for i in range(20):
         ch.send(i)
     assert sorted(g.result(PATIENCE) for g in goroutines) == list(range(20))
+
+
+UNCOUNTED = {
+    "map": "for _ in range(n): x = map(abs, x)\nnext(x)",
+    "the end of generators": "for _ in range(n): x = (lambda y: (yield from y))(x)\ndel x",
+    "the hash of a tuple": "for _ in range(n): x = (x,)\nhash(x)",
+}
+
+
+@pytest.mark.parametrize("kind", list(UNCOUNTED))
+def test_recursion_that_the_interpreter_does_not_count(kind: str) -> None:
+    """A goroutine's stack is as deep as a thread's: a megabyte would not do."""
+    code = f"""
+        import gmprt
+        code, n = {UNCOUNTED[kind]!r}, 20_000
+        gmprt.go(exec, code, {{"x": iter([1]), "n": n}}).result(20)
+        print("lives")
+    """
+    assert run_child(code).stdout == "lives\n"
+
+
+def test_a_thousand_levels_through_c() -> None:
+    """Counted ones: as in a thread."""
+    code = """
+        import json, gmprt
+        text = "[" * 950 + "]" * 950
+        def levels():
+            try:
+                return len(json.dumps(json.loads(text)))
+            except RecursionError:
+                return "too deep"
+        from threading import Thread
+        seen = []
+        thread = Thread(target=lambda: seen.append(levels()))
+        thread.start()
+        thread.join()
+        assert gmprt.go(levels).result(20) == seen[0], seen
+    """
+    run_child(code)
+
+
+def test_foreign_code_that_overruns_the_stack(tmp_path: Path) -> None:
+    """The process dies, and says where."""
+    library = compiled(
+        tmp_path, "int deep(int n) { volatile char a[500]; a[0] = 0; return deep(n + 1) + a[0]; }"
+    )
+    code = f"""
+        import ctypes, gmprt
+        deep = ctypes.CDLL({str(library)!r}).deep
+        def below(levels):
+            return below(levels - 1) if levels else deep(0)
+        gmprt.go(below, 200).join()
+    """
+    done = run_child(code, status=-signal.SIGSEGV)
+    first, second, *frames = done.stderr.splitlines()
+    assert (first, second) == ("fatal: goroutine stack overflow", "\tgoroutine 1")
+    assert all(line.endswith(" in below") for line in frames[:50]), frames[:51]
+    assert frames[50] == "  ... 101 more ...", frames[50]
 
 
 # ---- exhaustion --------------------------------------------------------------------------------

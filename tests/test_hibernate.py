@@ -317,6 +317,38 @@ def test_in_a_generator() -> None:
     assert g.result(PATIENCE) == [1]
 
 
+COLLECTOR = """
+import gc, gmprt
+kept, ch = [], gmprt.Chan()
+class Resurrected:
+    def __init__(self, number):
+        self.me = self
+        self.number = number
+    def __del__(self):
+        kept.append(self)
+        if self.number == 50:
+            ch.recv()
+gc.collect()
+gc.disable()
+for number in range(1, 101):
+    Resurrected(number)
+g = gmprt.go(gc.collect)
+while len(kept) < 50:
+    gmprt.gosched()
+gmprt.sleep(0.2)
+for r in kept:
+    r.me = None
+del r, kept[:20]
+ch.send(None)
+print(g.result() >= 0, len(kept))
+"""
+
+
+def test_who_collects_garbage() -> None:
+    """Its finalizer waits, and others free what stands first in a list of the collector's."""
+    assert run_child(COLLECTOR, env={"GMPRT_CHAOS": "1"}).stdout == "True 80\n"
+
+
 def test_the_main_goroutine() -> None:
     ch = Chan[int]()
 
@@ -392,6 +424,31 @@ def test_faulthandler_sees_it() -> None:
         faulthandler.dump_traceback(all_threads=True)
     """
     assert " in sleeper\n" in run_child(code).stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is new in 3.12")
+def test_who_monitors_all_code_hears_of_it() -> None:
+    """The interpreter changes the code that its states run at that moment."""
+    code = """
+import sys, time, gmprt
+monitoring, tool = sys.monitoring, sys.monitoring.DEBUGGER_ID
+def sleeper():
+    ch.recv()
+    return 5
+def line(code, number):
+    if code is sleeper.__code__:
+        lines.append(number - code.co_firstlineno)
+ch, lines = gmprt.Chan(), []
+g = gmprt.go(sleeper)
+while not gmprt.stats().hibernating:
+    time.sleep(0.05)
+monitoring.use_tool_id(tool, "test")
+monitoring.register_callback(tool, monitoring.events.LINE, line)
+monitoring.set_events(tool, monitoring.events.LINE)
+ch.send(None)
+print(g.result(), lines)
+"""
+    assert run_child(code).stdout == "5 [2]\n"
 
 
 def test_nobody_stumbles_over_it() -> None:
@@ -494,6 +551,27 @@ for _ in range(5):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
 for g in goroutines[:10]:
     ch.send(1)
+print("end")
+"""
+    assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"
+
+
+def test_all_frames_in_a_forked_child() -> None:
+    """The parent's sleepers are not there: they are not roused with the child's own."""
+    code = """
+import os, sys, time, gmprt
+def sleepers(n):
+    goroutines = [gmprt.go(lambda: gmprt.Chan().recv()) for _ in range(n)]
+    while gmprt.stats().hibernating < n:
+        time.sleep(0.05)
+    return goroutines
+parents = sleepers(40)
+pid = os.fork()
+if pid == 0:
+    own = sleepers(1)
+    there = sys._current_frames()
+    os._exit(own[0].ident not in there or gmprt.stats().hibernating)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 print("end")
 """
     assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"

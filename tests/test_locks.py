@@ -311,3 +311,87 @@ def test_who_wants_a_bucket_of_the_parking_lot_needs_no_gil(tmp_path: Path, proc
     """
     library = compiled(tmp_path, BUCKET)
     assert run_child(code, args=[str(library), str(procs)]).stdout == "done\n"
+
+
+# ---- taken without the interpreter: csrc/py/interpose/lock.c ----------------------------------
+
+
+def test_release_knows_how_a_lock_was_taken() -> None:
+    """Free or handed over, by either way: it is locked, and can be released once."""
+    lock = threading.Lock()
+
+    def handed_over(take: Callable[[], object]) -> None:
+        with lock:
+            waiter = go(take)
+            gmprt.gosched()
+            assert not waiter.done()
+        assert waiter.result(PATIENCE) is True
+        assert lock.locked()
+        lock.release()
+        assert not lock.locked()
+        with pytest.raises(RuntimeError, match="unlocked"):
+            lock.release()
+
+    def scene() -> None:
+        for take in (lock.acquire, lock.__enter__, lambda: lock.acquire(True)):
+            assert take() is True
+            assert lock.locked()
+            assert not lock.acquire(blocking=False)
+            lock.release()
+            with pytest.raises(RuntimeError, match="unlocked"):
+                lock.release()
+            handed_over(take)
+
+    go(scene).result(PATIENCE)
+
+
+def test_a_cancel_ends_the_wait_and_leaves_the_lock() -> None:
+    lock = threading.Lock()
+
+    def scene() -> None:
+        with lock:
+            waiters = [go(lock.acquire) for _ in range(3)]
+            gmprt.gosched()
+            waiters[0].cancel()
+            with pytest.raises(gmprt.GoroutineCancelled):
+                waiters[0].result(PATIENCE)
+        others = set(waiters[1:])
+        while others:
+            done = next((waiter for waiter in others if waiter.done()), None)
+            if done is None:
+                gmprt.gosched()
+                continue
+            others.remove(done)
+            assert done.result() is True
+            assert lock.locked()
+            assert not any(waiter.done() for waiter in others)
+            lock.release()
+        assert not lock.locked()
+
+    go(scene).result(PATIENCE)
+
+
+def test_a_lock_changes_hands_between_goroutines_and_threads() -> None:
+    """Both kinds wait for the same semaphore, each in its own way: no post is lost."""
+    lock, turns, mine = threading.Lock(), 300, [0]
+
+    def take() -> None:
+        for _ in range(turns):
+            with lock:
+                seen = mine[0]
+                gmprt.gosched()
+                mine[0] = seen + 1
+
+    def ordinary() -> None:
+        for _ in range(turns):
+            with lock:
+                mine[0] += 1
+
+    threads = [threading.Thread(target=ordinary) for _ in range(2)]
+    goroutines = [go(take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    all_done(goroutines)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert mine == [5 * turns]

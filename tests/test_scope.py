@@ -710,6 +710,42 @@ def test_in_a_forked_child() -> None:
     assert sorted(done.stdout.split()) == ["True", "True", "child", "parent"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("what", ["context", "group", "shield"])
+def test_blocks_of_others_in_a_forked_child(what: str) -> None:
+    """They are nobody's there, whoever still knows them."""
+    done = run_child(
+        f"""
+        import gmprt, os
+        from gmprt import context
+        ctx, group, shield = context.with_cancel(), gmprt.Group(), gmprt.shield()
+        blocks = {{"context": ctx.scope(), "group": group, "shield": shield}}
+        def waits():
+            with blocks[{what!r}]:
+                gmprt.sleep(1000)
+        def main():
+            g = gmprt.go(waits)
+            while g.state != "waiting":
+                gmprt.sleep(0.001)
+            if {what!r} == "shield":
+                g.cancel()
+            pid = os.fork()
+            if pid == 0:
+                if {what!r} == "context":
+                    ctx.cancel()
+                if {what!r} == "group":
+                    group.cancel()
+                if {what!r} == "shield":
+                    shield.__exit__(None, None, None)
+                os._exit(0)
+            os.write(1, b"%d" % os.waitpid(pid, 0)[1])
+            os._exit(0)
+        gmprt.run(main)
+        """
+    )
+    assert done.stdout == "0"
+
+
 MODES = {
     "nothing replaced": {"GMPRT_INTERPOSE": "none"},
     "nothing parks": {"GMPRT_INTERPOSE": "0"},

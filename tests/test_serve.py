@@ -614,6 +614,16 @@ def test_without_end(of: str) -> None:
     assert Endless.taken < 200
 
 
+def test_a_block_of_upgrades() -> None:
+    """llhttp stops behind each of them."""
+    from gmprt._serve.request import Limits, Parser, Trust
+
+    one = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    n = 2 * sys.getrecursionlimit()
+    parser = Parser(Stream(n * one, n * len(one)), Limits(), Trust())
+    assert sum(1 for _ in iter(parser.next, None)) == n
+
+
 @pytest.mark.parametrize("bad", [b"no request\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"])
 def test_bad_requests_are_answered(server: Server, bad: bytes) -> None:
     with server.connect() as client:

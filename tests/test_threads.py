@@ -205,12 +205,17 @@ joined(t)
 assert stopped
 """,
     "signals by ident": """
+ended = []
+def f(go_on):
+    go_on.acquire()
+    ended.append(True)
 for _ in range(100):  # most have not begun
     go_on = _thread.allocate_lock()
     go_on.acquire()
-    ident = _thread.start_new_thread(go_on.acquire, ())
+    ident = _thread.start_new_thread(f, (go_on,))
     signal.pthread_kill(ident, 0)
     go_on.release()
+until(lambda: len(ended) == 100)  # 3.11 crashes if it ends before its threads have begun
 """,
     "recursion": """
 def deep(n):

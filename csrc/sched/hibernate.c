@@ -236,6 +236,14 @@ void rouse_all(void) {
     if (gp->kind == GK_HOST) roused(gp);
 }
 
+/* In a forked child, where gp's goroutine is no more: nobody rouses it, and a sysmon that was dropping its pages is not
+ * there, either. */
+void never_roused(G *gp) {
+  free(gp->saved);
+  gp->saved = NULL;
+  store_rlx(&gp->asleep, AWAKE);
+}
+
 /* ---- sysmon ----------------------------------------------------------------------------------------------------- */
 
 static bool possible(void) { return POSSIBLE && host->drowsy; }

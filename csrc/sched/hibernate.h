@@ -7,6 +7,7 @@
 void hibernate_some(void);        /* driver, host lock held */
 void rouse(G *gp);                /* host lock held, gp->saved is not NULL */
 void rouse_all(void);             /* host lock held */
+void never_roused(G *gp);         /* forked child */
 bool hibernate_due(int64_t now);  /* sysmon */
 int64_t hibernate_next(void);
 void hibernate_drop(void);

@@ -30,6 +30,8 @@
  *   drowsy      host lock held, a parked goroutine: where what lives of its stack ends; NULL: it must keep its stack.
  *               May be NULL: none ever loses it.
  *   hide, show  host lock held: it is about to lose its stack, and has it again; what hide returns is given to show.
+ *   last_words  in the handler of a fault, the process is about to die: print where the running hosted goroutine stands.
+ *               May be NULL.
  *   dump        asked for by SIGQUIT, on a thread of its own: print all goroutines.
  *
  * A runtime without host code passes host_none (start.c). */
@@ -74,6 +76,7 @@ typedef struct host_t {
   char *(*drowsy)(struct G *gp);
   void *(*hide)(struct G *gp);
   void (*show)(struct G *gp, void *hidden);
+  void (*last_words)(struct G *gp);
   void (*dump)(void);
 } host_t;
 

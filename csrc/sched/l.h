@@ -49,6 +49,7 @@ void lpush_inbox(G *gp);
 bool lwaiting(void);
 void newproc_host(G *gp);
 void goready_hosted(G *gp);
+void goready_ended(G *gp);
 void drive(M *m);
 
 #endif

@@ -80,13 +80,35 @@ void goready_hosted(G *gp) {
   newproc_host(gp);
 }
 
-/* Host lock held: gp is new and runnable, or has been made so. */
-void newproc_host(G *gp) {
-  lput(gp, true);
+/* Host lock held, something has been put. */
+static inline void lpushed(void) {
   M *m = getm();
   if (m && load_rlx(&lpp()->holder) == m) return; /* the driver looks by itself */
   fence();
   if (!load_rlx(&lpp()->holder)) wakep();
+}
+
+/* Host lock held: gp is new and runnable, or has been made so. */
+void newproc_host(G *gp) {
+  lput(gp, true);
+  lpushed();
+}
+
+/* Host lock held; gp, whose wait has been claimed, waited for the end of the running goroutine.  If the next one is new
+ * it will go on with the stack of that one, which costs no switch (pass_on): then gp runs behind all that are runnable,
+ * for who waits for one of a batch mostly waits for the next one, then.  Run in between it cost two switches for each
+ * goroutine: of go + join in batches 550 of 1380 instructions, and four tenths of the time. */
+void goready_ended(G *gp) {
+  L *l = lpp();
+  G *next = l->runnext;
+  if (!next && l->head != l->tail) next = l->runq[l->head % RUNQ_SIZE];
+  if (gp->kind != GK_HOST || !next || next->sp || next->saved) {
+    goready_hosted(gp);
+    return;
+  }
+  casgstatus(gp, Gwaiting, Grunnable);
+  lput(gp, false);
+  lpushed();
 }
 
 /* Without the host lock. */

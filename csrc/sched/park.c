@@ -78,10 +78,15 @@ static inline void account(G *gp, uint64_t now) {
 }
 
 /* Leaves gp's stack for next's, or for g0. The caller lands when it comes back. */
-static inline void leave(M *m, G *gp, G *next) {
+static inline void leave(M *m, G *gp, G *next, bool ended) {
   bool hosted = gp->kind == GK_HOST;
-  uint64_t now = hosted ? cputicks() : 0;
-  if (hosted) account(gp, now);
+  uint64_t now = 0;
+  if (hosted && !ended) {
+    now = cputicks();
+    account(gp, now);
+  } else if (hosted) {
+    now = load_rlx(&gp->since); /* the host has just looked */
+  }
   m->prev = gp;
   inc_rlx(&m->switches);
   bool toG0 = next == &m->g0;
@@ -98,7 +103,7 @@ static inline void leave(M *m, G *gp, G *next) {
 
 /* The same; returns when gp runs again, on whichever M that is. */
 static inline void switchto(M *m, G *gp, G *next) {
-  leave(m, gp, next);
+  leave(m, gp, next, false);
   land(gp->m); /* gp->m: not `m`, which may be another thread's by now */
 }
 
@@ -361,7 +366,7 @@ static void exit_commit(M *m, G *gp) {
 
 /* The next goroutine is new: it takes over this stack and the state on it, and nothing is switched. */
 static void pass_on(M *m, G *gp, G *next) {
-  uint64_t now = cputicks();
+  uint64_t now = load_rlx(&gp->since); /* the host has just looked */
   casgstatus(gp, Grunning, Gdead);
   gpass(gp, next);
   next->m = m;
@@ -383,7 +388,7 @@ void goexit0(G *gp, void (*after)(G *gp)) {
   }
   m->commit = exit_commit;
   m->unlockf = (void (*)(void *))after;
-  leave(m, gp, next);
+  leave(m, gp, next, true);
   land(getm());
 }
 

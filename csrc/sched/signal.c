@@ -19,16 +19,26 @@ static void say(const char *text) {
   if (write(2, text, strlen(text)) < 0) return;
 }
 
+/* In a guard of any slot, or of the main goroutine's stack, which is none. */
+static bool overflowed(const G *gp, uintptr_t at) {
+  if (stack_overflowed(at)) return true;
+  uintptr_t lo = gp ? (uintptr_t)gp->stk.lo : 0;
+  return lo && at < lo && at >= lo - 4096;
+}
+
+static void report_overflow(G *gp) {
+  char line[128];
+  snprintf(line, sizeof line, "fatal: goroutine stack overflow\n\tgoroutine %llu\n",
+           gp ? (unsigned long long)gp->goid : 0);
+  say(line);
+  if (gp && gp->kind == GK_HOST && host->last_words) host->last_words(gp);
+}
+
 /* A fault in a guard page is a stack overflow: say so and die.  Anything else goes where it went before
  * the runtime started: to the old handler, or to the default action when the instruction is retried. */
 static void sigfault(int sig, siginfo_t *info, void *context) {
-  if (stack_overflowed((uintptr_t)info->si_addr)) {
-    G *gp = curg();
-    char line[128];
-    snprintf(line, sizeof line, "fatal: goroutine stack overflow\n\tgoroutine %llu\n",
-             gp ? (unsigned long long)gp->goid : 0);
-    say(line);
-  }
+  G *gp = curg();
+  if (overflowed(gp, (uintptr_t)info->si_addr)) report_overflow(gp);
   struct sigaction *old = sig == SIGSEGV ? &old_segv : &old_bus;
   if (old->sa_flags & SA_SIGINFO && old->sa_sigaction) {
     old->sa_sigaction(sig, info, context);

@@ -32,6 +32,11 @@ void waitq_wakeall(waitq *q) {
   for (sudog *sg; (sg = dequeue(q)) != NULL;) ready_any(sudog_served(sg, true, WAKE_OK), true);
 }
 
+/* The same for who waits for the end of the running goroutine. */
+void waitq_ended(waitq *q) {
+  for (sudog *sg; (sg = dequeue(q)) != NULL;) goready_ended(sudog_served(sg, true, WAKE_OK));
+}
+
 /* ---- semaphores ------------------------------------------------------------------------------------- */
 
 static void unlock_commit(void *lock) { spin_unlock(lock); }

@@ -8,6 +8,7 @@
 
 wake_t waitq_wait(waitq *q, waitreason why, int64_t deadline);
 void waitq_wakeall(waitq *q);
+void waitq_ended(waitq *q);
 
 /* Layout of gm_sema. */
 typedef struct sema {
@@ -33,6 +34,7 @@ bool gomutex_unlock(gomutex *m);
 
 /* semaroot.c */
 wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline);
+bool semroot_waited(const void *addr);
 void semroot_wake(void *addr, bool hosted);
 void semroot_afterfork(void);
 

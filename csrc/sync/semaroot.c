@@ -115,11 +115,15 @@ wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline) {
   }
 }
 
-/* The semaphore at addr has been posted.  hosted: the caller holds the host lock. */
+/* The semaphore at addr has been posted: may anybody wait for it? */
+bool semroot_waited(const void *addr) {
+  fence_after_rmw();
+  return load_rlx(&root_of(addr)->nwait) != 0;
+}
+
+/* Wakes one of them.  hosted: the caller holds the host lock. */
 void semroot_wake(void *addr, bool hosted) {
   struct semroot *r = root_of(addr);
-  fence_after_rmw();
-  if (likely(load_rlx(&r->nwait) == 0)) return;
   root_lock(r);
   sudog *sg;
   while ((sg = *first_of(r, addr)) != NULL) {

@@ -67,7 +67,7 @@ class Cancelled(BaseException):
     def __init__(self, reason: object = None) -> None:
         # No empty "None" at the end of a traceback.
         super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason
+        self.reason: object = reason
 
 
 class GoroutineCancelled(Error):
@@ -78,7 +78,7 @@ class GoroutineCancelled(Error):
 
     def __init__(self, reason: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason
+        self.reason: object = reason
 
 
 class ContextCancelled(Error):
@@ -92,7 +92,7 @@ class DeadlineExceeded(Error, TimeoutError):
     """Raised at the end of a fail_after() block whose time was up; err() of a context whose
     deadline has passed: Go's context.DeadlineExceeded.
 
-    Raised by a block its __cause__ is the `Cancelled` that has travelled through it.
+    Raised by a block its `__cause__` is the `Cancelled` that has travelled through it.
     """
 
     def __init__(self, message: str = "deadline exceeded") -> None:

@@ -11,12 +11,14 @@ Calls begin in the order in which they were submitted; one that was given to a n
 begun.  A worker knows the executor by a weak reference: one that is dropped does what it has.
 
 Workers are detached: run() does not cancel them, as it would not end threads.  The end of the
-process waits for what was submitted, as that of threads does.
+process waits for what was submitted, as that of threads does.  In a forked child there are no
+workers, and what was submitted before is the parent's.
 """
 
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 import weakref
 from collections import deque
@@ -74,15 +76,19 @@ class _Work:
     def __init__(
         self, executor: Executor, most: int, name: str, initialize: Callable[[], object] | None
     ) -> None:
-        self.calls: deque[_Call] = deque()
-        self.workers = _core.WaitGroup()
         self.broken: str | None = None
-        self._running = _core.AtomicInt()
         self._started = _core.AtomicInt()
         self._most = most
         self._name = name
         self._initialize = initialize
         self._executor = weakref.ref(executor)
+        self.begin()
+
+    def begin(self) -> None:
+        """With no calls and no workers."""
+        self.calls: deque[_Call] = deque()
+        self.workers = _core.WaitGroup()
+        self._running = _core.AtomicInt()
 
     def add(self, call: _Call) -> None:
         self.calls.append(call)
@@ -225,6 +231,14 @@ def _at_exit() -> None:
     for work in list(_alive):
         work.workers.wait()
 
+
+def _in_child() -> None:
+    for work in list(_alive):
+        work.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 # Where concurrent.futures.thread has its own: behind that, so before it.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # pyright: ignore

@@ -57,6 +57,7 @@ class Timer:
     __slots__ = ("__weakref__", "_chan", "c")
 
     c: RecvChan[float]
+    """On which the time.time() of its firing arrives."""
 
     def __init__(self, seconds: float) -> None:
         self._chan = _core.timer_chan(_delay("Timer", seconds))
@@ -84,6 +85,7 @@ class Ticker:
     __slots__ = ("__weakref__", "_chan", "c")
 
     c: RecvChan[float]
+    """On which the time.time() of each tick arrives."""
 
     def __init__(self, seconds: float) -> None:
         period = _period("Ticker", seconds)

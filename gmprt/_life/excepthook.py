@@ -25,9 +25,13 @@ class ExceptHookArgs(NamedTuple):
     """What gmprt.excepthook is called with."""
 
     exc_type: type[BaseException]
+    """Its class."""
     exc_value: BaseException
+    """The exception that has ended the goroutine."""
     exc_traceback: TracebackType | None
+    """Where it was raised."""
     goroutine: _core.Goroutine[Any]
+    """The handle; its function has ended."""
 
 
 # Reprs and pickles name the public place, gmprt.ExceptHookArgs, not this file.

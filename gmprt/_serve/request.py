@@ -235,10 +235,15 @@ class Parser:
 
     def _feed(self, data: bytes) -> None:
         self._silent += len(data)
+        while data:
+            data = self._parse(data)
+
+    def _parse(self, data: bytes) -> bytes:
+        """What is still to be parsed: it came behind a request for another protocol."""
         try:
             self._llhttp.feed_data(data)
         except self._tools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
+            return self._after_upgrade(data[upgrade.args[0] :])
         except self._tools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, Refused):
                 raise
@@ -248,12 +253,13 @@ class Parser:
         else:
             if self._silent > self._limits.silence:
                 self._refuse(_too_large("a field without end"))
+        return b""
 
     def _refuse(self, why: Refused) -> None:
         self._failed = why
         self._ready.append(why)
 
-    def _after_upgrade(self, rest: bytes) -> None:
+    def _after_upgrade(self, rest: bytes) -> bytes:
         """Where a client asks for another protocol llhttp stops, and takes no body.
 
         Who serves HTTP only goes on: a new parser is told of the body by a head of ours.  (If the
@@ -271,8 +277,7 @@ class Parser:
             self._request = request
             self._replaying = True
             rest = f"POST / HTTP/1.1\r\n{''.join(framing)}\r\n".encode("latin-1") + rest
-        if rest:
-            self._feed(rest)
+        return rest
 
     # ---- llhttp calls these --------------------------------------------------------------------
 

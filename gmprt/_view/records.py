@@ -19,7 +19,9 @@ class CreatedBy:
     function: str
     """Qualified name of the function that called go()."""
     filename: str
+    """File of that function."""
     lineno: int
+    """Line of the call."""
     goroutine_id: int
     """Id of the goroutine that called go(), 0 for an ordinary thread."""
 
@@ -34,9 +36,13 @@ class ChanStatistics:
     length: int
     """Values in the buffer."""
     capacity: int
+    """Size of the buffer."""
     closed: bool
+    """Whether close() was called."""
     waiting_senders: int
+    """Goroutines and threads that wait to send."""
     waiting_receivers: int
+    """Goroutines and threads that wait to receive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Stats:
     runnable: int
     """Alive and waiting for a turn."""
     running: int
+    """Running now."""
     syscall: int
     """In a call that blocks an OS thread."""
     waiting: int
@@ -76,14 +83,19 @@ class Stats:
     threads: int
     """OS threads of the runtime now (Go's M)."""
     threads_idle: int
+    """Of these, without work."""
     threads_started: int
+    """OS threads since the start."""
     threads_ended: int
+    """OS threads since the start."""
     procs: int
     """Processors: the limit of gomaxprocs() (Go's P)."""
     procs_idle: int
+    """Of these, without work."""
     timers: int
-    """Pending now."""
+    """Deadlines that are pending now."""
     timers_fired: int
+    """Deadlines that have passed, since the start."""
     netpoll_waits: int
     """Times that an idle thread slept in the poller, for timers or descriptors."""
     netpoll_ready: int
@@ -101,6 +113,7 @@ class Stats:
     rousings: int
     """Times that one got its stack back."""
     stop_the_worlds: int
+    """Times that all had to stop for a moment, as for gomaxprocs(n)."""
     preemptions: int
     """Times that a goroutine was made to yield because its slice was over and others waited."""
 

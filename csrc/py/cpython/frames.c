@@ -118,10 +118,6 @@ PyCodeObject *caller_position(PyThreadState *ts, int *instr) {
   _PyInterpreterFrame *f = TS_FRAME(ts);
   while (f && _PyFrame_IsIncomplete(f)) f = f->previous;
   if (!f) return NULL;
-  *instr = _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT);
-#ifdef HAVE_PREV_INSTR
-  return f->f_code;
-#else
-  return _PyFrame_GetCode(f);
-#endif
+  *instr = frame_instr(f);
+  return frame_code_object(f);
 }

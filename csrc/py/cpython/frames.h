@@ -83,6 +83,19 @@ static inline pyframe frame_first(PyThreadState *ts) { return TS_FRAME(ts); }
 static inline pyframe frame_above(pyframe f) { return f->previous; }
 static inline bool frame_incomplete(pyframe f) { return _PyFrame_IsIncomplete((_PyInterpreterFrame *)f); }
 
+/* Of one that is complete: its code, and the offset in that. */
+static inline PyCodeObject *frame_code_object(pyframe f) {
+#ifdef HAVE_PREV_INSTR
+  return f->f_code;
+#else
+  return _PyFrame_GetCode((_PyInterpreterFrame *)f);
+#endif
+}
+static inline int frame_instr(pyframe f) {
+  _PyInterpreterFrame *asked = (_PyInterpreterFrame *)f; /* the interpreter's macros do not promise to leave it alone */
+  return _PyInterpreterFrame_LASTI(asked) * (int)sizeof(_Py_CODEUNIT);
+}
+
 /* Where the caller's Python code is now: a borrowed code object, NULL if there is none. */
 PyCodeObject *caller_position(PyThreadState *ts, int *instr);
 bool frames_private(PyThreadState *ts, const char *lo, const char *hi);

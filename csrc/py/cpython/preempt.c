@@ -29,7 +29,7 @@
 bool (*preempt_barred)(void);
 
 static inline bool must_go_on(void) {
-  return PyInterpreterState_Main()->gc.collecting || (preempt_barred && preempt_barred());
+  return collecting() || (preempt_barred && preempt_barred());
 }
 
 static void yield_now(void) {

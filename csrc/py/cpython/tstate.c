@@ -264,6 +264,8 @@ bool signals_tripped(void) {
 
 bool one_interpreter(void) { return PyInterpreterState_Next(PyInterpreterState_Head()) == NULL; }
 
+bool collecting(void) { return interp->gc.collecting; }
+
 bool attached_here(PyThreadState *ts) {
   PyThreadState *now = CURRENT_UNCHECKED();
 #ifdef HAVE_GLOBAL_CURRENT

@@ -53,6 +53,7 @@ bool gil_locked(void);                   /* any thread, no lock */
 bool have_gil(void);                     /* does the calling thread hold it? */
 bool signals_tripped(void); /* any thread: has a C signal handler asked for Python's? */
 bool one_interpreter(void);
+bool collecting(void); /* a collection of garbage is under way, perhaps waiting for a finalizer; GIL held */
 bool tstate_in_life(PyThreadState *ts); /* a thread of the interpreter's, on it: between its binding and its end */
 bool attached_here(PyThreadState *ts);   /* is ts, or a subinterpreter's that runs on it, current? own thread */
 bool pending_call_add(int (*f)(void *)); /* any thread, no lock */

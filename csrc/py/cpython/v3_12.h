@@ -9,6 +9,7 @@
 #define HAVE_GLOBAL_BREAKER 1   /* eval_breaker is the interpreter's: computed for the thread that asks */
 #define HAVE_ON_DELETE 1        /* tstate->on_delete: how threading hears of a thread's end */
 #define HAVE_PREV_INSTR 1       /* a frame has f_code and prev_instr; later f_executable and instr_ptr */
+#define HAVE_SEMAPHORE_LOCK 1   /* a lock is a semaphore and a flag: lock.c */
 
 #ifndef Py_C_RECURSION_LIMIT
 #define Py_C_RECURSION_LIMIT C_RECURSION_LIMIT

@@ -12,6 +12,7 @@
 #define HAVE_LOCAL_KEY 1        /* threading.local keeps its values below a key of the state, not in its dict */
 #define HAVE_DEBUG_OFFSETS 1    /* _PyRuntime.debug_offsets: the layout, for debuggers */
 #define HAVE_MAIN_TSTATE 1      /* the runtime knows the main thread's state: signals and the end go there */
+#define HAVE_SEMAPHORE_LOCK 1   /* a lock is a semaphore and a flag: lock.c */
 #ifdef Py_DEBUG
 #define ASSERTS_NO_TIMEOUT 1    /* a lock's wait that has none must not end by one, as a cancelled one does */
 #endif

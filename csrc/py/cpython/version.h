@@ -69,11 +69,6 @@ static inline void tuple_without_hash(PyTupleObject *t) {
 
 /* Of this build of the interpreter, for code that knows no version. */
 enum {
-#ifdef HAVE_JOINT_RECURSION
-  HOST_STACK = 4 << 20, /* 1000 levels of recursion through C must fit: list.sort needs 2.4 MiB */
-#else
-  HOST_STACK = 1 << 20,
-#endif
 #ifdef HAVE_PARKING_LOT
   LOCKS_ON_STACK = true, /* who waits for one of the interpreter's locks is referred to from outside its stack */
 #else

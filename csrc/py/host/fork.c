@@ -15,6 +15,7 @@
  * (os.register_at_fork): that is code of the program's, which may yield, wait and start goroutines, and would meet the
  * parent's runtime.  The last of ours drops what the child has no use for: destructors run, and shall find locks that are
  * made anew by handlers of others. */
+#include "sched/hibernate.h"
 #include "sync/sema.h"
 #include "py/cpython/preempt.h"
 #include "py/host/above.h"
@@ -29,6 +30,7 @@ static void bury(G *gp) {
   Goroutine *self = gp->handle;
   store_rlx(&gp->status, Gidle);
   store_rel(&gp->host, NULL); /* the interpreter has freed it */
+  never_roused(gp);
   if (!self) return;
   wait_void(gp); /* what waits in the child's copy of a queue is not to be served */
   self->left = true;

@@ -19,6 +19,7 @@ typedef struct extras {
   pid_t sigtid;
   struct scope *scopes; /* blocks that may be cancelled, innermost first (scope.c) */
   uint32_t cancels;     /* times that Cancelled was raised in it */
+  char osname[16];      /* as set for the thread that it is to Python (hooks/identity.c) */
   struct homes *homes; /* C code that came back from an interposed call on another thread: homes.c */
   PyObject *group;      /* of which it is a member, owned until it has ended (types/group.c) */
   struct Goroutine *gprev, *gnext; /* there */

@@ -4,6 +4,9 @@
  *   - no C code of others has frames there.  The interpreter and the modules of the standard library keep no address of
  *     their stacks anywhere, but for who waits for a lock (LOCKS_ON_STACK).  An extension module may: pybind11 has a list
  *     of its frames;
+ *   - it does not collect garbage, and waits in a finalizer: the collector's lists of objects begin on its stack, and who
+ *     frees one of those objects meanwhile writes there.  Whose collection it is is not to be seen, so while there is one
+ *     nobody falls asleep;
  *   - nobody holds one of its frames: a generator's lies elsewhere and refers to its caller's, a traceback's or a
  *     debugger's has an object;
  *   - its frames lie in the chunk above its C stack, and its thread's state is its own: not lent, not a thread's.
@@ -23,7 +26,7 @@ static bool waits_for_lock(G *gp) { return load_rlx(&gp->reason) == waitReasonSe
 
 char *host_drowsy(G *gp) {
   const Goroutine *self = gp->handle;
-  if (interposed.nothing || !own_state(self) || (LOCKS_ON_STACK && waits_for_lock(gp))) return NULL;
+  if (interposed.nothing || collecting() || !own_state(self) || (LOCKS_ON_STACK && waits_for_lock(gp))) return NULL;
   PyThreadState *ts = ts_of(gp);
   char *end = tstate_chunk_end(ts, gp);
   if (!end || entered_below(gp) || !frames_private(ts, gp->sp, end)) return NULL;

@@ -4,6 +4,7 @@
  * never the one that an interpreter call is still using.  The base state is made on the M's thread, so that the
  * interpreter binds it there, and when the thread starts: later, with licence and P in hand, nobody could be told
  * that there is no memory for it. */
+#include "py/cpython/lastwords.h"
 #include "py/cpython/preempt.h"
 #include "py/host/above.h"
 #include "py/host/hibernate.h"
@@ -13,6 +14,11 @@
 #include "py/host/life.h"
 
 PyObject *dump_hook, *deadlock_hook;
+
+/* As large as a thread's: so the same recursion works, and ends in the same error, also where the interpreter or a
+ * library counts none (a chain of iterators, the parser, a deep structure's end).  1000 levels through C need 2.6 MiB at
+ * the most; whatever is not below 2 MiB costs a page-table page, and no more the larger it is. */
+enum { HOST_STACK = 8 << 20 };
 
 static bool host_m_init(M *m) { return (m->host = pym_new()) != NULL; }
 
@@ -84,6 +90,11 @@ static void host_dump(void) {
   PyGILState_Release(s);
 }
 
+static void host_last_words(G *gp) {
+  PyThreadState *ts = ts_of(gp);
+  if (ts) frames_tell(ts);
+}
+
 const host_t python_host = {
     .stack_size = HOST_STACK,
     .stack_top = 32 << 10, /* first chunk of the data stack: address space, touched as it is used */
@@ -109,5 +120,6 @@ const host_t python_host = {
     .drowsy = host_drowsy,
     .hide = host_hide,
     .show = host_show,
+    .last_words = host_last_words,
     .dump = host_dump,
 };

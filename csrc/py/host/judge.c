@@ -49,8 +49,8 @@ static uint32_t lenders_waiting(void) {
   return n;
 }
 
-/* Threads that are goroutines hang as threads do: in silence.  Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
- * operations without a deadline. */
+/* Every thread that has a state, daemons and those just being started too, must wait in run() or in one of our
+ * operations without a deadline.  Threads that are goroutines hang as threads do: in silence. */
 static bool threads_asleep(void) {
   return pythreads_alive == 0 && one_interpreter() && foreign_waiting(NULL, NULL) + lenders_waiting() >= tstate_foreign();
 }

@@ -69,9 +69,19 @@ static void settle(G *gp, Goroutine *self) {
   if (unlikely(has_homes(self))) above.homes_drop(self);
 }
 
+/* Its time is over.  The scheduler does not look at the clock again when it leaves the stack (goexit0). */
 static void leave(G *gp, Goroutine *self) {
-  self->cpu_ticks = (int64_t)(gp->runticks + (cputicks() - load_rlx(&gp->since)));
+  uint64_t now = cputicks();
+  gp->runticks += now - load_rlx(&gp->since);
+  store_rlx(&gp->since, now);
+  self->cpu_ticks = (int64_t)gp->runticks;
   self->left = true;
+}
+
+/* A cancel or an interrupt that has come when nothing waits any more.  One that comes behind the look would have come
+ * behind an exchange, too, which costs as much as a switch. */
+static inline void too_late(G *gp) {
+  if (unlikely(load_rlx(&gp->wait) & (WAIT_C | WAIT_I))) atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I));
 }
 
 static bool holds_something(Goroutine *self) {
@@ -148,8 +158,8 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   settle(gp, self);
   self->done = true;
   scopes_end(self);
-  atomic_fetch_and(&gp->wait, ~(WAIT_C | WAIT_I)); /* a cancel that came too late */
-  if (self->joiners.first) waitq_wakeall(&self->joiners);
+  too_late(gp);
+  if (self->joiners.first) waitq_ended(&self->joiners);
   if (unlikely(self->more && self->more->callbacks)) run_callbacks(self);
   if (unlikely(self->more && self->more->group)) above.member_ended(self);
   let_go(gp);
@@ -157,7 +167,7 @@ static void goroutine_finish(G *gp, Goroutine *self, PyObject *result) {
   self = gp->handle;
   scopes_end(self);
   leave(gp, self);
-  if (unlikely(load_rlx(&gp->wait) & WAIT_C)) atomic_fetch_and(&gp->wait, ~WAIT_C); /* its callbacks wait no more */
+  too_late(gp); /* its callbacks wait no more */
   if (unlikely(self->joiners.first)) waitq_wakeall(&self->joiners);
   if (unlikely(self->pythread)) pythread_ended(self);
   gp->handle = NULL;

@@ -238,9 +238,15 @@ void scopes_abandon(Goroutine *self) {
 }
 
 /* In the child no timer is in a heap; me: the goroutine that forked, or NULL.  A cancel that came before was the
- * parent's; deadlines count for both. */
+ * parent's; deadlines count for both.  Blocks of the others stay in what refers to them (a context, a group), and are
+ * nobody's. */
 void scopes_afterfork(Goroutine *me) {
   for (bell *b = bells; b; b = b->older) store_rlx(&b->t.state, TIMER_OUT);
+  uint32_t cursor = 0;
+  for (G *gp; (gp = allg_next(&cursor)) != NULL;) {
+    Goroutine *self = gp->kind == GK_HOST ? gp->handle : NULL;
+    if (self && self != me) scopes_end(self);
+  }
   if (!me) return;
   me->direct = false;
   for (scope *s = innermost(me); s; s = s->outer)

@@ -18,8 +18,8 @@
  *
  * A greenlet's part of the stack is copied away while another one runs there.  So nothing of ours may point into it
  * over a call of Python code: a goroutine with greenlets has no shims (shim.c), which are linked on the stack.  Hence a
- * cancel ends none of its interposed calls, only waits of our own.  (What waits has its waiter on the stack, but
- * nobody switches greenlets meanwhile.)  A locked goroutine parks on its thread, and nobody scans its stack.
+ * cancel ends none of its interposed calls, only waits of our own.  (Who waits has its waiters in its G.)  A locked
+ * goroutine parks on its thread, and nobody scans its stack.
  *
  * Rejected: following the goroutine (the state's address is in the registers of C++), hooking __tls_get_addr in the
  * module (it cannot fail, and other architectures do without it). */

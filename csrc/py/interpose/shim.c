@@ -24,6 +24,7 @@
 #include <errno.h>
 
 #include "sched/hibernate.h"
+#include "py/cpython/lock.h"
 #include "py/host/above.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
@@ -147,6 +148,12 @@ static const struct {
     {FAM_NONE, WRITES, "_io", "_IOBase", "close"},
     {SEES, RAISES, "sys", NULL, "_current_frames"},
     {SEES, RAISES, "faulthandler", NULL, "dump_traceback"},
+    {SEES, RAISES, "sys", "monitoring", "set_events"}, /* from 3.12 on: they change the code that any frame runs now */
+    {SEES, RAISES, "sys", "monitoring", "restart_events"},
+    {SEES, RAISES, "sys", "monitoring", "free_tool_id"},
+    {SEES, RAISES, "sys", "monitoring", "clear_tool_id"},
+    {SEES, RAISES, "sys", NULL, "_settraceallthreads"},
+    {SEES, RAISES, "sys", NULL, "_setprofileallthreads"},
     {LOADS, RAISES, "_imp", NULL, "create_dynamic"},
     {LOADS, RAISES, "_imp", NULL, "exec_dynamic"},
     {LOADS, RAISES, "_imp", NULL, "exec_builtin"},
@@ -304,7 +311,18 @@ static inline PyObject *call_keywords(int i, PyObject *o, PyObject *a, PyObject 
   return r;
 }
 
+/* acquire() and __enter__() of a lock, without arguments. */
+static PyObject *acquire(int i, PyObject *o, PyObject *a) {
+  if (lock_try(o)) Py_RETURN_TRUE;
+  shim s;
+  Goroutine *self = shim_enter(&s, i, o, false);
+  PyObject *r = likely(self != NULL) ? lock_wait(self, o) : NULL;
+  if (unlikely(!r)) r = call_keywords(i, o, a, NULL);
+  return likely(self != NULL) ? shim_leave(i, &s, self, r) : r;
+}
+
 static noinline PyObject *keywords(int i, PyObject *o, PyObject *a, PyObject *k) {
+  if (Py_IS_TYPE(o, semaphore_lock) && PyTuple_GET_SIZE(a) == 0 && !k) return acquire(i, o, a);
   SHIM_CALL(i, o, false, call_keywords(i, o, a, k));
 }
 static noinline PyObject *fast(int i, PyObject *o, PyObject *const *a, Py_ssize_t n) {
@@ -359,7 +377,7 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
   X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
   X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
   X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100) X(101) \
-  X(102) X(103)
+  X(102) X(103) X(104) X(105) X(106) X(107) X(108) X(109)
 
 EACH(TRAMPOLINES)
 static const struct {
@@ -429,6 +447,8 @@ static void install_in(int i, PyObject *module, PyObject *owner) {
     replace(i, (function *)&((PyTypeObject *)owner)->tp_iternext, trampolines[i].next);
     return;
   }
+  bool is_lock = table[i].type && strcmp(table[i].type, "LockType") == 0;
+  if (is_lock && !semaphore_lock && PyType_Check(owner) && !lock_learn((PyTypeObject *)owner)) return;
   PyMethodDef *def = definition(owner, table[i].name);
   if (def) replace(i, (function *)&def->ml_meth, trampoline(i, def->ml_flags));
 }

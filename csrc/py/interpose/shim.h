@@ -8,6 +8,9 @@
 bool shims_install(void);
 void shims_remove(void);
 
+/* lock.c */
+PyObject *lock_wait(Goroutine *self, PyObject *lock);
+
 /* cancel.c */
 bool cancel_notified(Goroutine *self, const shim *s);
 bool cancel_compile(void);

@@ -122,9 +122,8 @@ static PyObject *py_wait(PyObject *op, PyObject *const *args, Py_ssize_t nargs, 
     return NULL;
   }
   if (late) gocancel(gp, true);
-  if (r != WAKE_CANCELLED) return PyBool_FromLong(r == WAKE_OK);
-  wake_error(r);
-  return NULL;
+  if (r == WAKE_CANCELLED && wake_error(r) != 0) return NULL; /* else a handler of a signal has had it meanwhile */
+  return PyBool_FromLong(r != WAKE_TIMEOUT);
 }
 
 static PyObject *py_signal(PyObject *self, PyObject *Py_UNUSED(ignored)) {

@@ -117,9 +117,14 @@ static bool look(Context *core) {
   return true;
 }
 
-/* The channel's time has come.  Its context may be gone. */
+/* The channel's time has come.  Its context may be gone, or go meanwhile: the collector may run. */
 bool context_over(Chan *done) {
-  if (done->context) return look(done->context);
+  PyObject *core = Py_XNewRef((PyObject *)done->context);
+  if (core) {
+    bool ok = look((Context *)core);
+    Py_DECREF(core);
+    return ok;
+  }
   done->when = 0;
   chanclose(&done->c);
   return true;

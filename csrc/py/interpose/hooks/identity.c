@@ -4,6 +4,7 @@
  * offers to its users translate: to the thread that runs the goroutine now. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
 #include <sys/syscall.h>
 
 #include "py/host/identity.h"
@@ -39,14 +40,31 @@ int hook_pthread_getcpuclockid(pthread_t t, clockid_t *clock) {
   return real.pthread_getcpuclockid(t, clock);
 }
 
-int hook_pthread_getname_np(pthread_t t, char *name, size_t n) {
-  if (is_goroutine(t) && !thread_of(t, &t)) return ESRCH;
-  return real.pthread_getname_np(t, name, n);
+/* The names of threads, which the interpreter sets from 3.14 on.  The system shows those of threads that are ones: these
+ * run others next, and keep their own.  A goroutine is told what it has called itself, and asks for nobody else. */
+static G *names_itself(pthread_t t) {
+  G *gp = running_g();
+  return gp && t == hook_pthread_self() ? gp : NULL;
 }
 
-/* The thread keeps its own: it runs others next. */
+int hook_pthread_getname_np(pthread_t t, char *name, size_t n) {
+  G *gp = is_goroutine(t) ? names_itself(t) : NULL;
+  const char *own = gp && handle_of(gp)->more ? handle_of(gp)->more->osname : "";
+  if (!*own) return is_goroutine(t) && !thread_of(t, &t) ? ESRCH : real.pthread_getname_np(t, name, n);
+  if (strlen(own) >= n) return ERANGE;
+  strcpy(name, own);
+  return 0;
+}
+
 int hook_pthread_setname_np(pthread_t t, const char *name) {
-  return is_goroutine(t) ? 0 : real.pthread_setname_np(t, name);
+  if (!is_goroutine(t)) return real.pthread_setname_np(t, name);
+  if (strlen(name) >= sizeof((extras *)NULL)->osname) return ERANGE;
+  G *gp = names_itself(t);
+  if (!gp) return 0;
+  extras *more = extras_raw(handle_of(gp));
+  if (!more) return ENOMEM;
+  strcpy(more->osname, name);
+  return 0;
 }
 
 /* Its stack is the goroutine's own, not the thread's: the interpreter asks from 3.14 on. */

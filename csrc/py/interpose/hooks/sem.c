@@ -154,7 +154,7 @@ int hook_sem_timedwait(sem_t *s, const struct timespec *abs) {
 
 int hook_sem_post(sem_t *s) {
   int r = real.sem_post(s);
-  if (fork_in_progress()) return r;
+  if (likely(!semroot_waited(s)) || fork_in_progress()) return r;
   semroot_wake(s, have_gil());
   return r;
 }
