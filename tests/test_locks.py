@@ -257,7 +257,7 @@ BUCKET = r"""
 typedef void unpark(void *, void *, int);
 void _PyParkingLot_Unpark(const void *, unpark *, void *);
 static char spot;
-static atomic_int held, tids[2];
+static atomic_int held, begun, tids[2];
 static int asleep(int i) {
   char path[64], text[512] = "";
   int tid = atomic_load(&tids[i]);
@@ -286,7 +286,9 @@ void with_gil(void) {
   while (!atomic_load(&held)) usleep(100);
   want(0);
 }
+int has_begun(void) { return atomic_load(&begun); }
 void without_gil(void) {
+  atomic_store(&begun, 1);
   while (!asleep(0)) usleep(100);
   want(1);
 }
@@ -304,6 +306,8 @@ def test_who_wants_a_bucket_of_the_parking_lot_needs_no_gil(tmp_path: Path, proc
         first = threading.Thread(target=free.first)
         first.start()
         last = gmprt.go(free.without_gil)
+        while not free.has_begun():
+            gmprt.gosched()
         gmprt.go(kept.with_gil).join()
         last.join()
         first.join()
