@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import DEBUG_311, PATIENCE, c_sleep, mixed
+from support import DEBUG_311, PATIENCE, c_sleep, compiled, mixed, run_child
 
 import gmprt
 from gmprt import go
@@ -244,6 +244,77 @@ def test_they_did_go_through_it(procs: int) -> None:
     while (not DEBUG_311 and gmprt.stats().preemptions == before) or moved == 0:
         assert time.monotonic() < end, moved
         all_done([go(work, i) for i in range(6)])
+
+
+# ---- the locks of the parking lot itself -----------------------------------------------------------
+
+BUCKET = r"""
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+typedef void unpark(void *, void *, int);
+void _PyParkingLot_Unpark(const void *, unpark *, void *);
+static char spot;
+static atomic_int held, begun, tids[2];
+static int asleep(int i) {
+  char path[64], text[512] = "";
+  int tid = atomic_load(&tids[i]);
+  if (!tid) return 0;
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+  FILE *f = fopen(path, "r");
+  if (!f) return 0;
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = 0;
+  char *end = strrchr(text, ')');
+  return end && end[2] == 'S';
+}
+static void nothing(void *arg, void *parked, int more) {}
+static void hold(void *arg, void *parked, int more) {
+  atomic_store(&held, 1);
+  while (!asleep(0) || !asleep(1)) usleep(100);
+}
+static void want(int i) {
+  atomic_store(&tids[i], (int)syscall(SYS_gettid));
+  _PyParkingLot_Unpark(&spot, nothing, NULL);
+}
+/* The first has the bucket; behind it, in this order, one that has the GIL, and one that has not. */
+void first(void) { _PyParkingLot_Unpark(&spot, hold, NULL); }
+void with_gil(void) {
+  while (!atomic_load(&held)) usleep(100);
+  want(0);
+}
+int has_begun(void) { return atomic_load(&begun); }
+void without_gil(void) {
+  atomic_store(&begun, 1);
+  while (!asleep(0)) usleep(100);
+  want(1);
+}
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="locks are semaphores of the C library")
+@pytest.mark.parametrize("procs", [1, 4])
+def test_who_wants_a_bucket_of_the_parking_lot_needs_no_gil(tmp_path: Path, procs: int) -> None:
+    """The last comer is told alone; before him one waits who keeps the GIL."""
+    code = """
+        import ctypes, sys, threading, gmprt
+        gmprt.gomaxprocs(int(sys.argv[2]))
+        free, kept = ctypes.CDLL(sys.argv[1]), ctypes.PyDLL(sys.argv[1])
+        first = threading.Thread(target=free.first)
+        first.start()
+        last = gmprt.go(free.without_gil)
+        while not free.has_begun():
+            gmprt.gosched()
+        gmprt.go(kept.with_gil).join()
+        last.join()
+        first.join()
+        print("done")
+    """
+    library = compiled(tmp_path, BUCKET)
+    assert run_child(code, args=[str(library), str(procs)]).stdout == "done\n"
 
 
 # ---- taken without the interpreter: csrc/py/interpose/lock.c ----------------------------------

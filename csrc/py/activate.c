@@ -16,6 +16,7 @@
  *
  * What fails is undone, but for the handlers of forks, which cannot be: they do nothing while nothing runs, and stay
  * for the next try. */
+#include "py/cpython/bucket.h"
 #include "py/host/above.h"
 #include "py/host/fork.h"
 #include "py/host/thread.h"
@@ -36,6 +37,7 @@ void deactivate(void) {
 static bool change(void) {
   if (!forks_are_heard() || !fork_handlers_register() || !interpose_install(hooks, nhooks)) return false;
   if (interposed.gil) signals_relay(true);
+  bucket_learn();
   if (shims_install() && threads_install()) return true;
   deactivate();
   return false;

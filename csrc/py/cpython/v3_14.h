@@ -6,6 +6,7 @@
 #define HAVE_BOUND_GILSTATE 1   /* _status bits */
 #define HAVE_TSTATE_BREAKER 1   /* eval_breaker is the state's, with the instrumentation version */
 #define HAVE_PARKING_LOT 1      /* who waits for a lock of the interpreter stands in a list, on its stack */
+#define HAVE_DETACH_ARGUMENT 1 /* _PySemaphore_Wait can drop the GIL itself */
 #define HAVE_ATTACH_STATE 1     /* tstate->state */
 #define HAVE_LOCAL_KEY 1        /* threading.local keeps its values below a key of the state, not in its dict */
 #define HAVE_DEBUG_OFFSETS 1    /* _PyRuntime.debug_offsets: the layout, for debuggers */

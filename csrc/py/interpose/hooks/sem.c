@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "sync/sema.h"
+#include "py/cpython/bucket.h"
 #include "py/host/fork.h"
 #include "py/host/pythread.h"
 #include "py/interpose/hooks/hooks.h"
@@ -119,6 +120,7 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
 }
 
 int hook_sem_wait(sem_t *s) {
+  if (unlikely(waits_for_bucket(__builtin_dwarf_cfa(), s))) return real.sem_wait(s);
   bool original;
   int r = sem_park(s, 0, &original);
   return original ? real.sem_wait(s) : r;
