@@ -246,7 +246,7 @@ def test_they_did_go_through_it(procs: int) -> None:
         all_done([go(work, i) for i in range(6)])
 
 
-# ---- the locks of the parking lot itself -----------------------------------------------------------
+# ---- the locks of the parking lot itself ---------------------------------------------------------
 
 BUCKET = r"""
 #include <stdatomic.h>
@@ -280,7 +280,7 @@ static void want(int i) {
   atomic_store(&tids[i], (int)syscall(SYS_gettid));
   _PyParkingLot_Unpark(&spot, nothing, NULL);
 }
-/* The first has the bucket; behind it, in this order, one that has the GIL, and one that has not. */
+/* The first has the bucket; behind it, in this order, one that has the GIL, one that has not. */
 void first(void) { _PyParkingLot_Unpark(&spot, hold, NULL); }
 void with_gil(void) {
   while (!atomic_load(&held)) usleep(100);

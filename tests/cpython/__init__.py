@@ -1,12 +1,9 @@
-"""CPython's own tests, in four positions: does a goroutine behave as a thread does?
+"""CPython's own tests, in five positions: does a goroutine behave as a thread does?
 
     plain    the main thread, gmprt not imported
     run      the main goroutine of gmprt.run(): must do as plain does
     thread   a daemon thread of threading, gmprt not imported
     go       a goroutine started with go(): must do as thread does
-
-And in a fifth, if asked for:
-
     threads  the main thread, with gmprt.threads(True): must do as plain does
 
 `python -m tests.cpython --help` runs them, from the root of the project.  Its parts:
@@ -21,12 +18,10 @@ And in a fifth, if asked for:
 
 import importlib.util
 
-POSITIONS = ("plain", "run", "thread", "go")
+POSITIONS = ("plain", "run", "thread", "go", "threads")
 
-PAIRS = (("plain", "run"), ("thread", "go"))
+PAIRS = (("plain", "run"), ("thread", "go"), ("plain", "threads"))
 """(what the interpreter does by itself, what gmprt does in its place)"""
-
-ASKED_FOR = (("plain", "threads"),)
 
 
 def find(module: str) -> str | None:

@@ -7,7 +7,13 @@ from typing import Any
 
 from tests.cpython import POSITIONS
 
-TITLES = {"plain": "main thread", "run": "main goroutine", "thread": "thread", "go": "goroutine"}
+TITLES = {
+    "plain": "main thread",
+    "run": "main goroutine",
+    "thread": "thread",
+    "go": "goroutine",
+    "threads": "threads are goroutines",
+}
 
 PASSED = ("ok", "expected failure")
 SKIPPED = ("skip",)
@@ -18,7 +24,7 @@ INTRODUCTION = """\
 <!-- Made by `python -m tests.cpython report`: change tests/cpython/report.py, not this file. -->
 
 A goroutine is to behave as a thread does. CPython's own regression tests say whether it does:
-each module runs four times, in a process of its own.
+each module runs five times, in a process of its own.
 
 | position | | must do as |
 |---|---|---|
@@ -26,6 +32,7 @@ each module runs four times, in a process of its own.
 | main goroutine | `gmprt.run()` on the main thread | the main thread |
 | thread | a daemon `threading.Thread`, without gmprt | |
 | goroutine | `gmprt.go()` | the thread |
+| threads are goroutines | the main thread, after `gmprt.threads(True)` | the main thread |
 
 The verdicts of the single tests are compared, not their numbers. What differs is run once more by
 itself on both sides: if they agree then, or have merely changed places, the difference is called
@@ -38,9 +45,8 @@ REPEAT = """\
 ## To repeat it
 
 ```
-python -m tests.cpython run --output 3.11.json         # all modules, all positions: an hour
+python -m tests.cpython run --output 3.11.json         # all modules, all positions: 80 minutes
 python -m tests.cpython run --position go test_socket  # one, in a goroutine and in a thread
-python -m tests.cpython run --position threads test_threading  # with gmprt.threads(True)
 python -m tests.cpython report 3.11.json ... > docs/cpython-tests.md
 ```
 
@@ -67,7 +73,7 @@ def _table(result: dict[str, Any], modules: list[str]) -> str:
     head = "".join(f" {TITLES[p]} |" for p in POSITIONS)
     lines = [f"## CPython {result['python']}\n", "passed / failed / skipped\n"]
     lines += [f"| module | tests |{head}", "|---|--:|" + "--:|" * len(POSITIONS)]
-    total: dict[str, list[int]] = {p: [0, 0, 0] for p in POSITIONS}
+    total: dict[str, list[int]] = {p: [] for p in POSITIONS}
     tests = 0
     found_all = result["modules"]
     for module in [*modules, *(m for m in found_all if m not in modules)]:
@@ -78,11 +84,15 @@ def _table(result: dict[str, Any], modules: list[str]) -> str:
         if found is None:
             lines.append(f"| {module} | not installed |" + " |" * len(POSITIONS))
             continue
-        numbers = {p: numbers_of(found["outcomes"][p]) for p in POSITIONS}
+        ran = found["outcomes"]
+        numbers = {p: numbers_of(ran[p]) if p in ran else [] for p in POSITIONS}
         most = max(sum(n) for n in numbers.values())
         tests += most
         for position, n in numbers.items():
-            total[position] = [a + b for a, b in zip(total[position], n, strict=True)]
+            if n:
+                total[position] = [
+                    a + b for a, b in zip(total[position] or [0] * 3, n, strict=True)
+                ]
         lines.append(f"| {module} | {most} |" + cells(numbers))
     lines.append(f"| **all** | {tests} |" + cells(total))
     return "\n".join(lines) + "\n"
