@@ -451,6 +451,30 @@ print(g.result(), lines)
     assert run_child(code).stdout == "5 [2]\n"
 
 
+def test_who_traces_hears_of_a_frame_that_slept_when_tracing_began() -> None:
+    """Since 3.12 the first tracer changes that code, too; a debug build asserts that it was."""
+    code = """
+import sys, time, gmprt
+def tracer(frame, event, arg):
+    lines.append(frame.f_lineno - sleeper.__code__.co_firstlineno)
+    return tracer
+def sleeper():
+    ch.recv()
+    sys._getframe().f_trace = tracer
+    sys.settrace(tracer)
+    a = 1
+    return a
+ch, lines = gmprt.Chan(), []
+g = gmprt.go(sleeper)
+while not gmprt.stats().hibernating:
+    time.sleep(0.05)
+sys.settrace(lambda *event: None)
+ch.send(None)
+print(g.result(), lines[:2])
+"""
+    assert run_child(code).stdout == "1 [4, 5]\n"
+
+
 def test_nobody_stumbles_over_it() -> None:
     ch = Chan[int]()
     g = falls_asleep(lambda: ch.recv())

@@ -152,6 +152,8 @@ static const struct {
     {SEES, RAISES, "sys", "monitoring", "restart_events"},
     {SEES, RAISES, "sys", "monitoring", "free_tool_id"},
     {SEES, RAISES, "sys", "monitoring", "clear_tool_id"},
+    {SEES, RAISES, "sys", NULL, "settrace"}, /* the first one, and the last */
+    {SEES, RAISES, "sys", NULL, "setprofile"},
     {SEES, RAISES, "sys", NULL, "_settraceallthreads"},
     {SEES, RAISES, "sys", NULL, "_setprofileallthreads"},
     {LOADS, RAISES, "_imp", NULL, "create_dynamic"},
@@ -377,7 +379,7 @@ static noinline PyObject *next(int i, PyObject *o) { SHIM_CALL(i, o, false, ORIG
   X(53) X(54) X(55) X(56) X(57) X(58) X(59) X(60) X(61) X(62) X(63) X(64) X(65) X(66) X(67) X(68) X(69) \
   X(70) X(71) X(72) X(73) X(74) X(75) X(76) X(77) X(78) X(79) X(80) X(81) X(82) X(83) X(84) X(85) X(86) \
   X(87) X(88) X(89) X(90) X(91) X(92) X(93) X(94) X(95) X(96) X(97) X(98) X(99) X(100) X(101) \
-  X(102) X(103) X(104) X(105) X(106) X(107) X(108) X(109)
+  X(102) X(103) X(104) X(105) X(106) X(107) X(108) X(109) X(110) X(111)
 
 EACH(TRAMPOLINES)
 static const struct {
