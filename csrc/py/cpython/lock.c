@@ -49,7 +49,7 @@ static int behaves(PyObject *lock) {
 
 bool lock_learn(PyTypeObject *type) {
   if (type->tp_basicsize != sizeof(lockobject) || type->tp_weaklistoffset != offsetof(lockobject, weakrefs)) return true;
-  PyObject *module = PyImport_ImportModule("_thread");
+  PyObject *module = PyImport_ImportModuleLevel("_thread", NULL, NULL, NULL, 0); /* by nobody's own __import__ */
   PyObject *lock = module ? PyObject_CallMethod(module, "allocate_lock", NULL) : NULL;
   int known = lock ? Py_IS_TYPE(lock, type) && behaves(lock) : -1;
   if (known > 0) semaphore_lock = type;
