@@ -130,7 +130,10 @@ def python_conditions() -> dict[str, str]:
 
 def measure_python() -> Figures:
     command = [sys.executable, "-m", "bench.instructions", "--json", "--only", *PYTHON_PATHS]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # What is installed comes before the sources here, which need not be compiled.
+    path = os.pathsep.join([sysconfig.get_path("platlib"), str(ROOT)])
+    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{sys.executable}: no figures; is gmprt installed (pip install .)?")
     found: Figures = json.loads(done.stdout)
