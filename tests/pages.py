@@ -84,7 +84,7 @@ def run(transcript: Transcript, folder: Path) -> str:
     words[0] = {"python": sys.executable, "go": GO}[words[0]]
     path = folder / "output"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # lines stay whole
-    env["GRPC_VERBOSITY"] = "NONE"  # it is a matter of luck whether its clients hear the server stop
+    env["GRPC_VERBOSITY"] = "NONE"  # whether its clients hear the server stop is luck
     with open(path, "wb") as output:
         process = subprocess.Popen(
             words,

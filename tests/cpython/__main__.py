@@ -107,9 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run test modules, and say what differs between positions",
         description="Run modules of CPython's tests with this interpreter, in the main goroutine "
-        "and on a main thread, in a goroutine and in a thread, and with threads that are goroutines. "
-        "Status 1 if verdicts differ that "
-        "are neither flaky nor expected.",
+        "and on a main thread, in a goroutine and in a thread, and with threads that are "
+        "goroutines. Status 1 if verdicts differ that are neither flaky nor expected.",
     )
     run.add_argument("modules", nargs="*", metavar="MODULE", help="default: those of the table")
     run.add_argument(
