@@ -312,7 +312,10 @@ void main_tstate_set(PyThreadState *ts) {
 
 /* An M gets its state without the GIL, and the interpreter locks its list meanwhile.  A child of a fork has a copy of
  * that, for ever locked.  3.11 waits for it there; later ones make it anew first, and from 3.13 on have it locked
- * themselves while they fork: who waits for this one with that one held would wait for ever. */
+ * themselves while they fork: who waits for this one with that one held would wait for ever.
+ *
+ * Who has the GIL does not lock it, for who forks Python has it, too: while tracemalloc traces, an M that is getting its
+ * state waits for the GIL with `making` in hand. */
 #ifdef HAVE_LATE_REINIT
 static mutex making = {.rank = rank_states};
 
@@ -330,9 +333,10 @@ void tstate_forklock(bool on) { (void)on; }
 pym *pym_new(void) {
   pym *m = tss_reserve() ? PyMem_RawCalloc(1, sizeof *m) : NULL;
   if (!m) return NULL;
-  tstate_forklock(true);
+  bool alone = have_gil();
+  if (!alone) tstate_forklock(true);
   m->base = state_make(); /* binds itself if this thread has no state yet */
-  tstate_forklock(false);
+  if (!alone) tstate_forklock(false);
   if (!m->base) {
     PyMem_RawFree(m);
     return NULL;
