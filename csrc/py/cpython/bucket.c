@@ -117,9 +117,12 @@ static void bring_about(char *stack) {
   swapcontext(&probe.here, &probe.there); /* which has been told, and goes to its end */
 }
 
+/* Once: activation may have failed behind it, and who is known to wait for a bucket waits, here for itself. */
 void bucket_learn(void) {
+  if (load_rlx(&bucket_call_site.after)) return;
   char *stack = PyMem_RawMalloc(SECOND_STACK);
   if (!stack) return;
+  probe.hooked = probe.second = false;
   store_rlx(&probe.tid, os_gettid());
   if (hooked()) bring_about(stack);
   store_rlx(&probe.tid, 0);
