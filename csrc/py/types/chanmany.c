@@ -62,7 +62,9 @@ PyObject *py_send_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
 
 /* ---- receive ------------------------------------------------------------------------------------------ */
 
-#define AT_ONCE 128 /* how many values one sender hands to a receiver that waits: what a wake costs is shared by them */
+/* How many values one sender hands to a receiver that waits: what a wake costs is shared by them.  Their places are made
+ * before it waits, also if one value comes; so many are still a small object to the interpreter's allocator. */
+#define AT_ONCE 64
 
 /* How many could be received now, at most `most`; more than there are, if waiters have given up. */
 static Py_ssize_t there(Chan *ch, Py_ssize_t most) {
