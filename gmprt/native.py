@@ -9,6 +9,11 @@ through api_pointer(), without linking.  `ffi` and `lib` are gmprt's own cffi pa
     native.go(my_extension.ffi.addressof(lib, "work"), results.ptr)
     print(results.recv())
 
+Arrays go through such a channel as they lie in memory, with no Python object for an element:
+
+    block = numpy.empty(4096)                   # or array.array("d", ...), or a memoryview
+    n = results.recv_into(block)                # block[:n] has come
+
 What C holds, Python does not see: keep an `arg` or a channel alive for as long as C uses it.
 """
 
@@ -17,11 +22,14 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import re
+import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from gmprt import _core
 from gmprt._api.errors import (
@@ -33,6 +41,9 @@ from gmprt._api.errors import (
     WouldBlock,
 )
 from gmprt._native import ffi, lib
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["NativeChan", "api_pointer", "chan", "ffi", "go", "include_dir", "lib"]
 
@@ -93,8 +104,9 @@ class NativeChan:
 
     A value is sent as ffi.new(ctype + " *", value) would take it, so conversion errors (TypeError,
     OverflowError) are raised before anything is sent.  Received numbers are Python numbers;
-    structs, pointers and arrays are cdata.  Between Python functions a Chan is faster.  It cannot
-    stand in select().
+    structs, pointers and arrays are cdata.  send_from() and recv_into() move many values between
+    the channel and a buffer.  Between Python functions a Chan is faster for single ones.  It
+    cannot stand in select().
 
     `timeout` is in seconds, None for ever, 0 polls; its end raises Timeout.
     """
@@ -146,6 +158,32 @@ class NativeChan:
     def recv_nowait(self) -> Any:
         """Receive, or raise WouldBlock.  EndOfChannel."""
         return self._recv(0, WouldBlock)
+
+    def send_from(self, buffer: ReadableBuffer, /, *, timeout: float | None = None) -> int:
+        """Send all elements of a buffer, in order, as they lie there; returns how many.
+
+        Waits whenever there is no room, behind those who wait already.  ChannelClosed, Timeout (for
+        all together) and Cancelled say in .sent how many had gone: the first ones.  `buffer` is a
+        contiguous array of the channel's type: NumPy's, array.array, memoryview.  Others read it
+        until this returns.  BufferError, TypeError and ValueError for one that does not fit.
+        """
+        with _view("send_from", buffer) as view:
+            self._fits("send_from", view)
+            return _core.native_send_from(self._address, view, timeout)
+
+    def recv_into(self, buffer: WriteableBuffer, /, *, timeout: float | None = None) -> int:
+        """Wait for an element, then take what is there into the buffer; returns how many.
+
+        From its beginning, in order, at most as many as it has room for.  EndOfChannel when closed
+        and drained; Timeout, with nothing taken.  `buffer` as for send_from(), but writable.
+        """
+        with _view("recv_into", buffer) as view:
+            self._fits("recv_into", view)
+            if view.readonly:
+                raise BufferError("recv_into(): buffer must be writable")
+            if view.nbytes == 0:
+                raise ValueError("recv_into(): buffer must have room for one element at least")
+            return _core.native_recv_into(self._address, view, timeout)
 
     def recv_ok(
         self, *, timeout: float | None = None
@@ -205,6 +243,27 @@ class NativeChan:
         name = ffi.getctype(self.ctype)
         return f"<gmprt.native.NativeChan of {name!r} {len(self)}/{self.capacity}{closed}>"
 
+    def _fits(self, fn: str, view: memoryview) -> None:
+        """Raises if the view is no array of the channel's type."""
+        if not view.c_contiguous:
+            raise BufferError(f"{fn}(): buffer must be contiguous")
+        if "O" in re.sub(":[^:]*:", "", view.format):  # a record's format has its fields' names
+            raise TypeError(f"{fn}(): buffer must not hold Python objects")
+        size, item = ffi.sizeof(self.ctype), _item_type(self.ctype)
+        untyped = item.kind != "primitive" and view.itemsize == 1
+        if view.itemsize not in (size, ffi.sizeof(item)) and not untyped:
+            name = ffi.getctype(self.ctype)
+            raise ValueError(
+                f"{fn}(): buffer must have items of {size} bytes, as {name!r}, not {view.itemsize}"
+            )
+        if view.nbytes % size:
+            raise ValueError(
+                f"{fn}(): buffer must have whole elements of {size} bytes, not {view.nbytes} bytes"
+            )
+        ours, theirs = _kind_of_type(item), _kind_of_format(view.format)
+        if ours != theirs and "" not in (ours, theirs):
+            raise TypeError(f"{fn}(): buffer must have {ours} items, not {view.format!r}")
+
     def _send(self, value: Any, timeout: float | None, late: type[Error]) -> None:
         if self._pointer is not None:
             element = ffi.new(self._pointer, value)
@@ -226,6 +285,48 @@ class NativeChan:
         if result != lib.GM_OK:
             raise _late(late)
         return element[0] if self._pointer is not None else element
+
+
+def _view(fn: str, buffer: ReadableBuffer) -> memoryview:
+    try:
+        return memoryview(buffer)
+    except TypeError:
+        kind = type(buffer).__name__
+        raise TypeError(f"{fn}(): buffer must be an array or another buffer, not {kind}") from None
+
+
+def _item_type(ctype: Any) -> Any:
+    """Of what an array is made; else the type itself."""
+    while ctype.kind == "array":
+        ctype = ctype.item
+    return ctype
+
+
+# What the formats of numbers mean, for those as wide as each other.  Others count as bytes.
+_KINDS = {
+    **dict.fromkeys("efdg", "floating-point"),
+    **dict.fromkeys("hilqn", "signed"),
+    **dict.fromkeys("HILQNP", "unsigned"),
+}
+
+
+def _kind_of_format(code: str) -> str:
+    """Of a buffer's format; "": anything of that size."""
+    order = ">" if sys.byteorder == "little" else "<"
+    if len(code) == 2 and code[0] in (order, "!") and code[1] in _KINDS:
+        return "byte-swapped"
+    return _KINDS.get(code.lstrip("@=<>"), "")
+
+
+@cache
+def _kind_of_type(ctype: Any) -> str:
+    if ctype.kind != "primitive" or ffi.sizeof(ctype) == 1:
+        return ""
+    if ctype.cname in ("float", "double", "long double"):
+        return "floating-point"
+    if not isinstance(ffi.new(_new_pointer_type(ctype))[0], int):  # a character, a complex number
+        return ""
+    return "signed" if int(ffi.cast(ctype, -1)) < 0 else "unsigned"
 
 
 def _late(error: type[Error]) -> Error:

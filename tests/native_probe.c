@@ -26,6 +26,33 @@ void produce(void *arg) {
   gm->chan_close(j->out);
 }
 
+/* The same, 100 at a time. */
+void produce_many(void *arg) {
+  job *j = arg;
+  int64_t block[100];
+  for (int64_t i = 0; i < j->n;) {
+    size_t n = j->n - i < 100 ? (size_t)(j->n - i) : 100, sent;
+    for (size_t k = 0; k < n; k++) block[k] = i + (int64_t)k;
+    gm->chan_send_many(j->out, block, n, &sent, -1);
+    i += (int64_t)sent;
+  }
+  gm->chan_close(j->out);
+}
+
+/* All of in, 100 at a time; sends how many came, their sum, and whether all were in order. */
+void consume_many(void *arg) {
+  job *j = arg;
+  int64_t block[100], count = 0, sum = 0, in_order = 1;
+  size_t got;
+  while (gm->chan_recv_many(j->in, block, 100, &got, -1) == GM_OK)
+    for (size_t k = 0; k < got; k++) {
+      in_order &= block[k] == count++;
+      sum += block[k];
+    }
+  int64_t result[] = {count, sum, in_order};
+  gm->chan_send_many(j->out, result, 3, &got, -1);
+}
+
 /* From in to out, squared, until in is closed; then one unit to sema. */
 void square(void *arg) {
   job *j = arg;

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import FrameType
@@ -94,6 +95,20 @@ def native_recv(stack: ExitStack) -> Stage:
     return ch.recv, lambda: ch.send(5), 5
 
 
+def native_recv_into(stack: ExitStack) -> Stage:
+    ch, block = native.chan("int64_t"), array("q", [0] * 4)
+
+    def receive() -> list[int]:
+        return block[: ch.recv_into(block)].tolist()
+
+    return receive, lambda: ch.send_from(array("q", [5, 6, 7])), [5, 6, 7]
+
+
+def chan_recv_many(stack: ExitStack) -> Stage:
+    ch = Chan[int]()
+    return lambda: ch.recv_many(9), lambda: ch.send_many([5, 6, 7]), [5, 6, 7]
+
+
 def mutex(stack: ExitStack) -> Stage:
     lock = gmprt.Mutex()
     lock.lock()
@@ -150,6 +165,8 @@ STAGES = [
     select,
     select_with_timeout,
     native_recv,
+    native_recv_into,
+    chan_recv_many,
     mutex,
     semaphore,
     waitgroup,

@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 import threading
 import weakref
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ ffi.cdef("""
       void *in, *out; int64_t n, sum; gm_mutex mutex; gm_sema sema; int fd;
     } job;
     void probe_init(const void *api);
+    void produce_many(void *); void consume_many(void *);
     void produce(void *); void square(void *); void closer(void *); void echo(void *);
     void sleeper(void *); void count(void *); void block(void *); void spin(void *);
     void selects(void *); void reads(void *); void tree(void *); void forest(void *);
@@ -114,6 +116,25 @@ def test_from_python_to_c_and_back(where: Where, spawn: Spawn, probe: Probe) -> 
             assert back.recv() == i + 1
         there.close()
         assert back.recv_ok() == (None, False)
+
+    where(body)
+
+
+def test_arrays_from_c_to_python_and_back(where: Where, probe: Probe) -> None:
+    def body() -> None:
+        for capacity in (0, 7, 1000):
+            out, block, got = int_chan(capacity), array("q", bytes(8 * 150)), array("q")
+            probe.go("produce_many", out=out, n=2020)
+            while len(got) < 2020:
+                got += block[: out.recv_into(block, timeout=PATIENCE)]
+            assert got.tolist() == list(range(2020))
+            with pytest.raises(gmprt.EndOfChannel):
+                out.recv_into(block, timeout=PATIENCE)
+            there, answer = int_chan(capacity), int_chan()
+            probe.go("consume_many", **{"in": there, "out": answer})
+            with there:
+                assert there.send_from(got) == 2020
+            assert [answer.recv(timeout=PATIENCE) for _ in range(3)] == [2020, sum(got), 1]
 
     where(body)
 

@@ -112,6 +112,20 @@ gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout) {
   return RETRY(chanrecv(&c->c, elem, timeout != 0, deadline, false));
 }
 
+gm_result gm_chan_send_many(gm_chan *c, const void *elems, size_t n, size_t *sent, int64_t timeout) {
+  chaos_point(false);
+  int64_t deadline = deadline_of(timeout);
+  *sent = 0;
+  return RETRY(chansend_many(&c->c, elems, n, sent, timeout != 0, deadline, false));
+}
+
+gm_result gm_chan_recv_many(gm_chan *c, void *elems, size_t n, size_t *got, int64_t timeout) {
+  chaos_point(false);
+  int64_t deadline = deadline_of(timeout);
+  *got = 0;
+  return n == 0 ? GM_OK : RETRY(chanrecv_many(&c->c, elems, n, got, timeout != 0, deadline, false));
+}
+
 gm_result gm_chan_close(gm_chan *c) { return (gm_result)chanclose(&c->c); }
 size_t gm_chan_len(gm_chan *c) { return load_rlx(&c->c.qcount); }
 size_t gm_chan_cap(gm_chan *c) { return c->c.dataqsiz; }
@@ -167,7 +181,7 @@ const gm_api *gm_api_table(void) {
       gm_chan_close,    gm_chan_len,       gm_chan_cap,     gm_select,        gm_mutex_lock,
       gm_mutex_trylock, gm_mutex_unlock,   gm_sema_acquire, gm_sema_release,  gm_read,
       gm_write,         gm_accept,         gm_close,    gm_enter_blocking, gm_exit_blocking,
-      gm_preemptible,
+      gm_preemptible,   gm_chan_send_many, gm_chan_recv_many,
   };
   return &api;
 }

@@ -8,7 +8,7 @@
 void sudog_link(sudog *sg, G *gp) {
   sg->g = gp;
   sg->seq = wait_next(gp);
-  sg->success = false;
+  sg->success = sg->many = false;
 }
 
 void enqueue(waitq *q, sudog *sg) {

@@ -19,14 +19,18 @@ struct sudog {
     void *elem;     /* where the value goes to or comes from; hosted channels: &val */
     sudog *nextaddr; /* semaroot, the first waiter of an address: that of another one */
   };
-  uint64_t val;   /* a hosted value in hand-off, an owned reference of the host */
+  uint64_t val;   /* a hosted value in hand-off, an owned reference of the host; if `many`, how many lie at elem */
   uint64_t seq;   /* the wait this belongs to: WAIT_SEQ multiples */
   union {
     struct spinlock *lock; /* one of a wait set: what guards its queue, NULL: the host lock (waitset.c) */
     void *addr;            /* semaroot: which semaphore */
   };
-  int32_t kase;   /* select: index of the case */
+  union {
+    int32_t kase;   /* select: index of the case */
+    uint32_t moved; /* many: how many of them went or came, if it was served */
+  };
   bool success;   /* value moved (true) or woken by close (false) */
+  bool many;      /* a channel's waiter that brings or takes several elements: chansome.c */
 };
 
 /* FIFO of sudogs; guarded by the lock of the object it is part of, or by the host lock. */

@@ -27,12 +27,6 @@
 
 #include <stdlib.h>
 
-static inline void chanlock(hchan *c) {
-  if (!c->hosted) spin_lock(&c->lock);
-}
-static inline void chanunlock(hchan *c) {
-  if (!c->hosted) spin_unlock(&c->lock);
-}
 static void chanunlock_commit(void *c) { spin_unlock(&((hchan *)c)->lock); }
 
 static inline void copyelem(hchan *c, void *dst, const void *src) {
@@ -144,13 +138,23 @@ static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadli
   return r;
 }
 
-/* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
- * caller's, as with every other result. */
-wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
+/* The waiter of a call for several elements, *n of them: how many were moved is in *n afterwards. */
+static inline void bring_many(sudog *sg, void *elems, const size_t *n) {
+  sg->many = true;
+  sg->elem = elems;
+  sg->val = *n;
+  sg->moved = 1; /* what an operation for one element moves, which knows nothing of this */
+}
+
+/* many: NULL, or of how many elements elem is the first. */
+static force_inline wake_t send(hchan *c, const void *elem, size_t *many, bool block, int64_t deadline, bool attached) {
   G *wake;
   wake_t r;
   chanlock(c);
-  if (likely(try_send(c, elem, &wake, &r))) return done(c, wake, r);
+  if (likely(try_send(c, elem, &wake, &r))) {
+    if (many) *many = 1;
+    return done(c, wake, r);
+  }
   G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
@@ -158,19 +162,36 @@ wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool a
   }
   sudog_link(&gp->sg, gp);
   gp->sg.elem = (void *)elem;
-  if (c->hosted) { /* the value lies in the G: a parked stack holds nothing that others read */
+  if (many) {
+    bring_many(&gp->sg, (void *)elem, many);
+  } else if (c->hosted) { /* the value lies in the G: a parked stack holds nothing that others read */
     memcpy(&gp->sg.val, elem, 8);
     gp->sg.elem = &gp->sg.val;
   }
-  return chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline, attached);
+  r = chanwait(c, &c->sendq, gp, waitReasonChanSend, deadline, attached);
+  if (many && r == WAKE_OK) *many = gp->sg.moved;
+  return r;
 }
 
-/* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
-wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
+/* WAKE_OK: sent.  WAKE_CLOSED: the channel is closed, or was closed while waiting; elem is still the
+ * caller's, as with every other result. */
+wake_t chansend(hchan *c, const void *elem, bool block, int64_t deadline, bool attached) {
+  return send(c, elem, NULL, block, deadline, attached);
+}
+
+/* Sends at least the first of *n elements, waiting for it; *n: how many went.  A native channel. */
+wake_t chansend_wait(hchan *c, const void *elems, size_t *n, bool block, int64_t deadline, bool attached) {
+  return send(c, elems, n, block, deadline, attached);
+}
+
+static force_inline wake_t recv(hchan *c, void *elem, size_t *many, bool block, int64_t deadline, bool attached) {
   G *wake;
   wake_t r;
   chanlock(c);
-  if (likely(try_recv(c, elem, &wake, &r))) return done(c, wake, r);
+  if (likely(try_recv(c, elem, &wake, &r))) {
+    if (many) *many = 1;
+    return done(c, wake, r);
+  }
   G *gp = block ? getg(attached) : NULL;
   if (!gp) {
     chanunlock(c);
@@ -178,9 +199,25 @@ wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attache
   }
   sudog_link(&gp->sg, gp);
   gp->sg.elem = c->hosted ? &gp->sg.val : elem;
+  if (many) bring_many(&gp->sg, elem, many);
   r = chanwait(c, &c->recvq, gp, waitReasonChanReceive, deadline, attached);
-  if (c->hosted && r == WAKE_OK) memcpy(elem, &gp->sg.val, 8);
+  if (r != WAKE_OK) return r;
+  if (many)
+    *many = gp->sg.moved;
+  else if (c->hosted)
+    memcpy(elem, &gp->sg.val, 8);
   return r;
+}
+
+/* WAKE_OK: *elem received (elem NULL: dropped).  WAKE_CLOSED: closed and drained. */
+wake_t chanrecv(hchan *c, void *elem, bool block, int64_t deadline, bool attached) {
+  return recv(c, elem, NULL, block, deadline, attached);
+}
+
+/* Waits for the first of up to *n elements; *n: how many came.  elems stays where it is: no stack of a hosted
+ * goroutine. */
+wake_t chanrecv_wait(hchan *c, void *elems, size_t *n, bool block, int64_t deadline, bool attached) {
+  return recv(c, elems, n, block, deadline, attached);
 }
 
 /* Wakes every waiter: receivers get "closed", then senders do.  WAKE_CLOSED: it was closed already. */

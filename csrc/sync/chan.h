@@ -19,6 +19,13 @@ typedef struct hchan {
   waitq recvq, sendq;
 } hchan;
 
+static inline void chanlock(hchan *c) {
+  if (!c->hosted) spin_lock(&c->lock);
+}
+static inline void chanunlock(hchan *c) {
+  if (!c->hosted) spin_unlock(&c->lock);
+}
+
 /* Slot i of the buffer. */
 static inline void *chanbuf(hchan *c, size_t i) { return c->buf + i * c->elemsize; }
 
@@ -37,9 +44,14 @@ wake_t chanclose(hchan *c);
 bool chan_try(hchan *c, bool send, void *elem, G **wake, wake_t *result);
 bool changiveback(hchan *c, uint64_t elem);
 
+wake_t chansend_wait(hchan *c, const void *elems, size_t *n, bool block, int64_t deadline, bool attached);
+wake_t chanrecv_wait(hchan *c, void *elems, size_t *n, bool block, int64_t deadline, bool attached);
+
 /* chansome.c */
-size_t chansend_some(hchan *c, const uint64_t *elems, size_t n);
-size_t chanrecv_some(hchan *c, uint64_t *elems, size_t n);
+size_t chansend_some(hchan *c, const void *elems, size_t n);
+size_t chanrecv_some(hchan *c, void *elems, size_t n);
+wake_t chansend_many(hchan *c, const void *elems, size_t n, size_t *sent, bool block, int64_t deadline, bool attached);
+wake_t chanrecv_many(hchan *c, void *elems, size_t n, size_t *got, bool block, int64_t deadline, bool attached);
 
 /* select.c */
 int32_t selectgo(scase *cases, int32_t n, bool block, int64_t deadline, bool hosted, wake_t *result);

@@ -71,6 +71,11 @@ gm_chan *gm_chan_make(size_t elemsize, size_t capacity);
 void gm_chan_free(gm_chan *c);
 gm_result gm_chan_send(gm_chan *c, const void *elem, int64_t timeout); /* (any) */
 gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout);       /* (any) elem may be NULL */
+/* Many elements at once, in order, as an array of them; *sent and *got are set whatever is returned. (any)
+ * send_many: GM_OK if all n have gone. recv_many waits for one and takes what is there besides, at most n.
+ * The memory is the other side's to read or write until the call returns. */
+gm_result gm_chan_send_many(gm_chan *c, const void *elems, size_t n, size_t *sent, int64_t timeout);
+gm_result gm_chan_recv_many(gm_chan *c, void *elems, size_t n, size_t *got, int64_t timeout);
 gm_result gm_chan_close(gm_chan *c); /* (any) GM_CLOSED: it was closed already */
 size_t gm_chan_len(gm_chan *c);
 size_t gm_chan_cap(gm_chan *c);
@@ -136,6 +141,8 @@ typedef struct gm_api {
   void (*enter_blocking)(void);
   void (*exit_blocking)(void);
   gm_result (*preemptible)(const void *start, const void *end);
+  gm_result (*chan_send_many)(gm_chan *c, const void *elems, size_t n, size_t *sent, int64_t timeout);
+  gm_result (*chan_recv_many)(gm_chan *c, void *elems, size_t n, size_t *got, int64_t timeout);
 } gm_api;
 
 #ifdef __cplusplus

@@ -22,6 +22,8 @@ int patience_parse(const char *fn, PyObject *timeout, patience *out); /* NULL or
 int64_t seconds_to_ns(double s);
 int64_t deadline_after(double s);
 int wake_error(wake_t r);  /* 0: nothing wrong, try again; -1: exception set */
+int many_error(wake_t r);
+void raise_with_sent(size_t sent);
 
 /* Functions of a table of methods. */
 #define KW (METH_FASTCALL | METH_KEYWORDS)

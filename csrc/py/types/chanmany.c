@@ -5,7 +5,6 @@
  * with it any code, so how many there are is asked again afterwards. */
 #include "sched/chaos.h"
 #include "sched/park.h"
-#include "py/cpython/exception.h"
 #include "py/host/errors.h"
 #include "py/types/args.h"
 #include "py/types/chan.h"
@@ -19,9 +18,6 @@ static bool parse(const char *fn, PyObject *const *args, Py_ssize_t nargs, PyObj
   }
   return timeout_arg(fn, args + 1, 0, kwnames, &timeout) == 0 && patience_parse(fn, timeout, p) == 0;
 }
-
-/* What the end of a wait means; a poll that finds nothing is a Timeout.  0: wait on. */
-static int many_error(wake_t r) { return wake_error(r == WAKE_WOULDBLOCK ? WAKE_TIMEOUT : r); }
 
 /* ---- send --------------------------------------------------------------------------------------------- */
 
@@ -40,18 +36,8 @@ static bool send_one(Chan *ch, PyObject *value, patience p) {
   }
 }
 
-/* The exception that is being raised says how many went. */
-static void raise_with_sent(Py_ssize_t sent) {
-  PyObject *exc = take_exception();
-  PyObject *n = PyLong_FromSsize_t(sent);
-  if (!n || PyObject_SetAttrString(exc, "sent", n) < 0) PyErr_Clear();
-  Py_XDECREF(n);
-  PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-  Py_DECREF(exc);
-}
-
 static Py_ssize_t send_some(Chan *ch, PyObject *const *values, Py_ssize_t n) {
-  Py_ssize_t sent = (Py_ssize_t)chansend_some(&ch->c, (const uint64_t *)values, (size_t)n);
+  Py_ssize_t sent = (Py_ssize_t)chansend_some(&ch->c, values, (size_t)n);
   for (Py_ssize_t i = 0; i < sent; i++) Py_INCREF(values[i]);
   return sent;
 }
@@ -69,12 +55,16 @@ PyObject *py_send_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     sent += send_some(ch, &PyTuple_GET_ITEM(all, sent), n - sent);
     if (sent < n && (ok = send_one(ch, PyTuple_GET_ITEM(all, sent), p))) sent++;
   }
-  if (unlikely(!ok)) raise_with_sent(sent);
+  if (unlikely(!ok)) raise_with_sent((size_t)sent);
   Py_DECREF(all);
   return ok ? PyLong_FromSsize_t(sent) : NULL;
 }
 
 /* ---- receive ------------------------------------------------------------------------------------------ */
+
+/* How many values one sender hands to a receiver that waits: what a wake costs is shared by them.  Their places are made
+ * before it waits, also if one value comes; so many are still a small object to the interpreter's allocator. */
+#define AT_ONCE 64
 
 /* How many could be received now, at most `most`; more than there are, if waiters have given up. */
 static Py_ssize_t there(Chan *ch, Py_ssize_t most) {
@@ -87,7 +77,7 @@ static Py_ssize_t there(Chan *ch, Py_ssize_t most) {
 static Py_ssize_t fill(Chan *ch, PyObject *list, Py_ssize_t used) {
   PyObject **items = ((PyListObject *)list)->ob_item;
   Py_ssize_t room = PyList_GET_SIZE(list) - used;
-  Py_ssize_t got = (Py_ssize_t)chanrecv_some(&ch->c, (uint64_t *)(items + used), (size_t)room);
+  Py_ssize_t got = (Py_ssize_t)chanrecv_some(&ch->c, items + used, (size_t)room);
   Py_SET_SIZE(list, used + got);
   return got;
 }
@@ -99,27 +89,29 @@ static PyObject *recv_there(Chan *ch, Py_ssize_t most) {
   return list;
 }
 
-/* `first` has one value.  The list that is returned has what is there besides; without memory it is that one. */
-static PyObject *recv_rest(Chan *ch, PyObject *first, Py_ssize_t most) {
-  Py_ssize_t more = there(ch, most - 1);
-  if (more == 0) return first;
-  PyObject *list = PyList_New(1 + more);
+/* `first` has n values, and places for `room`.  The list that is returned has no more places than values, and what is
+ * there besides; without memory it is that one. */
+static PyObject *recv_rest(Chan *ch, PyObject *first, Py_ssize_t room, Py_ssize_t most) {
+  Py_ssize_t n = PyList_GET_SIZE(first), more = there(ch, most - n);
+  if (more == 0 && n == room) return first;
+  PyObject *list = PyList_New(n + more);
   if (!list) {
     PyErr_Clear();
     return first;
   }
-  PyList_SET_ITEM(list, 0, Py_NewRef(PyList_GET_ITEM(first, 0)));
-  fill(ch, list, 1);
+  memcpy(((PyListObject *)list)->ob_item, ((PyListObject *)first)->ob_item, (size_t)n * sizeof(PyObject *));
+  Py_SET_SIZE(first, 0);
   Py_DECREF(first);
+  if (more > 0) fill(ch, list, n);
   return list;
 }
 
-/* Waits for one value.  1: it is *value; 0: closed and drained; -1: exception set. */
-static int recv_one(Chan *ch, PyObject **value, patience p) {
+/* Waits for up to *n values.  1: they are in `values`, *n of them; 0: closed and drained; -1: exception set. */
+static int recv_first(Chan *ch, PyObject **values, size_t *n, patience p) {
   for (;;) {
     if (unlikely(ch->is_timer) && !chan_timer_poll(ch)) return -1;
     int64_t deadline = unlikely(ch->when != 0) ? chan_timer_deadline(ch, p.deadline) : p.deadline;
-    wake_t r = chanrecv(&ch->c, value, p.block, deadline, true);
+    wake_t r = chanrecv_wait(&ch->c, values, n, p.block, deadline, true);
     if (likely(r == WAKE_OK)) return 1;
     if (r == WAKE_CLOSED) return 0;
     if (r == WAKE_TIMEOUT && deadline != p.deadline) continue; /* the timer's time, not ours */
@@ -128,13 +120,16 @@ static int recv_one(Chan *ch, PyObject **value, patience p) {
 }
 
 static PyObject *recv_waiting(Chan *ch, Py_ssize_t most, patience p) {
-  PyObject *value, *list = PyList_New(1);
+  Py_ssize_t room = most < AT_ONCE ? most : AT_ONCE;
+  PyObject *list = PyList_New(room);
   if (!list) return NULL;
-  int r = recv_one(ch, &value, p);
-  if (likely(r == 1)) {
-    PyList_SET_ITEM(list, 0, value);
-    return recv_rest(ch, list, most);
-  }
+  size_t n = (size_t)room;
+  PyObject_GC_UnTrack(list); /* values come into its places while we wait: nobody may find it */
+  Py_SET_SIZE(list, 0);
+  int r = recv_first(ch, ((PyListObject *)list)->ob_item, &n, p);
+  if (likely(r == 1)) Py_SET_SIZE(list, (Py_ssize_t)n);
+  PyObject_GC_Track(list);
+  if (likely(r == 1)) return recv_rest(ch, list, room, most);
   if (r == 0) PyErr_SetString(errs.EndOfChannel, "channel is closed and drained");
   Py_DECREF(list);
   return NULL;

@@ -1,5 +1,6 @@
 /* wait.c - from seconds to deadlines, and from the end of a wait to an exception. */
 #include "base/clock.h"
+#include "py/cpython/exception.h"
 #include "py/host/errors.h"
 #include "py/host/host.h"
 #include "py/host/scope.h"
@@ -60,4 +61,17 @@ int wake_error(wake_t r) {
       PyErr_Format(PyExc_SystemError, "gmprt: unexpected end of a wait: %d", (int)r);
       return -1;
   }
+}
+
+/* The same for operations on many values: a poll that finds nothing is a Timeout. */
+int many_error(wake_t r) { return wake_error(r == WAKE_WOULDBLOCK ? WAKE_TIMEOUT : r); }
+
+/* The exception that is being raised says how many went. */
+void raise_with_sent(size_t sent) {
+  PyObject *exc = take_exception();
+  PyObject *n = PyLong_FromSize_t(sent);
+  if (!n || PyObject_SetAttrString(exc, "sent", n) < 0) PyErr_Clear();
+  Py_XDECREF(n);
+  PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+  Py_DECREF(exc);
 }
