@@ -314,29 +314,41 @@ void main_tstate_set(PyThreadState *ts) {
  * that, for ever locked.  3.11 waits for it there; later ones make it anew first, and from 3.13 on have it locked
  * themselves while they fork: who waits for this one with that one held would wait for ever.
  *
- * Who has the GIL does not lock it, for who forks Python has it, too: while tracemalloc traces, an M that is getting its
- * state waits for the GIL with `making` in hand. */
+ * An M may wait for the GIL with `making` in hand: while tracemalloc traces, for the memory.  So who has the GIL must not
+ * wait for it.  An M that has it does without, for who forks Python has the GIL, too; and who forks is refused, and
+ * comes again when that M has its state. */
 #ifdef HAVE_LATE_REINIT
 static mutex making = {.rank = rank_states};
 
-void tstate_forklock(bool on) {
-  if (on)
-    lock(&making);
-  else
-    unlock(&making);
+bool tstate_forklock(void) { return trylock(&making); }
+void tstate_forkunlock(void) { unlock(&making); }
+
+void tstate_forkwait(void) {
+  PyThreadState *ts = have_gil() ? PyEval_SaveThread() : NULL;
+  lock(&making);
+  unlock(&making);
+  if (ts) PyEval_RestoreThread(ts);
+}
+
+static PyThreadState *state_made(void) {
+  if (have_gil()) return state_make();
+  lock(&making);
+  PyThreadState *ts = state_make();
+  unlock(&making);
+  return ts;
 }
 #else
-void tstate_forklock(bool on) { (void)on; }
+bool tstate_forklock(void) { return true; }
+void tstate_forkunlock(void) {}
+void tstate_forkwait(void) {}
+static PyThreadState *state_made(void) { return state_make(); }
 #endif
 
 /* On the thread that it is for.  NULL: no memory. */
 pym *pym_new(void) {
   pym *m = tss_reserve() ? PyMem_RawCalloc(1, sizeof *m) : NULL;
   if (!m) return NULL;
-  bool alone = have_gil();
-  if (!alone) tstate_forklock(true);
-  m->base = state_make(); /* binds itself if this thread has no state yet */
-  if (!alone) tstate_forklock(false);
+  m->base = state_made(); /* binds itself if this thread has no state yet */
   if (!m->base) {
     PyMem_RawFree(m);
     return NULL;

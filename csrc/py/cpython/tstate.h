@@ -61,7 +61,9 @@ void pending_calls_leave(void); /* in a pending call that is about to switch: ot
 PyThreadState *main_tstate(void);
 void main_tstate_set(PyThreadState *ts);
 pym *pym_new(void); /* on the thread that it is for */
-void tstate_forklock(bool on);
+bool tstate_forklock(void); /* before a fork: nobody makes a state; false: somebody does */
+void tstate_forkunlock(void);
+void tstate_forkwait(void); /* until he has made it; lets go of the GIL meanwhile */
 void pym_free(pym *m);
 extern PyInterpreterState *interp;  /* the one that there is */
 unsigned long main_thread_ident(void);

@@ -61,6 +61,17 @@ static bool asked(M *m) {
   return !gp || gp->kind != GK_NATIVE; /* the world would wait for that one */
 }
 
+/* All or nothing: an M that is making its thread state may need what we have, the GIL or the world going on. */
+static bool hold(void) {
+  if (now.started) sched_fork_prepare();
+  lenders_forklock(true);
+  now.held = tstate_forklock();
+  if (now.held) return true;
+  lenders_forklock(false);
+  if (now.started) sched_fork_parent();
+  return false;
+}
+
 /* A goroutine that goes on in a child of a fork may fork again before anything was started there: it is alone, there is
  * nothing to stop, but its child must begin anew, too. */
 static void before_fork(void) {
@@ -68,15 +79,12 @@ static void before_fork(void) {
   if (in_vfork_child()) return;
   now.started = load_rlx(&sched.started); /* perhaps by a handler that ran just before */
   if (!asked(m) || now.held || (!now.started && !(m && load_rlx(&m->curg)))) return;
-  if (now.started) sched_fork_prepare();
-  lenders_forklock(true);
-  tstate_forklock(true);
-  now.held = true;
+  while (!hold()) tstate_forkwait();
 }
 
 static void after_fork_in_parent(void) {
   if (!now.held) return;
-  tstate_forklock(false);
+  tstate_forkunlock();
   lenders_forklock(false);
   if (now.started) sched_fork_parent();
   now.held = false;
@@ -93,7 +101,7 @@ static void ident_of_thread(void) {
 void fork_in_child(void) {
   now.vforked = 0; /* left over, perhaps */
   if (!now.held) return;
-  tstate_forklock(false);
+  tstate_forkunlock();
   lenders_forklock(false);
   if (now.started) sched_fork_child();
   if (!interposed.gil) ident_of_thread();
