@@ -17,6 +17,8 @@ from bench import echo
 from bench.common import (
     BATCH,
     CAPACITY,
+    CROWD,
+    LIMIT,
     NAP,
     WARM_UP,
     CaseFn,
@@ -110,6 +112,64 @@ async def _spawn(scale: Scale) -> Figures:
     return await _metered(scale, run, per=BATCH)
 
 
+async def _fail_after(scale: Scale) -> Figures:
+    queue: asyncio.Queue[int] = asyncio.Queue(1)
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            await queue.put(1)
+            async with asyncio.timeout(LIMIT):
+                await queue.get()
+        return time.perf_counter() - start
+
+    return await _metered(scale, run)
+
+
+async def _group(scale: Scale) -> Figures:
+    async def nothing() -> None:
+        pass
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(BATCH):
+                    group.create_task(nothing())
+        return time.perf_counter() - start
+
+    return await _metered(scale, run, per=BATCH)
+
+
+async def _mutex(scale: Scale) -> Figures:
+    lock = asyncio.Lock()
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            async with lock:
+                pass
+        return time.perf_counter() - start
+
+    return await _metered(scale, run)
+
+
+async def _mutex_contended(scale: Scale) -> Figures:
+    lock = asyncio.Lock()
+
+    async def work(n: int) -> None:
+        for _ in repeat(None, n):
+            async with lock:
+                await asyncio.sleep(0)
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(work(n) for _ in range(CROWD)))
+        return time.perf_counter() - start
+
+    return await _metered(scale, run, per=CROWD)
+
+
 async def _memory(scale: Scale) -> Figures:
     queue: asyncio.Queue[None] = asyncio.Queue()
 
@@ -197,6 +257,10 @@ CASES: dict[str, AsyncCase] = {
     "pingpong": _pingpong,
     "buffered": _buffered,
     "spawn": _spawn,
+    "fail_after": _fail_after,
+    "group": _group,
+    "mutex": _mutex,
+    "mutex_contended": _mutex_contended,
     "memory": _memory,
     "handoff": _handoff,
     "handoff_c": _handoff_c,

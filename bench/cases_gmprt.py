@@ -14,6 +14,8 @@ from bench import cases_native, echo, switches
 from bench.common import (
     BATCH,
     CAPACITY,
+    CROWD,
+    LIMIT,
     NAP,
     SELECT_CHANNELS,
     WARM_UP,
@@ -22,14 +24,16 @@ from bench.common import (
     Gaps,
     Scale,
     Ticks,
+    contended,
     each,
+    free_lock,
     handover,
     memory_bytes,
     metered,
     nothing,
     sleep_in_c,
 )
-from gmprt import Chan, Select, go, gosched, select
+from gmprt import Chan, Group, Mutex, Select, fail_after, go, gosched, select
 
 
 def _join(goroutines: list[gmprt.Goroutine[Any]]) -> None:
@@ -144,6 +148,73 @@ def _select_object(scale: Scale) -> Figures:
     return metered(scale, partial(_result, drive), per=SELECT_CHANNELS)
 
 
+def _select_timeout(scale: Scale) -> Figures:
+    channels: list[Chan[int]] = [Chan(1) for _ in range(SELECT_CHANNELS)]
+    first, second, third, fourth = channels
+
+    def drive(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            for channel in channels:
+                channel.send(1)
+                select(first, second, third, fourth, timeout=LIMIT)
+        return time.perf_counter() - start
+
+    return metered(scale, partial(_result, drive), per=SELECT_CHANNELS)
+
+
+def _many(scale: Scale) -> Figures:
+    items: Chan[int] = Chan(BATCH)
+    batch = list(range(BATCH))
+
+    def produce(n: int) -> None:
+        for _ in repeat(None, n):
+            items.send_many(batch)
+
+    def consume(n: int) -> float:
+        start = time.perf_counter()
+        left = n * BATCH
+        while left:
+            left -= len(items.recv_many(BATCH))
+        return time.perf_counter() - start
+
+    return metered(scale, lambda n: _pair(consume, produce, n), per=BATCH)
+
+
+def _fail_after(scale: Scale) -> Figures:
+    items: Chan[int] = Chan(1)
+
+    def drive(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            items.send(1)
+            with fail_after(LIMIT):
+                items.recv()
+        return time.perf_counter() - start
+
+    return metered(scale, partial(_result, drive))
+
+
+def _group(scale: Scale) -> Figures:
+    def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            with Group() as group:
+                for _ in range(BATCH):
+                    group.go(nothing)
+        return time.perf_counter() - start
+
+    return metered(scale, partial(_result, run), per=BATCH)
+
+
+def _mutex(scale: Scale) -> Figures:
+    return metered(scale, partial(_result, free_lock(Mutex())))
+
+
+def _mutex_contended(scale: Scale) -> Figures:
+    return metered(scale, contended(Mutex(), go, gosched), per=CROWD)
+
+
 def _memory(scale: Scale) -> Figures:
     items: Chan[None] = Chan()
 
@@ -205,6 +276,12 @@ _PYTHON: dict[str, CaseFn] = {
     "spawn": _spawn,
     "select": _select,
     "select_object": _select_object,
+    "select_timeout": _select_timeout,
+    "many": _many,
+    "fail_after": _fail_after,
+    "group": _group,
+    "mutex": _mutex,
+    "mutex_contended": _mutex_contended,
     "memory": _memory,
     "handoff": partial(_delays, time.sleep),
     "handoff_c": partial(_delays, sleep_in_c),

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from threading import Event, Semaphore, Thread
+from threading import Event, Lock, Semaphore, Thread
 from typing import Any
 
 from bench import echo
 from bench.common import (
     BATCH,
     CAPACITY,
+    CROWD,
     NAP,
     WARM_UP,
     CaseFn,
@@ -25,7 +26,9 @@ from bench.common import (
     Gaps,
     Scale,
     Ticks,
+    contended,
     each,
+    free_lock,
     handover,
     memory_bytes,
     metered,
@@ -109,6 +112,14 @@ def _spawn(scale: Scale) -> Figures:
     return metered(scale, run, per=BATCH)
 
 
+def _mutex(scale: Scale) -> Figures:
+    return metered(scale, free_lock(Lock()))
+
+
+def _mutex_contended(scale: Scale) -> Figures:
+    return metered(scale, contended(Lock(), _start, partial(time.sleep, 0)), per=CROWD)
+
+
 def _memory(scale: Scale) -> Figures:
     items: queue.Queue[None] = queue.Queue()
     started: queue.Queue[None] = queue.Queue()
@@ -177,6 +188,8 @@ def cases() -> dict[str, CaseFn]:
         "pingpong": _pingpong,
         "buffered": _buffered,
         "spawn": _spawn,
+        "mutex": _mutex,
+        "mutex_contended": _mutex_contended,
         "memory": _memory,
         "handoff": partial(_delays, time.sleep),
         "handoff_c": partial(_delays, sleep_in_c),

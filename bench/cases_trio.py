@@ -13,6 +13,8 @@ import trio.testing  # type: ignore[import-not-found, unused-ignore]
 from bench.common import (
     BATCH,
     CAPACITY,
+    CROWD,
+    LIMIT,
     NAP,
     WARM_UP,
     CaseFn,
@@ -103,6 +105,51 @@ async def _spawn(scale: Scale) -> Figures:
     return await _metered(scale, run, per=BATCH)
 
 
+async def _fail_after(scale: Scale) -> Figures:
+    sender, receiver = trio.open_memory_channel[int](1)
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            await sender.send(1)
+            with trio.fail_after(LIMIT):
+                await receiver.receive()
+        return time.perf_counter() - start
+
+    return await _metered(scale, run)
+
+
+async def _mutex(scale: Scale) -> Figures:
+    lock = trio.Lock()
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            async with lock:
+                pass
+        return time.perf_counter() - start
+
+    return await _metered(scale, run)
+
+
+async def _mutex_contended(scale: Scale) -> Figures:
+    lock = trio.Lock()
+
+    async def work(n: int) -> None:
+        for _ in repeat(None, n):
+            async with lock:
+                await trio.lowlevel.checkpoint()
+
+    async def run(n: int) -> float:
+        start = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(CROWD):
+                nursery.start_soon(work, n)
+        return time.perf_counter() - start
+
+    return await _metered(scale, run, per=CROWD)
+
+
 async def _memory(scale: Scale) -> Figures:
     sender, receiver = trio.open_memory_channel[None](0)
 
@@ -178,6 +225,10 @@ _ASYNC: dict[str, AsyncCase] = {
     "pingpong": _pingpong,
     "buffered": _buffered,
     "spawn": _spawn,
+    "fail_after": _fail_after,
+    "group": _spawn,
+    "mutex": _mutex,
+    "mutex_contended": _mutex_contended,
     "memory": _memory,
     "handoff": _handoff,
     "handoff_c": _handoff_c,

@@ -13,6 +13,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import repeat
 from threading import Lock
@@ -24,6 +25,7 @@ BATCH = 1000
 CAPACITY = 128
 SELECT_CHANNELS = 4
 NAP = 0.5
+LIMIT = 1  # seconds that never pass
 MARGIN = 1.1  # the run that is calibrated on may have been a slow one
 WARM_UP = 0.05
 TICK = 0.1
@@ -183,6 +185,42 @@ def handover(start: Callable[..., Any]) -> Callable[[int], float]:
         seconds = time.perf_counter() - begin
         other.join()
         return seconds
+
+    return run
+
+
+CROWD = 8
+
+
+def free_lock(lock: AbstractContextManager[Any]) -> Callable[[int], float]:
+    """Seconds for locking and unlocking n times what nobody else has."""
+
+    def run(n: int) -> float:
+        start = time.perf_counter()
+        for _ in repeat(None, n):
+            with lock:
+                pass
+        return time.perf_counter() - start
+
+    return run
+
+
+def contended(
+    lock: AbstractContextManager[Any], start: Callable[..., Any], give_way: Callable[[], Any]
+) -> Callable[[int], float]:
+    """Seconds for n turns of each of CROWD, of whom one has the lock and gives way meanwhile."""
+
+    def work(n: int) -> None:
+        for _ in repeat(None, n):
+            with lock:
+                give_way()
+
+    def run(n: int) -> float:
+        begin = time.perf_counter()
+        crowd = [start(work, n) for _ in range(CROWD)]
+        for one in crowd:
+            one.join()
+        return time.perf_counter() - begin
 
     return run
 

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -27,6 +28,8 @@ const (
 	batch    = 1000
 	capacity = 128
 	channels = 4
+	crowd    = 8
+	limit    = time.Second
 	nap      = 500 * time.Millisecond
 	warmUp   = 50 * time.Millisecond
 	trees    = 7
@@ -171,6 +174,69 @@ func selectReady(s scale) figures {
 				}
 			}
 		}
+	})
+}
+
+func selectTimeout(s scale) figures {
+	var c [channels]chan int
+	for i := range c {
+		c[i] = make(chan int, 1)
+	}
+	return metered(s, channels, func(n int) {
+		for range n {
+			for i := range c {
+				c[i] <- 1
+				select {
+				case <-c[0]:
+				case <-c[1]:
+				case <-c[2]:
+				case <-c[3]:
+				case <-time.After(limit):
+				}
+			}
+		}
+	})
+}
+
+func failAfter(s scale) figures {
+	items := make(chan int, 1)
+	return metered(s, 1, func(n int) {
+		for range n {
+			items <- 1
+			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			select {
+			case <-items:
+			case <-ctx.Done():
+			}
+			cancel()
+		}
+	})
+}
+
+func freeMutex(s scale) figures {
+	var lock sync.Mutex
+	return metered(s, 1, func(n int) {
+		for range n {
+			lock.Lock()
+			lock.Unlock()
+		}
+	})
+}
+
+func contendedMutex(s scale) figures {
+	return metered(s, crowd, func(n int) {
+		var lock sync.Mutex
+		var wg sync.WaitGroup
+		for range crowd {
+			wg.Go(func() {
+				for range n {
+					lock.Lock()
+					runtime.Gosched()
+					lock.Unlock()
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
@@ -409,6 +475,11 @@ var cases = map[string]func(scale) figures{
 	"buffered":        buffered,
 	"spawn":           spawnBatches,
 	"select":          selectReady,
+	"select_timeout":  selectTimeout,
+	"fail_after":      failAfter,
+	"group":           spawnBatches,
+	"mutex":           freeMutex,
+	"mutex_contended": contendedMutex,
 	"memory":          memory,
 	"native_yield":    gosched,
 	"native_pingpong": pingpong,
