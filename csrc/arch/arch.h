@@ -17,6 +17,9 @@
  *   void cpu_relax(void)                       the pause hint of a spin loop
  *   void fence_after_rmw(void)                 a store-load fence behind a read-modify-write
  *   long cpu_syscall(long number, ...)         a system call that leaves errno alone: a failure is -errno
+ *   CPU_THREAD_POINTER_KEPT, char *cpu_thread_pointer(void)
+ *                                              where compiled code keeps the address of its thread's thread-locals in
+ *                                              registers.  (amd64's addresses them through %fs.)
  *
  * and inject.c, with what it needs in asyncpreempt.S:
  *

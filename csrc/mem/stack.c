@@ -25,6 +25,10 @@
  *
  * The stack of a native goroutine has its line coloured only: its slot is small.
  *
+ * A page of the kernel's is not 4 KiB everywhere: 16 or 64 KiB on some arm64.  Guards, boundaries and what is given back
+ * are in its pages (stack_page), else the kernel refuses them, or takes more than was meant; colours are the cache's, in steps
+ * of 4 KiB.  Where it is larger the slot of a native goroutine has one page more, for of 64 KiB a guard would leave nothing.
+ *
  * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
  * pages are given back, and the slot comes here (gtrim_some in sched/g.c): a touched page costs 1.5 us to get
  * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
@@ -35,6 +39,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "arch/arch.h"
 #include "base/lockrank.h"
@@ -47,7 +52,9 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 
-enum { PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
+enum { SMALL_PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
+
+size_t stack_page = SMALL_PAGE;
 
 #define UNGUARDED ((uintptr_t)1)
 
@@ -72,12 +79,11 @@ static struct {
     slotclass *cls;
   } chunk[MAX_CHUNKS];
   _Atomic uint32_t nchunks;
-  size_t native_size;
   size_t host_top;          /* bytes above T that are the host's */
   uint32_t most_split;      /* guards that may be mappings of their own */
   _Atomic uint32_t nsplit;  /* guards that are */
   _Atomic bool marked;      /* there are others */
-} depot = {.lock = {.rank = rank_stack}, .native_size = STACK_NATIVE};
+} depot = {.lock = {.rank = rank_stack}};
 
 _Atomic uint64_t stack_reserved, stack_slots;
 
@@ -107,14 +113,15 @@ size_t stack_host_size(void) { return depot.cls[STACKS_HOSTED].size; }
 
 void stack_init(size_t host_size, size_t host_top) {
   limited = address_space_limited();
+  stack_page = (size_t)sysconf(_SC_PAGESIZE);
   depot.most_split = mappings_allowed() / 4;
-  size_t colours = (size_t)STACK_COLOURS * PAGE;
+  size_t colours = (size_t)STACK_COLOURS * SMALL_PAGE;
   slotclass *h = &depot.cls[STACKS_HOSTED], *n = &depot.cls[STACKS_NATIVE];
   depot.host_top = host_top;
   h->size = limited ? LIMITED_SLOT : host_size;
-  h->top = host_top + (limited ? PAGE : colours);
-  n->size = depot.native_size;
-  n->top = PAGE;
+  h->top = host_top + (limited ? SMALL_PAGE : colours);
+  n->size = STACK_NATIVE + (stack_page > SMALL_PAGE ? stack_page : 0);
+  n->top = SMALL_PAGE;
 #if defined(GM_TSAN) || defined(GM_ASAN)
   n->size *= 4;
 #endif
@@ -128,12 +135,12 @@ const char *stack_guard_mode(void) {
 
 /* false: none to be had, see the head of the file.  errno is left alone. */
 static bool guard_install(char *page) {
-  if (cpu_syscall(SYS_madvise, (long)page, PAGE, MADV_GUARD_INSTALL, 0, 0, 0) == 0) {
+  if (cpu_syscall(SYS_madvise, (long)page, (long)stack_page, MADV_GUARD_INSTALL, 0, 0, 0) == 0) {
     store_rlx(&depot.marked, true);
     return true;
   }
   if (xadd(&depot.nsplit, 1) < depot.most_split &&
-      cpu_syscall(SYS_mprotect, (long)page, PAGE, PROT_NONE, 0, 0, 0) == 0)
+      cpu_syscall(SYS_mprotect, (long)page, (long)stack_page, PROT_NONE, 0, 0, 0) == 0)
     return true;
   xadd(&depot.nsplit, (uint32_t)-1);
   return false;
@@ -152,7 +159,7 @@ static bool chunk_reserve(slotclass *c) {
   if (p == MAP_FAILED) return false;
   char *lo = p;
   if (extra) { /* slots and page-table pages share their boundaries, but for the guards of large slots */
-    uintptr_t before = c->size > ALIGN ? PAGE : 0;
+    uintptr_t before = c->size > ALIGN ? stack_page : 0;
     lo = (char *)((((uintptr_t)p + before + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1)) - before);
     if (lo > p) munmap(p, (size_t)(lo - p));
     char *end = p + want + extra;
@@ -193,7 +200,7 @@ static char *colour_top(slotclass *c, stackclass kind, char *end) {
   size_t line = 1024 + (size_t)(n % 4) * 512;
   if (kind == STACKS_NATIVE) return end - (n % 4) * 512;
   size_t pages = c->top - depot.host_top;
-  return end - depot.host_top - (size_t)(n / 4 * PAGE) % pages - line;
+  return end - depot.host_top - (size_t)(n / 4 * SMALL_PAGE) % pages - line;
 }
 
 /* depot.lock held, c->left > 0: the next slot that was never used. */
@@ -236,7 +243,7 @@ bool stack_alloc(stackclass kind, bool promised, stack *out) {
     fresh = true;
   }
   if (slot) {
-    out->lo = slot + PAGE;
+    out->lo = slot + stack_page;
     out->hi = colour_top(c, kind, slot + c->size);
     out->size = c->size;
   }
@@ -260,7 +267,8 @@ void stack_free(stackclass kind, stack *s, bool unguarded) {
       c->capfreed = cap;
     }
   }
-  if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = (uintptr_t)(s->lo - PAGE) | unguarded; /* else: a slot is lost, no more */
+  if (c->nfreed < c->capfreed) /* else: a slot is lost, no more */
+    c->freed[c->nfreed++] = (uintptr_t)(s->lo - stack_page) | unguarded;
   unlock(&depot.lock);
 }
 
@@ -275,16 +283,16 @@ static int by_address(const void *a, const void *b) {
 bool stacks_empty(stack **list, uint32_t n) {
   qsort(list, n, sizeof *list, by_address);
   bool unguard = load_rlx(&depot.marked) && load_rlx(&depot.nsplit) == 0;
-  for (uint32_t i = 0; i < n && unguard; i++) madvise(list[i]->lo - PAGE, PAGE, MADV_GUARD_REMOVE);
+  for (uint32_t i = 0; i < n && unguard; i++) madvise(list[i]->lo - stack_page, stack_page, MADV_GUARD_REMOVE);
   for (uint32_t i = 0, next; i < n; i = next) {
-    char *lo = list[i]->lo - PAGE, *hi = lo + list[i]->size;
-    for (next = i + 1; next < n && list[next]->lo - PAGE == hi; next++) hi += list[next]->size;
+    char *lo = list[i]->lo - stack_page, *hi = lo + list[i]->size;
+    for (next = i + 1; next < n && list[next]->lo - stack_page == hi; next++) hi += list[next]->size;
     madvise(lo, (size_t)(hi - lo), MADV_DONTNEED);
   }
   return unguard;
 }
 
-void stack_guard(stack *s) { guard_install(s->lo - PAGE); }
+void stack_guard(stack *s) { guard_install(s->lo - stack_page); }
 
 /* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */
 bool stack_alloc_big(size_t size, stack *out) {
@@ -292,14 +300,14 @@ bool stack_alloc_big(size_t size, stack *out) {
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (p == MAP_FAILED) return false;
   madvise(p, size, MADV_NOHUGEPAGE);
-  mprotect(p, PAGE, PROT_NONE);
-  out->lo = p + PAGE;
+  mprotect(p, stack_page, PROT_NONE);
+  out->lo = p + stack_page;
   out->hi = p + size;
   out->size = size;
   return true;
 }
 
-void stack_free_big(stack *s) { munmap(s->lo - PAGE, s->size); }
+void stack_free_big(stack *s) { munmap(s->lo - stack_page, s->size); }
 
 /* In the handler of SIGSEGV. */
 bool stack_overflowed(uintptr_t addr) {
@@ -308,7 +316,7 @@ bool stack_overflowed(uintptr_t addr) {
     uintptr_t lo = (uintptr_t)depot.chunk[i].lo;
     if (addr < lo || addr >= (uintptr_t)depot.chunk[i].hi) continue;
     size_t offset = (addr - lo) % depot.chunk[i].slot;
-    return offset < PAGE;
+    return offset < stack_page;
   }
   return false;
 }

@@ -33,4 +33,6 @@ bool stack_overflowed(uintptr_t addr); /* a fault there is one in a guard */
 /* Address space, bytes; slots that were ever used. */
 extern _Atomic uint64_t stack_reserved, stack_slots;
 
+extern size_t stack_page; /* the kernel's, of which a guard is one */
+
 #endif

@@ -5,6 +5,7 @@
 #ifndef GMPRT_SCHED_G_H
 #define GMPRT_SCHED_G_H
 
+#include "arch/arch.h"
 #include "mem/stack.h"
 #include "sched/timer.h"
 #include "sched/waitq.h"
@@ -105,6 +106,9 @@ struct G {
     struct { /* hosted */
       _Atomic(void *) host; /* the host's state of this goroutine (a PyThreadState) */
       void *handle; /* the host's handle of it, owned while it lives (a Goroutine object) */
+#ifdef CPU_THREAD_POINTER_KEPT
+      char *tp; /* the host's: the thread pointer of the thread that it has parked on last; NULL: of none yet */
+#endif
     };
   };
   stack stk;

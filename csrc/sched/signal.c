@@ -23,7 +23,7 @@ static void say(const char *text) {
 static bool overflowed(const G *gp, uintptr_t at) {
   if (stack_overflowed(at)) return true;
   uintptr_t lo = gp ? (uintptr_t)gp->stk.lo : 0;
-  return lo && at < lo && at >= lo - 4096;
+  return lo && at < lo && at >= lo - stack_page;
 }
 
 static void report_overflow(G *gp) {

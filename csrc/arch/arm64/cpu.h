@@ -31,6 +31,13 @@ static inline uint64_t cputicks(void) {
   __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
   return t;
 }
+/* Compiled code reads the thread pointer into a register and keeps it over calls (py/cpython/follow.c). */
+#define CPU_THREAD_POINTER_KEPT 1
+static inline char *cpu_thread_pointer(void) {
+  char *tp;
+  __asm__ volatile("mrs %0, tpidr_el0" : "=r"(tp));
+  return tp;
+}
 static inline void fence_after_rmw(void) { atomic_thread_fence(memory_order_seq_cst); }
 static inline void cpu_relax(void) { __asm__ volatile("yield"); }
 

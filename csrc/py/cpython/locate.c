@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 
 #include "base/elf.h"
+#include "py/cpython/follow.h"
 #include "py/cpython/tstate.h"
 
 #ifdef HAVE_TLS_CURRENT
@@ -62,6 +63,7 @@ static int scan_object(struct dl_phdr_info *info, size_t size, void *arg) {
   for (int i = 0; i < info->dlpi_phnum && info->dlpi_tls_data; i++) {
     if (info->dlpi_phdr[i].p_type != PT_TLS) continue;
     void **block = info->dlpi_tls_data;
+    follow_learn(block, info->dlpi_phdr[i].p_memsz);
     for (size_t w = 0; w < info->dlpi_phdr[i].p_memsz / sizeof *block; w++)
       if (block[w] == PyThreadState_Get()) look_at((tls_index){info->dlpi_tls_modid, w * sizeof *block});
   }
@@ -81,6 +83,12 @@ bool find_slot(void) {
                  "of thread-locals while its thread changes; use a Python built by GCC, or one whose executable "
                  "contains the interpreter",
                  Py_GetCompiler());
+    return false;
+  }
+  if (!follow_can()) {
+    PyErr_SetString(PyExc_ImportError,
+                    "gmprt cannot run on a libpython that was loaded by a running program on this CPU: compiled code keeps "
+                    "the addresses of thread-locals while its thread changes");
     return false;
   }
   for (size_t i = 0; i < nelem(words); i++) all = all && words[i]->found == 1;

@@ -358,6 +358,9 @@ pym *pym_new(void) {
   m->slot = slot_of_this_thread();
 #endif
   m->tss = tss_of_this_thread();
+#ifdef CPU_THREAD_POINTER_KEPT
+  m->tp = cpu_thread_pointer();
+#endif
   m->tid = (unsigned long)os_gettid();
   return m;
 }

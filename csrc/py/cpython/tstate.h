@@ -11,6 +11,9 @@ typedef struct pym {
   PyThreadState *base;  /* the state of the thread itself: current while it is on g0 */
   PyThreadState **slot; /* where this thread's current state lives (HAVE_TLS_CURRENT) */
   void **tss;           /* where its TSS entry lives, for PyGILState_*; NULL: not known */
+#ifdef CPU_THREAD_POINTER_KEPT
+  char *tp; /* its thread pointer */
+#endif
   unsigned long tid;    /* kernel's thread id */
   /* 3.11: a request to yield stands before the program's trace function (preempt.c). */
   PyThreadState *armed;  /* the current state, NULL: none */

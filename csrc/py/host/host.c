@@ -4,6 +4,7 @@
  * never the one that an interpreter call is still using.  The base state is made on the M's thread, so that the
  * interpreter binds it there, and when the thread starts: later, with licence and P in hand, nobody could be told
  * that there is no memory for it. */
+#include "py/cpython/follow.h"
 #include "py/cpython/lastwords.h"
 #include "py/cpython/preempt.h"
 #include "py/host/above.h"
@@ -33,6 +34,7 @@ static void host_swap(M *m, G *from, G *to) {
   pym *pm = m->host;
   atomic_signal_fence(memory_order_seq_cst); /* the switch is counted: no request arms `from` any more */
   if (unlikely(pm->armed != NULL)) py_preempt_disarm(pm);
+  follow_switch(pm, from, to);
   tstate_swap(pm, from ? ts_of(from) : pm->base, to ? ts_of(to) : pm->base);
 }
 

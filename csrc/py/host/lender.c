@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "py/cpython/follow.h"
 #include "py/cpython/frames.h"
 #include "py/host/above.h"
 #include "py/host/fork.h"
@@ -343,6 +344,7 @@ static void lend_and_wait(lender *l, PyThreadState *ts) {
   lender_link(l);
   setm(l->m);
   tstate_keep_stack(&l->t0);
+  follow_leave(&l->t0);
   tstate_on_stack(ts, l->g);
   tstate_unbind(ts); /* whoever attaches it next binds it there */
   PyEval_SaveThread();
@@ -416,6 +418,7 @@ void lender_lend(M *m) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, NULL);
   lender_wait(l);
+  follow_enter(&l->t0);
   waitstack_switch(&m->g0, &l->t0);
 }
 

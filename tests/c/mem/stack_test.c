@@ -24,7 +24,7 @@ static void check_apart(int n) {
   qsort(slots, (size_t)n, sizeof slots[0], by_lo);
   for (int i = 0; i < n; i++) {
     CHECK(slots[i].lo < slots[i].hi);
-    if (i > 0) CHECK(slots[i].lo - PAGE >= slots[i - 1].hi);
+    if (i > 0) CHECK(slots[i].lo - stack_page >= slots[i - 1].hi);
   }
 }
 
@@ -131,7 +131,7 @@ TEST(the_kernel_writes_where_nobody_has_been) {
 TEST(a_big_stack_is_one_mapping) {
   stack s;
   NEED(stack_alloc_big(16 << 20, &s));
-  CHECK_EQ(s.hi - s.lo, (16 << 20) - PAGE);
+  CHECK_EQ(s.hi - s.lo, (16 << 20) - (ptrdiff_t)stack_page);
   s.hi[-1] = s.lo[0] = 1;
   stack_free_big(&s);
 }
@@ -308,7 +308,7 @@ TEST(a_fault_is_known_by_its_address) {
   stack s;
   NEED(stack_alloc(STACKS_NATIVE, false, &s));
   CHECK(stack_overflowed((uintptr_t)s.lo - 1));
-  CHECK(stack_overflowed((uintptr_t)s.lo - PAGE));
+  CHECK(stack_overflowed((uintptr_t)s.lo - stack_page));
   CHECK(!stack_overflowed((uintptr_t)s.lo));
   CHECK(!stack_overflowed((uintptr_t)&s));
   CHECK(!stack_overflowed(0));
