@@ -29,6 +29,7 @@ enum {
   STACK_NATIVE = 64 << 10,  /* slot of a native goroutine */
   STACK_CHUNK_SLOTS = 256,  /* slots reserved by one mmap */
   STACK_COLOURS = 64,       /* page colours of the stack tops */
+  STACK_SLACK = 64 << 10,   /* below a waiting goroutine's frames, left to it: an ordinary call's */
   GFREE_KEEP = 256,         /* hosted stacks kept when the process has been idle for long */
   DROP_BATCH = 256,         /* goroutines that fall asleep at once, and stacks that sysmon empties then: under 1 ms */
   TRIM_BATCH = 64,          /* stacks whose pages sysmon drops in one round: some 100 us */

@@ -15,7 +15,8 @@
  * Guard: MADV_GUARD_INSTALL where the kernel has it (6.13): no mapping is split.  Elsewhere, or if it is
  * refused for this one page (memory that is locked), mprotect, which costs two mappings.  Of these the
  * process may have 65530 (vm.max_map_count), and at the limit the program's own mmap and pthread_create
- * fail; so at most half of them are spent on guards, and slots beyond have none.
+ * fail; so guards are made only while the process, whatever it has them for, has less than half of them, and slots
+ * beyond have none.  To count them takes the kernel 0.3 us each: some guards are granted at a time.
  * A guard needs a page-table page, 4 KiB, and so does the top of a stack; they share one if both lie in the
  * same 2 MiB.  A slot larger than that therefore begins one page below a 2 MiB boundary: its guard shares
  * the page with the top of the slot below, which was in use before it.  A guard stays where it is while the
@@ -34,6 +35,7 @@
  * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -53,6 +55,7 @@
 #endif
 
 enum { SMALL_PAGE = 4096, ALIGN = 2 << 20, LIMITED_SLOT = 1 << 20, MAX_CHUNKS = 1 << 14 };
+enum { FEW = 64, RECOUNT = 4096 }; /* guards: granted at least; refused before mappings are counted again */
 
 size_t stack_page = SMALL_PAGE;
 
@@ -80,19 +83,24 @@ static struct {
   } chunk[MAX_CHUNKS];
   _Atomic uint32_t nchunks;
   size_t host_top;          /* bytes above T that are the host's */
-  uint32_t most_split;      /* guards that may be mappings of their own */
+  uint32_t mappings;        /* the process may have */
+  _Atomic uint32_t granted; /* guards that may be mappings of their own */
   _Atomic uint32_t nsplit;  /* guards that are */
+  _Atomic uint32_t refused; /* ... that were not granted */
   _Atomic bool marked;      /* there are others */
 } depot = {.lock = {.rank = rank_stack}};
 
 _Atomic uint64_t stack_reserved, stack_slots;
 
-static bool limited; /* address space is scarce: see address_space_limited */
-
-/* Address space is limited (RLIMIT_AS) or reserved memory is counted (overcommit mode 2). */
-static bool address_space_limited(void) {
+/* How much address space the process may have (RLIMIT_AS). */
+static size_t address_space(void) {
   struct rlimit rl;
-  if (getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY) return true;
+  return getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY ? (size_t)rl.rlim_cur : SIZE_MAX;
+}
+
+static bool reserved_counts; /* as if it were used: overcommit mode 2 */
+
+static bool reserving_counts(void) {
   FILE *f = fopen("/proc/sys/vm/overcommit_memory", "re");
   int mode = f ? fgetc(f) : '0';
   if (f) fclose(f);
@@ -111,15 +119,21 @@ static uint32_t mappings_allowed(void) {
 
 size_t stack_host_size(void) { return depot.cls[STACKS_HOSTED].size; }
 
+/* Where address space is scarce: room for a few thousand, as long as a megabyte is left to each. */
+static size_t affordable(size_t size) {
+  size_t most = reserved_counts ? LIMITED_SLOT : address_space() / 4096;
+  while (size > LIMITED_SLOT && size > most) size /= 2;
+  return size;
+}
+
 void stack_init(size_t host_size, size_t host_top) {
-  limited = address_space_limited();
+  reserved_counts = reserving_counts();
   stack_page = (size_t)sysconf(_SC_PAGESIZE);
-  depot.most_split = mappings_allowed() / 4;
-  size_t colours = (size_t)STACK_COLOURS * SMALL_PAGE;
+  depot.mappings = mappings_allowed();
   slotclass *h = &depot.cls[STACKS_HOSTED], *n = &depot.cls[STACKS_NATIVE];
   depot.host_top = host_top;
-  h->size = limited ? LIMITED_SLOT : host_size;
-  h->top = host_top + (limited ? SMALL_PAGE : colours);
+  h->size = affordable(host_size);
+  h->top = host_top + (size_t)(h->size < host_size ? 1 : STACK_COLOURS) * SMALL_PAGE;
   n->size = STACK_NATIVE + (stack_page > SMALL_PAGE ? stack_page : 0);
   n->top = SMALL_PAGE;
 #if defined(GM_TSAN) || defined(GM_ASAN)
@@ -133,33 +147,53 @@ const char *stack_guard_mode(void) {
   return split ? "mprotect" : "none yet";
 }
 
+/* How many the process has; what is known of them where it may not look. */
+static uint32_t mappings(void) {
+  char text[512];
+  long fd = cpu_syscall(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_RDONLY | O_CLOEXEC, 0, 0, 0), n;
+  if (fd < 0) return 2 * load_rlx(&depot.nsplit);
+  uint32_t lines = 0;
+  while ((n = cpu_syscall(SYS_read, fd, (long)text, sizeof text, 0, 0, 0)) > 0)
+    for (long i = 0; i < n; i++) lines += text[i] == '\n';
+  cpu_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+  return lines;
+}
+
+/* May one more be made?  Some are granted at a time, the more the longer it takes to count, and never more than half of
+ * the room; when there is none it is looked for seldom.  What the program maps meanwhile is seen at the next count. */
+static bool split_granted(void) {
+  if (load_rlx(&depot.nsplit) < load_rlx(&depot.granted)) return true;
+  if (xadd(&depot.refused, 1) % RECOUNT != 0) return false;
+  lock(&depot.lock);
+  uint32_t most = depot.mappings / 2, have = mappings(), room = have < most ? (most - have) / 4 : 0;
+  uint32_t more = have / 8 > FEW ? have / 8 : FEW;
+  if (more > room) more = room >= FEW ? room : 0;
+  if (more) store_rlx(&depot.refused, 0);
+  store_rlx(&depot.granted, load_rlx(&depot.nsplit) + more);
+  unlock(&depot.lock);
+  return more > 0;
+}
+
 /* false: none to be had, see the head of the file.  errno is left alone. */
 static bool guard_install(char *page) {
   if (cpu_syscall(SYS_madvise, (long)page, (long)stack_page, MADV_GUARD_INSTALL, 0, 0, 0) == 0) {
     store_rlx(&depot.marked, true);
     return true;
   }
-  if (xadd(&depot.nsplit, 1) < depot.most_split &&
-      cpu_syscall(SYS_mprotect, (long)page, (long)stack_page, PROT_NONE, 0, 0, 0) == 0)
-    return true;
-  xadd(&depot.nsplit, (uint32_t)-1);
-  return false;
+  if (!split_granted() || cpu_syscall(SYS_mprotect, (long)page, (long)stack_page, PROT_NONE, 0, 0, 0) != 0) return false;
+  xadd(&depot.nsplit, 1);
+  return true;
 }
 
-/* depot.lock held. */
-static bool chunk_reserve(slotclass *c) {
-  uint32_t n = load_rlx(&depot.nchunks);
-  if (n == MAX_CHUNKS) return false;
-  uint32_t slots = STACK_CHUNK_SLOTS;
-  if (c->size < LIMITED_SLOT) slots = (16 << 20) / c->size;
-  if (limited) slots = 16;
-  size_t want = c->size * slots, extra = c->size % ALIGN == 0 || ALIGN % c->size == 0 ? ALIGN : 0;
+/* Address space for so many slots.  NULL: there is none. */
+static char *slots_map(size_t size, uint32_t slots) {
+  size_t want = size * slots, extra = size % ALIGN == 0 || ALIGN % size == 0 ? ALIGN : 0;
   char *p = mmap(NULL, want + extra, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) return false;
+  if (p == MAP_FAILED) return NULL;
   char *lo = p;
   if (extra) { /* slots and page-table pages share their boundaries, but for the guards of large slots */
-    uintptr_t before = c->size > ALIGN ? stack_page : 0;
+    uintptr_t before = size > ALIGN ? stack_page : 0;
     lo = (char *)((((uintptr_t)p + before + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1)) - before);
     if (lo > p) munmap(p, (size_t)(lo - p));
     char *end = p + want + extra;
@@ -167,6 +201,23 @@ static bool chunk_reserve(slotclass *c) {
   }
   madvise(lo, want, MADV_NOHUGEPAGE);
   madvise(lo, want, MADV_DONTDUMP);
+  return lo;
+}
+
+/* Few where address space is limited, also since a while ago: it is the program's as well. */
+static uint32_t slots_at_once(const slotclass *c) {
+  if (c->size < LIMITED_SLOT) return (uint32_t)((16 << 20) / c->size);
+  return address_space() != SIZE_MAX || reserved_counts ? 16 : STACK_CHUNK_SLOTS;
+}
+
+/* depot.lock held.  Where it is scarce what is left of address space may not be in one piece. */
+static bool chunk_reserve(slotclass *c) {
+  uint32_t n = load_rlx(&depot.nchunks), slots = slots_at_once(c);
+  if (n == MAX_CHUNKS) return false;
+  char *lo = NULL;
+  while (!(lo = slots_map(c->size, slots)) && slots > 1) slots /= 2;
+  if (!lo) return false;
+  size_t want = c->size * slots;
   depot.chunk[n].lo = lo;
   depot.chunk[n].hi = lo + want;
   depot.chunk[n].slot = c->size;
@@ -293,6 +344,15 @@ bool stacks_empty(stack **list, uint32_t n) {
 }
 
 void stack_guard(stack *s) { guard_install(s->lo - stack_page); }
+
+/* Nobody runs on it, and sp is where it was left: what lies far below was needed once, for a deep recursion, and goes to
+ * the kernel. */
+void stack_shrink(const stack *s, const void *sp) {
+  char *end = (char *)(((uintptr_t)sp & ~(uintptr_t)(stack_page - 1)) - STACK_SLACK);
+  unsigned char touched = 0;
+  if (end <= s->lo || mincore(end - stack_page, stack_page, &touched) != 0 || !(touched & 1)) return;
+  madvise(s->lo, (size_t)(end - s->lo), MADV_DONTNEED);
+}
 
 /* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */
 bool stack_alloc_big(size_t size, stack *out) {

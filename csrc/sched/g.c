@@ -16,7 +16,7 @@ static struct {
   _Atomic uint32_t nslabs;
   G *_Atomic slab[GTABLE];
   uint32_t used; /* Gs handed out of the newest slab */
-  G *bare;       /* dead main goroutines of run(), their stacks given back */
+  G *bare;       /* hosted, without stack or host state: dead main goroutines of run(), and who got no state */
 } gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
 
 void g_init_static(G *gp, gkind kind) {
@@ -65,8 +65,14 @@ void goid_assign(G *gp, uint64_t *cache, uint64_t *end) {
 /* ---- native ------------------------------------------------------------------------------------- */
 
 static G *gmake_native(void) {
+  stack stk;
+  if (!stack_alloc(STACKS_NATIVE, false, &stk)) return NULL;
   G *gp = galloc(GK_NATIVE);
-  if (!gp || !stack_alloc(STACKS_NATIVE, false, &gp->stk)) return NULL; /* a G without a stack is lost, no more */
+  if (!gp) {
+    stack_free(STACKS_NATIVE, &stk, false);
+    return NULL;
+  }
+  gp->stk = stk;
   goroutine_frame(gp);
   store_rel(&gp->status, Gdead);
   return gp;
@@ -191,6 +197,15 @@ static G *shell_pop(L *l) {
   return gp;
 }
 
+static G *gmake_host(void) {
+  G *gp = bare_pop();
+  if (!gp && !(gp = galloc(GK_HOST))) return NULL;
+  store_rel(&gp->status, Gdead);
+  if (host->g_init(gp)) return gp;
+  bare_push(gp);
+  return NULL;
+}
+
 /* A G for a new goroutine. NULL: no memory. */
 G *gfget_host(void) {
   L *l = &sched.l;
@@ -200,11 +215,7 @@ G *gfget_host(void) {
   }
   G *gp = shell_pop(l);
   if (!gp) gp = gpop(&l->gfree, &l->ngfree);
-  if (!gp) {
-    gp = galloc(GK_HOST);
-    if (!gp || !host->g_init(gp)) return NULL; /* a G without a state is lost, no more */
-    store_rel(&gp->status, Gdead);
-  }
+  if (!gp && !(gp = gmake_host())) return NULL;
   l->nlive++;
   gp->light = 0;
   return gp;
@@ -283,6 +294,11 @@ void gtrim_take(void) {
   l->ngfree = GFREE_KEEP;
   store_rel(&l->cold, cold);
   sysmon_wake();
+}
+
+/* The n hottest, at most; the host lock is held. */
+void gshrink_pooled(uint32_t n) {
+  for (G *gp = sched.l.gfree; gp && n > 0; gp = gp->schedlink, n--) stack_shrink(&gp->stk, gp->sp);
 }
 
 /* Without its stack. */

@@ -139,6 +139,7 @@ void gbind(G *gp);
 void gpass(G *from, G *to);
 G *gmake_big(size_t stack);
 void gfree_big(G *gp);
+void gshrink_pooled(uint32_t n);
 void gtrim_take(void);
 void gtrim_some(void);
 G *allg_next(uint32_t *cursor);

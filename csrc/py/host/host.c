@@ -53,6 +53,7 @@ static bool host_pinned(G *gp) { return entered_below(gp) || above.thread_bound(
 static bool host_g_init(G *gp) {
   unsigned long ident = identity_new();
   PyThreadState *ts = ident ? tstate_new(ident) : NULL;
+  if (!ts && ident) identity_back(ident);
   store_rel(&gp->host, ts);
   return ts != NULL;
 }

@@ -5,7 +5,7 @@
  * thread state and stays the same wherever it runs.  (Not in other libraries: they combine it with
  * pthread_*() calls of their own.)
  *
- * Idents are addresses 64 bytes apart in one mapping that is never written: reading behind one finds
+ * Idents are addresses 64 bytes apart in mappings that are never written: reading behind one finds
  * zeros, as much as glibc's thread descriptor is long, so a pthread_*() function that is handed one fails
  * cleanly.  Those that Python offers to its users translate: to the thread that runs the goroutine now.
  *
@@ -21,11 +21,14 @@
 #include "py/host/goroutine.h"
 #include "py/host/identity.h"
 
-enum { IDENT_STEP = 64, PAGE = 4096 };
-#define IDENT_SPACE ((size_t)4 << 30) /* address space for 64 M goroutines, never touched */
+enum { IDENT_STEP = 64, PAGE = 4096, IDENTS = 1 << 16, BLOCKS = 1 << 10 };
+#define BLOCK_SIZE ((size_t)IDENT_STEP * IDENTS)
 
-static char *idents;
-static size_t next_ident, max_idents;
+/* Address space for 64 M goroutines, 4 MiB at a time: it may be limited. */
+static char *blocks[BLOCKS];
+static _Atomic uint32_t nblocks;
+static size_t next_ident;    /* in the newest block */
+static unsigned long unused; /* one that was given back */
 
 /* What an ordinary thread answers that stands for another one (a forked child's). */
 static __thread unsigned long stands_for __attribute__((tls_model("initial-exec")));
@@ -41,21 +44,30 @@ unsigned long identity_stood_for(void) { return stands_for; }
 bool identity_taken(pthread_t t) { return (unsigned long)t == survives; }
 bool identity_in_danger(void) { return survives != 0; }
 
-static bool idents_map(size_t size) {
+static bool block_map(void) {
+  uint32_t n = load_rlx(&nblocks);
+  if (n == BLOCKS) return false;
+  size_t size = BLOCK_SIZE + PAGE; /* behind the last there are zeros, too */
   char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return false;
-  idents = p;
-  max_idents = (size - PAGE) / IDENT_STEP; /* behind the last there are zeros, too */
+  blocks[n] = p;
+  store_rel(&nblocks, n + 1);
+  next_ident = 0;
   return true;
 }
 
-/* 0: no memory. */
+/* GIL held. 0: no memory. */
 unsigned long identity_new(void) {
-  /* Where address space is limited any small place does that is distinct and readable. */
-  if (!idents && !idents_map(IDENT_SPACE) && !idents_map(PAGE * 256)) return 0;
-  if (next_ident == max_idents) return 0;
-  return (unsigned long)(uintptr_t)idents + IDENT_STEP * next_ident++;
+  unsigned long ident = unused;
+  unused = 0;
+  if (ident) return ident;
+  bool full = load_rlx(&nblocks) == 0 || next_ident == IDENTS;
+  if (full && !block_map()) return 0;
+  return (unsigned long)(uintptr_t)blocks[load_rlx(&nblocks) - 1] + IDENT_STEP * next_ident++;
 }
+
+/* The one that was taken last, and nobody has it. */
+void identity_back(unsigned long ident) { unused = ident; }
 
 /* ---- threads of the interpreter ------------------------------------------------------------------------------- */
 
@@ -118,8 +130,10 @@ bool is_thread_ident(pthread_t t) {
 }
 
 bool is_goroutine(pthread_t t) {
-  uintptr_t at = (uintptr_t)t;
-  return (idents && at >= (uintptr_t)idents && at < (uintptr_t)idents + IDENT_STEP * next_ident) || is_thread_ident(t);
+  uint32_t n = load_acq(&nblocks);
+  for (uint32_t i = 0; i < n; i++)
+    if ((uintptr_t)t - (uintptr_t)blocks[i] < BLOCK_SIZE) return true;
+  return is_thread_ident(t);
 }
 
 /* By which others know it, also before it has begun; 0: it does not live. */

@@ -295,8 +295,8 @@ static bool lender_open(lender *l) {
     PyErr_SetFromErrno(PyExc_OSError);
     return false;
   }
-  unsigned long ident = spare_ident ? spare_ident : identity_new();
-  spare_ident = 0;
+  if (!spare_ident) spare_ident = identity_new();
+  unsigned long ident = spare_ident;
   l->m = ident ? lender_m() : NULL;
   pym *pm = l->m ? pym_new() : NULL;
   l->g = pm ? main_g() : NULL;
@@ -307,6 +307,7 @@ static bool lender_open(lender *l) {
   g0->stk = spare_wait;
   spare_wait.lo = NULL;
   if (!g0->stk.lo && !stack_alloc_big(WAIT_STACK, &g0->stk)) return lender_refused(l, pm);
+  spare_ident = 0;
   tstate_on_stack(pm->base, g0);
   g0->fn = lender_main;
   g0->arg = l;

@@ -136,6 +136,28 @@ TEST(a_big_stack_is_one_mapping) {
   stack_free_big(&s);
 }
 
+static bool resident(char *page) {
+  unsigned char in = 0;
+  NEED(mincore(page, PAGE, &in) == 0);
+  return in & 1;
+}
+
+TEST(what_a_deep_recursion_left_is_given_back) {
+  stub_start();
+  stack s;
+  NEED(stack_alloc(STACKS_HOSTED, false, &s));
+  char *sp = s.hi - 1000, *page = (char *)((uintptr_t)sp & ~(uintptr_t)(PAGE - 1));
+  for (char *p = page; p > s.hi - (1 << 20); p -= PAGE) *p = 1;
+  stack_shrink(&s, sp);
+  CHECK(resident(page) && *page == 1);
+  CHECK(resident(page - STACK_SLACK));
+  CHECK(!resident(page - STACK_SLACK - PAGE));
+  CHECK(!resident(page - (512 << 10)));
+  stack_shrink(&s, sp); /* nothing to do */
+  stack_shrink(&s, s.lo + 10);
+  CHECK(*page == 1);
+}
+
 /* ---- depth ------------------------------------------------------------------------------------------------- */
 
 static noinline long recurse(long bytes) {
@@ -250,6 +272,27 @@ TEST(guards_leave_mappings_to_the_program) {
   }
   CHECK(stack_overflowed((uintptr_t)first.lo - 1));
   CHECK(strcmp(stack_guard_mode(), "mprotect") == 0);
+}
+
+/* What is left is the program's: two mappings at most for each of the guards that were granted at first. */
+TEST(guards_take_nothing_of_a_program_that_has_many_mappings) {
+  stub_start();
+  refuse_markers(EINVAL);
+  long most = number_in("/proc/sys/vm/max_map_count"), many = most * 5 / 8;
+  NEED(most > 0);
+  stack s;
+  NEED(stack_alloc(STACKS_NATIVE, false, &s));
+  char *at = mmap(NULL, (size_t)many * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  NEED(at != MAP_FAILED);
+  for (long i = 0; i < many; i += 2) NEED(mprotect(at + i * PAGE, PAGE, PROT_READ) == 0);
+  long before = mappings();
+  CHECK(before > most / 2);
+  for (int i = 0; i < 5000; i++) NEED(stack_alloc(STACKS_NATIVE, false, &s));
+  CHECK(mappings() < before + 200);
+  munmap(at, (size_t)many * PAGE);
+  before = mappings();
+  for (int i = 0; i < 5000; i++) NEED(stack_alloc(STACKS_NATIVE, false, &s));
+  CHECK(mappings() > before + 1000); /* there is room again */
 }
 
 CRASH(native_overflow) {
