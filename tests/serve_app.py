@@ -114,6 +114,24 @@ def own(environ: Environ, start: Start) -> Iterable[bytes]:
     return answer(start, b"", ("Server", "mine"), ("Date", "today"))
 
 
+class OneByName(list[bytes]):
+    """One block by its length, two by iteration."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b"one", b"two"])
+
+
+def a_list_of_its_own(environ: Environ, start: Start) -> Iterable[bytes]:
+    start("200 OK", TEXT)
+    return OneByName([b"x"])
+
+
+def length(environ: Environ, start: Start) -> Iterable[bytes]:
+    lengths = asked(environ, "n").split(",")
+    start("200 OK", [("Content-Length", n) for n in lengths])
+    return [b"0123456789"]
+
+
 def file(environ: Environ, start: Start) -> Iterable[bytes]:
     f = tempfile.TemporaryFile()
     f.write(bytes(range(256)) * 8192)

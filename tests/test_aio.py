@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -313,6 +314,30 @@ def test_await_a_goroutine() -> None:
     asyncio.run(body())
     with pytest.raises(RuntimeError, match="no running event loop"):
         go(int).__await__().send(None)
+
+
+def test_who_asks_in_vain_leaves_nothing(where: Where) -> None:
+    """A timeout that is over, again and again, beside a goroutine that does not end."""
+
+    async def body() -> None:
+        gate: Chan[int] = Chan()
+        g = go(gate.recv)
+        others: list[object] = []
+        g.add_done_callback(others.append)
+        for _ in range(10):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(g.aresult(), 0)
+            task = asyncio.create_task(g.aresult())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        (callbacks,) = [x for x in gc.get_referents(g) if isinstance(x, list)]
+        assert callbacks == [others.append]
+        gate.send(5)
+        assert await g == 5
+
+    where(lambda: asyncio.run(body()))
 
 
 # ---- run_async ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from support import PATIENCE, Thread, eventually, mixed, run_child
 
 import gmprt
 from gmprt import Chan, Executor, go
+from gmprt._api import executor
 
 CPYTHON = """
 import unittest, gmprt
@@ -133,6 +134,87 @@ def test_shutdown() -> None:
     pool.shutdown()
 
 
+def test_a_call_cannot_wait_for_its_own_end() -> None:
+    """As a thread cannot join itself; without waiting it may shut its executor down."""
+    pool = Executor(2)
+    error = pool.submit(pool.shutdown).exception(PATIENCE)
+    assert isinstance(error, RuntimeError)
+    assert "its own end" in str(error)
+    pool = Executor(2)
+    assert pool.submit(lambda: pool.shutdown(wait=False)).result(PATIENCE) is None
+    pool.shutdown()
+
+
+def test_who_is_told_of_the_end_may_submit() -> None:
+    """It is not called under the executor's lock."""
+    said: list[str] = []
+
+    def again(_: Future[Any]) -> None:
+        try:
+            pool.submit(abs, -1)
+        except RuntimeError as error:
+            said.append(type(error).__name__)
+
+    gate: Chan[int] = Chan()
+    pool = Executor(1)
+    pool.submit(gate.recv_ok)
+    pool.submit(abs, -2).add_done_callback(again)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.close()
+    pool.shutdown()
+
+    gate = Chan()
+    pool = Executor(1, initializer=gate.recv)
+    first, second = pool.submit(abs, -1), pool.submit(abs, -2)
+    first.add_done_callback(again)
+    gate.close()
+    assert isinstance(second.exception(PATIENCE), BrokenThreadPool)
+    assert said == ["RuntimeError", "BrokenThreadPool"]
+
+
+def test_a_done_callback_that_raises_does_not_end_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def interrupt(_: Future[Any]) -> None:
+        raise KeyboardInterrupt
+
+    gate: Chan[int] = Chan()
+    with Executor(1) as pool:
+        first = pool.submit(gate.recv)
+        first.add_done_callback(interrupt)
+        gate.send(1)
+        assert first.result(PATIENCE) == 1
+        assert pool.submit(abs, -2).result(PATIENCE) == 2
+    assert "Exception in worker" in caplog.text
+
+
+def test_a_cancel_at_the_end_of_a_call_loses_no_callback() -> None:
+    """asyncio's future is one: it would never be done."""
+    told: Chan[str] = Chan(3)
+
+    def cancelled(_: Future[Any]) -> None:
+        me = gmprt.current()
+        assert me is not None
+        me.cancel()
+        gmprt.sleep(0.001)
+        told.send("first")
+
+    gate: Chan[int] = Chan()
+    with Executor(1) as pool:
+        future = pool.submit(gate.recv)
+        future.add_done_callback(cancelled)
+        future.add_done_callback(lambda _: told.send("second"))
+        gate.send(1)
+        assert [told.recv(timeout=PATIENCE) for _ in range(2)] == ["first", "second"]
+
+
+def test_goexit_ends_the_call() -> None:
+    """Not the goroutine of whoever asks for its result."""
+    with Executor(1) as pool:
+        assert pool.submit(gmprt.goexit).result(PATIENCE) is None
+        assert pool.submit(abs, -1).result(PATIENCE) == 1
+
+
 def test_wrong_arguments() -> None:
     for wrong in (0, -1):
         with pytest.raises(ValueError):
@@ -165,6 +247,33 @@ def test_initializer_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         pool.submit(abs, 1)
     assert "Exception in initializer" in caplog.text
     pool.shutdown()
+
+
+def test_all_hear_of_an_initializer_that_fails() -> None:
+    """Also beside one that was cancelled, and one that comes when the worker has looked."""
+    gate: Chan[int] = Chan()
+    pool = Executor(1, initializer=gate.recv)
+    calls = [pool.submit(abs, n) for n in range(3)]
+    assert calls[1].cancel()
+    late: list[Future[int]] = []
+
+    class Counter:
+        def __init__(self, inner: Any) -> None:
+            self.load, self.compare_and_swap = inner.load, inner.compare_and_swap
+            self.inner = inner
+
+        def add(self, n: int) -> int:
+            if not late:
+                late.append(future := Future())
+                pool._work.calls.append(executor._Call(future, lambda: 1))
+            return int(self.inner.add(n))
+
+    pool._work._running = Counter(pool._work._running)  # type: ignore[assignment]
+    gate.close()
+    for f in (calls[0], calls[2]):
+        assert isinstance(f.exception(PATIENCE), BrokenThreadPool)
+    pool.shutdown()
+    assert isinstance(late[0].exception(0), BrokenThreadPool)
 
 
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
@@ -297,3 +406,17 @@ def test_in_a_forked_child(kind: str) -> None:
         gmprt.run(main) if sys.argv[1] == "run" else main()
         """
     run_child(code, args=[kind])
+
+
+def test_a_submit_that_a_fork_has_cut_off() -> None:
+    """Its lock is free in the child."""
+    run_child("""
+        import os, gmprt
+        pool = gmprt.Executor(1)
+        with pool._shutdown_lock:
+            pid = os.fork()
+            if pid == 0:
+                assert pool.submit(int, "5").result() == 5
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        """)

@@ -61,6 +61,37 @@ for struct, offset, name in fields:
     assert len(noticed) > 40
 
 
+def test_import_in_a_thread() -> None:
+    """To whom signals, and before 3.12 pending calls, say nothing."""
+    code = """
+import sys, threading
+def main():
+    import gmprt
+    from gmprt import _core
+    assert _core.selfcheck_moved(0, 0, 0) is None
+    for struct, offset, name in _core.selfcheck_fields():
+        if name.endswith("eval_breaker"):
+            try:
+                _core.selfcheck_moved(struct, offset, 8)
+            except ImportError:
+                continue
+            raise AssertionError(name)
+    return _core.features()["preemption"], gmprt.go(int, "5").result()
+def note():
+    said.append(main())
+said = []
+t = threading.Thread(target=note)
+t.start()
+t.join()
+import gmprt
+print(said == [(gmprt._core.features()["preemption"], 5)], gmprt.run(int, "6"))
+print(gmprt._core.features()["preemption"])
+"""
+    same, preemption = run_child(code).stdout.splitlines()
+    assert same == "True 6"
+    assert preemption == _core.features()["preemption"]
+
+
 def test_the_sentence_names_both_releases() -> None:
     code = """
 (found,) = [f for f in fields if f[2] == "PyThreadState.gilstate_counter"]

@@ -288,6 +288,14 @@ def test_answers_of_every_kind(server: Server) -> None:
         assert client.ended()
 
 
+def test_the_length_that_an_application_says(server: Server) -> None:
+    """Clients would read on where they think that the answer ends."""
+    assert server.get("/a-list-of-its-own").body == b"onetwo"
+    for n in ("-5", "1_0", "ten", "", "10,10", "10,5"):
+        assert server.get(f"/length?n={n}").status == 500, n
+    server.child.expect("no length, or the second one", stream="stderr")
+
+
 def test_http_1_0(server: Server) -> None:
     with server.connect() as client:
         client.send(b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
@@ -873,7 +881,48 @@ def test_websockets(kind: str) -> None:
         assert server.get("/hello").body == b"hello"
 
 
-def test_what_serve_says_of_its_arguments() -> None:
-    done = run_child(args=["-m", "gmprt", "serve", "serve_app"], status=1)
-    assert "is not MODULE:APP" in done.stderr
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["serve_app"], "is not MODULE:APP"),
+        (["serve_app:TEXT"], "serve_app:TEXT must be callable"),
+        (["--bind", "localhost", "a:b"], "'localhost' is neither HOST:PORT nor unix:PATH"),
+        (["--bind", "a:99999", "a:b"], "'a:99999' is neither HOST:PORT nor unix:PATH"),
+        (["--bind", "unix:", "a:b"], "'unix:' is neither HOST:PORT nor unix:PATH"),
+        (["--connections", "0", "a:b"], "--connections: 0 is not between 1 and"),
+        (["--connections", "many", "a:b"], "--connections: invalid number value: 'many'"),
+        (["--keep-alive", "-1", "a:b"], "--keep-alive: -1 is negative, or not a number"),
+        (["--timeout", "nan", "a:b"], "--timeout: nan is negative, or not a number"),
+    ],
+)
+def test_what_serve_says_of_its_arguments(args: list[str], said: str) -> None:
+    path = f"{TESTS}{os.pathsep}{ROOT}"
+    done = run_child(
+        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", *args],
+        env={"PYTHONPATH": path},
+        status=None,
+    )
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_of_serve() -> None:
     assert gmprt.__name__ in run_child(args=["-m", "gmprt", "serve", "--help"]).stdout
+
+
+def test_a_socket_that_is_not_ours_any_more(tmp_path: Path) -> None:
+    """Another server's stays, and one that is gone is no error."""
+    path = tmp_path / "socket"
+    for mine in (None, socket.socket(socket.AF_UNIX)):
+        args = ["-m", "gmprt", "serve", "--bind", f"unix:{path}", "serve_app:app"]
+        with Child(args=args, env={"PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"}) as child:
+            child.expect("Listening", stream="stderr")
+            path.unlink()
+            if mine is not None:
+                mine.bind(str(path))
+            child.signal(signal.SIGTERM)
+            assert child.finish().returncode == 0
+        assert path.exists() == (mine is not None)
+        if mine is not None:
+            mine.close()

@@ -22,13 +22,13 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
 from gmprt import _core
-from gmprt._api.errors import Cancelled, GoroutineCancelled
+from gmprt._api.errors import Cancelled, GoExit, GoroutineCancelled
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -43,10 +43,13 @@ class _Call:
         self._context = contextvars.copy_context()
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
+        with _core.shield():  # a cancel is for the call: the future's own lock is not
+            if not self.future.set_running_or_notify_cancel():
+                return
         try:
             result = self._context.run(self._fn)
+        except GoExit:
+            self._settle(self.future.set_result, None)  # as that of a goroutine that ends so
         except Cancelled as error:
             # Whoever asks is another goroutine: Cancelled is for the cancelled one alone.
             cancelled = GoroutineCancelled(error.reason)
@@ -59,17 +62,29 @@ class _Call:
         else:
             self._settle(self.future.set_result, result)
 
+    def refuse(self, error: BaseException) -> None:
+        """It is not called, unless somebody has cancelled it the exception is its outcome."""
+        with _core.shield():
+            if self.future.set_running_or_notify_cancel():
+                self._settle(self.future.set_exception, error)
+
     def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
-        """A cancel that comes when the call has ended must not keep the future from it."""
-        cancelled: Cancelled | None = None
-        while not self.future.done():
+        """A cancel that comes when the call has ended must keep neither the future from it, nor
+        those from it that are told.
+
+        What a done callback raises, if no Exception, is logged, as by threads; the worker goes on.
+        """
+        with _core.shield():
             try:
                 settle(outcome)
-            except Cancelled as error:
-                cancelled = error
-        me = _core.current()
-        if cancelled is not None and me is not None:
-            me.cancel(cancelled.reason)
+            except BaseException:
+                _log("Exception in worker")
+
+
+def _log(what: str) -> None:
+    from concurrent.futures._base import LOGGER
+
+    LOGGER.critical(what, exc_info=True)
 
 
 class _Work:
@@ -89,6 +104,12 @@ class _Work:
         self.calls: deque[_Call] = deque()
         self.workers = _core.WaitGroup()
         self._running = _core.AtomicInt()
+
+    def unlock(self) -> None:
+        """Who held the executor's lock is not in this process."""
+        executor = self._executor()
+        if executor is not None:
+            executor._shutdown_lock = threading.Lock()
 
     def add(self, call: _Call) -> None:
         self.calls.append(call)
@@ -120,7 +141,7 @@ class _Work:
         worker.name = f"{self._name}_{self._started.add(1) - 1}"
 
     def _work(self, call: _Call | None) -> None:
-        if self._initialize is not None and not self._initialized(self._initialize):
+        if self.broken is not None or not self._initialized():
             self._break(call)
             return
         while call is not None:
@@ -138,14 +159,14 @@ class _Work:
                 if not self.calls or not self._enter():
                     return None
 
-    def _initialized(self, initialize: Callable[[], object]) -> bool:
+    def _initialized(self) -> bool:
+        if self._initialize is None:
+            return True
         try:
-            initialize()
+            self._initialize()
             return True
         except BaseException:
-            from concurrent.futures._base import LOGGER
-
-            LOGGER.critical("Exception in initializer:", exc_info=True)
+            _log("Exception in initializer:")
         return False
 
     def _break(self, call: _Call | None) -> None:
@@ -154,19 +175,22 @@ class _Work:
         executor = self._executor()
         if executor is not None:
             executor._broken = True
-        if call is not None:
-            self.calls.appendleft(call)
-        self.drop(lambda future: future.set_exception(BrokenThreadPool(self.broken)))
-        self._running.add(-1)
+        while call is not None:
+            call.refuse(BrokenThreadPool(self.broken))
+            call = None
+            call = self._next()  # also one that a submit() adds which has not seen `broken`
 
-    def drop(self, end: Callable[[Future[Any]], object]) -> None:
-        """Nobody runs what waits."""
+    def waiting(self) -> Iterator[_Call]:
+        """Takes what waits: nobody else runs it."""
         while True:
             try:
-                call = self.calls.popleft()
+                yield self.calls.popleft()
             except IndexError:
                 return
-            end(call.future)
+
+    def in_worker(self) -> bool:
+        me = _core.current()
+        return me is not None and getattr(me.function, "__self__", None) is self
 
 
 class Executor(ThreadPoolExecutor):
@@ -214,9 +238,12 @@ class Executor(ThreadPoolExecutor):
         """
         with self._shutdown_lock:
             self._shutdown = True
-            if cancel_futures:
-                self._work.drop(lambda future: future.cancel())
+        if cancel_futures:  # not under the lock: who is told may call submit()
+            for call in self._work.waiting():
+                call.future.cancel()
         if wait:
+            if self._work.in_worker():
+                raise RuntimeError("shutdown(): a call of the executor would wait for its own end")
             self._work.workers.wait()
 
 
@@ -235,6 +262,7 @@ def _at_exit() -> None:
 def _in_child() -> None:
     for work in list(_alive):
         work.begin()
+        work.unlock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,7 +12,7 @@ import socket
 import stat
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gmprt
 
@@ -36,34 +36,35 @@ def add_to(commands: Any) -> None:
     serve.add_argument("app", metavar="MODULE:APP", help="the application; APP may be a.b")
     serve.add_argument(
         "--bind",
+        type=_address,
         default="127.0.0.1:8000",
         metavar="ADDRESS",
         help="HOST:PORT, [HOST]:PORT or unix:PATH (default: %(default)s)",
     )
     serve.add_argument(
         "--backlog",
-        type=int,
+        type=number,
         default=2048,
         metavar="N",
         help="connections that may wait to be accepted (default: %(default)s)",
     )
     serve.add_argument(
         "--connections",
-        type=int,
+        type=number,
         default=10_000,
         metavar="N",
         help="connections at a time; others wait (default: %(default)s)",
     )
     serve.add_argument(
         "--keep-alive",
-        type=float,
+        type=seconds,
         default=5.0,
         metavar="SECONDS",
         help="until a connection without a request is closed, 0 for at once (default: %(default)s)",
     )
     serve.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=30.0,
         metavar="SECONDS",
         help="for a client to send a head or the next part of a body, and to take the next part of "
@@ -71,7 +72,7 @@ def add_to(commands: Any) -> None:
     )
     serve.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         default=30.0,
         metavar="SECONDS",
         help="for requests that have begun when the server is stopped (default: %(default)s)",
@@ -82,6 +83,28 @@ def add_to(commands: Any) -> None:
         help="make goroutines of the threads that the application starts: gmprt.threads(True)",
     )
     serve.set_defaults(command=run)
+
+
+def _address(text: str) -> str:
+    _, colon, port = text.rpartition(":")
+    tcp = colon and port.isascii() and port.isdigit() and int(port) < 1 << 16
+    if not tcp and not (text.startswith("unix:") and text != "unix:"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:PATH")
+    return text
+
+
+def number(text: str) -> int:
+    value = int(text)
+    if not 1 <= value < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {(1 << 31) - 1}")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:  # NaN is not
+        raise argparse.ArgumentTypeError(f"{text} is negative, or not a number")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,8 +123,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.threads:
         gmprt.threads(True)
-    with listening(options.bind, options.backlog) as listener:
-        gmprt.run(_serve, application(options.app), listener, settings, options.grace)
+    with listening(options.bind, options.backlog) as (listener, where):
+        gmprt.run(_serve, application(options.app), listener, where, settings, options.grace)
     return 0
 
 
@@ -118,27 +141,31 @@ def application(name: str) -> Application:
     module, found, path = name.partition(":")
     if not found:
         sys.exit(f"gmprt serve: {name!r} is not MODULE:APP")
-    found_there: Any = importlib.import_module(module)
+    app: Any = importlib.import_module(module)
     for attribute in path.split("."):
-        found_there = getattr(found_there, attribute)
-    app: Application = found_there
-    return app
+        app = getattr(app, attribute)
+    if not callable(app):
+        kind = type(app).__name__
+        sys.exit(f"gmprt serve: {name} must be callable, as an application is, not {kind}")
+    return cast("Application", app)
 
 
 @contextmanager
-def listening(address: str, backlog: int) -> Generator[socket.socket]:
+def listening(address: str, backlog: int) -> Generator[tuple[socket.socket, str]]:
+    """The socket, and what to call it."""
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
         if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
             os.unlink(path)  # of a server that is no more
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
+            ours = _identity(path)
             sock.listen(backlog)
-            log.info("Listening on %s", address)
             try:
-                yield sock
+                yield sock, address
             finally:
-                os.unlink(path)
+                if _identity(path) == ours:  # else it is another server's by now, or removed
+                    os.unlink(path)
     else:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
@@ -146,11 +173,21 @@ def listening(address: str, backlog: int) -> Generator[socket.socket]:
             (host.strip("[]"), int(port)), family=family, backlog=backlog
         ) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
-            log.info("Listening on http://%s:%d", host, sock.getsockname()[1])
-            yield sock
+            yield sock, f"http://{host}:{sock.getsockname()[1]}"
 
 
-def _serve(app: Application, listener: socket.socket, settings: Settings, grace: float) -> None:
+def _identity(path: str) -> tuple[int, int] | None:
+    """What file that is; None if there is none."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _serve(
+    app: Application, listener: socket.socket, where: str, settings: Settings, grace: float
+) -> None:
     from gmprt._serve.server import Server
 
     signalled: gmprt.Chan[None] = gmprt.Chan()
@@ -167,6 +204,7 @@ def _serve(app: Application, listener: socket.socket, settings: Settings, grace:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.start()
+    log.info("Listening on %s", where)  # and a signal stops it in order
     signalled.recv_ok()
     log.info("Stopping")
     server.stop()

@@ -20,9 +20,11 @@ from typing import Any, Protocol
 from gmprt._serve.request import Request
 
 _INVALID = re.compile(r"[^\t\n\x20-\x7e\x80-\xff]")  # in a head whose lines end with \n
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _STATUS = re.compile(r"[0-9]{3}( [^\n]*)?")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KNOWN = 1024  # names of fields that are kept
+_ITERS: tuple[object, ...] = (list[bytes].__iter__, tuple[bytes].__iter__)
 _OURS = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 _FILE_PIECE = 1 << 20  # bytes of a file that go out under one deadline
 
@@ -86,6 +88,11 @@ def _field_name(name: str) -> str:
     return known
 
 
+def _plain(blocks: Iterable[bytes]) -> bool:
+    """Whether a list or tuple iterates as those do: a subclass need not."""
+    return type(blocks).__iter__ in _ITERS
+
+
 class Response:
     """gunicorn's hooks and logs know the public attributes by these names."""
 
@@ -144,6 +151,8 @@ class Response:
             elif lower == "content-length":
                 if no_length:
                     continue
+                if self.response_length is not None or not _LENGTH.fullmatch(str(value)):
+                    raise ValueError(f"no length, or the second one: Content-Length: {value!r}")
                 self.response_length = int(value)
             elif lower == "date":
                 self._dated = True
@@ -180,7 +189,7 @@ class Response:
         """All of it."""
         if isinstance(result, FileWrapper) and self._send_file(result.filelike):
             return
-        if isinstance(result, (list, tuple)) and len(result) == 1:
+        if isinstance(result, (list, tuple)) and len(result) == 1 and _plain(result):
             self._learn(len(result[0]))
         for block in result:
             self.write(block)

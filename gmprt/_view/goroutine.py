@@ -116,6 +116,9 @@ async def aresult(g: _core.Goroutine[_R], /) -> _R:
         g.add_done_callback(wake)
         await ended
         return g.result(timeout=0)
+    except BaseException:
+        _core.forget_callback(g, wake)  # or each wait_for() that is over would leave one
+        raise
     finally:
         _core.asking(g, -1)
 

@@ -16,6 +16,7 @@
  * not: then our handler is the last in a forked child, not the first (host/fork.c).  It takes 24 us on
  * 3.11, and 150 us on 3.13. */
 #include "py/cpython/field.h"
+#include "py/cpython/pending.h"
 #include "py/cpython/preempt.h"
 
 #include <frameobject.h>
@@ -298,11 +299,6 @@ static bool interpreter(check *c) {
   if (!holds(c, own, IS(ceval.instrumentation_version), version)) return false;
 #endif
   if (!holds(c, own, IS(ceval.recursion_limit), (uint64_t)Py_GetRecursionLimit())) return false;
-#ifdef HAVE_GLOBAL_BREAKER
-  /* As after a signal.  Whoever looks next finds that there was none. */
-  _PyEval_SignalReceived(PyInterpreterState_Get());
-  if (!holds(c, own, IS(ceval.eval_breaker), 1) || !holds(c, &_PyRuntime, RT(ceval.signals_pending), 1)) return false;
-#endif
 #ifdef HAVE_GLOBAL_CURRENT
   return gil(c, &_PyRuntime, RT(ceval.gil.last_holder), RT(ceval.gil.locked));
 #else
@@ -315,64 +311,6 @@ static bool interpreter(check *c) {
 }
 
 /* ---- what preemption needs ----------------------------------------------------------------------------------- */
-
-#ifdef HAVE_PENDING_ANYWHERE
-static check *asking; /* GIL */
-
-/* While it runs, the interpreter has noted that somebody runs pending calls. */
-static int seen_inside(void *arg) {
-  (void)arg;
-  check *c = asking;
-  if (!c) return 0; /* late: nobody asks any more */
-  asking = NULL;
-#ifdef HAVE_TSTATE_BREAKER
-  points(c, PyInterpreterState_Get(), IS(ceval.pending.handling_thread), PyThreadState_Get());
-#else
-  holds(c, PyInterpreterState_Get(), IS(ceval.pending.busy), 1);
-#endif
-  return 0;
-}
-
-/* Posts one, and sees it in the queue. */
-static bool posted(check *c) {
-  const PyInterpreterState *own = PyInterpreterState_Get();
-#ifdef HAVE_TSTATE_BREAKER
-  uint64_t before = value(c, own, IS(ceval.pending.npending));
-#endif
-  if (_PyEval_AddPendingCall(PyInterpreterState_Get(), seen_inside, NULL, 0) != 0) return false;
-#ifdef HAVE_TSTATE_BREAKER
-  return holds(c, own, IS(ceval.pending.npending), before + 1) &&
-         is(c, TS(eval_breaker), value(c, c->now, TS(eval_breaker)) & _PY_CALLS_TO_DO_BIT);
-#else
-  return holds(c, own, IS(ceval.pending.calls_to_do), 1);
-#endif
-}
-
-/* Any code will do: it begins with a look at what is pending. */
-static void run_something(void) {
-  PyObject *names = PyDict_New();
-  Py_XDECREF(names ? PyRun_String("0", Py_eval_input, names, names) : NULL);
-  Py_XDECREF(names);
-}
-
-static bool pending_calls(check *c) {
-  asking = c;
-  bool so = posted(c);
-  if (so) run_something();
-  so = so && !asking && !c->wrong;
-  asking = NULL;
-#ifdef HAVE_TSTATE_BREAKER
-  return is(c, IS(ceval.pending.handling_thread), so);
-#else
-  return is(c, IS(ceval.pending.busy), so);
-#endif
-}
-#else
-static bool pending_calls(check *c) {
-  (void)c;
-  return true;
-}
-#endif
 
 /* Between what the module gc shows. */
 static bool collector(check *c) {
@@ -408,8 +346,8 @@ static verdict look(check *c) {
   bool so = published(c) && fresh_state(c) && current_state(c) && frames(c) && runtime(c) && interpreter(c);
   PyThreadState_Clear(c->fresh);
   PyThreadState_Delete(c->fresh);
-  if (!so) return UNKNOWN_LAYOUT;
-  if (!pending_calls(c) || !collector(c)) return NO_PREEMPTION;
+  if (!so || !breaker_looks_sound(c)) return UNKNOWN_LAYOUT;
+  if (!pending_looks_sound(c) || !collector(c)) return NO_PREEMPTION;
   return fork_lists(c) ? SOUND : NO_FORK_LISTS;
 }
 

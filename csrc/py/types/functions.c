@@ -131,6 +131,16 @@ static PyObject *py_join_leaving(PyObject *module, PyObject *const *args, Py_ssi
   return PyBool_FromLong(self->left);
 }
 
+/* (goroutine, fn): who has asked for that call when it ends does not wait for it any more. */
+static PyObject *py_forget_callback(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+  (void)module, (void)nargs;
+  extras *more = ((Goroutine *)args[0])->more;
+  PyObject *list = more ? more->callbacks : NULL;
+  for (Py_ssize_t i = list ? PyList_GET_SIZE(list) : 0; i-- > 0;) /* the last, it may be, of a crowd */
+    if (PyList_GET_ITEM(list, i) == args[1]) return PyList_SetSlice(list, i, i + 1, NULL) < 0 ? NULL : Py_NewRef(Py_None);
+  Py_RETURN_NONE;
+}
+
 static PyObject *py_num_goroutine(PyObject *module, PyObject *Py_UNUSED(ignored)) {
   (void)module;
   Py_ssize_t n = 0;
@@ -175,6 +185,7 @@ PyMethodDef goroutine_functions[] = {
     {"leaving", py_leaving, METH_NOARGS, NULL},
     {"cancel_leaving", py_cancel_leaving, METH_O, NULL},
     {"join_leaving", FN(py_join_leaving), METH_FASTCALL, NULL},
+    {"forget_callback", FN(py_forget_callback), METH_FASTCALL, NULL},
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine()\n--\n\nHow many live, native ones included."},
     {"gomaxprocs", FN(py_gomaxprocs), METH_VARARGS | METH_KEYWORDS,
