@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import queue
 import socket
 import sys
 import threading
@@ -20,7 +21,7 @@ from support import PATIENCE, Thread, ended, eventually, parked, run_child
 import gmprt
 from gmprt import Chan, go, native
 
-LOCKS_ON_STACK = sys.version_info >= (3, 13)
+LOCKS_ON_STACK = sys.version_info >= (3, 14)
 
 
 def asleep(n: int = 1) -> None:
@@ -179,6 +180,8 @@ STAGES = [
 if not LOCKS_ON_STACK:
     STAGES += [lock, event]
 
+OTHERS = 1  # what is joined sleeps, too
+
 
 def test_they_go_on_as_if_nothing_had_been() -> None:
     def work(wait: Callable[[], Any], here: list[str]) -> tuple[Any, ...]:
@@ -193,7 +196,7 @@ def test_they_go_on_as_if_nothing_had_been() -> None:
             go(work, wait, [build.__name__])
             for build, (wait, _, _) in zip(STAGES, scenes, strict=True)
         ]
-        asleep(before + len(STAGES))
+        asleep(before + len(STAGES) + OTHERS)
         gc.collect()
         for build, g, (_, wake, value) in zip(STAGES, goroutines, scenes, strict=True):
             wake()
@@ -205,7 +208,7 @@ def test_cancels_come_through() -> None:
         before = gmprt.stats().hibernating
         scenes = [build(stack) for build in STAGES if build is not chan_loop]
         goroutines = [go(wait) for wait, _, _ in scenes]
-        asleep(before + len(scenes))
+        asleep(before + len(scenes) + OTHERS)
         for g, (wait, wake, _) in zip(goroutines, scenes, strict=True):
             assert g.cancel("enough")
             with pytest.raises(gmprt.GoroutineCancelled, match="enough"):
@@ -384,13 +387,23 @@ def test_the_main_goroutine() -> None:
     assert gmprt.run(main) == 1
 
 
-@pytest.mark.skipif(not LOCKS_ON_STACK, reason="only from 3.13 on it is listed on its stack")
+@pytest.mark.skipif(not LOCKS_ON_STACK, reason="only from 3.14 on it is listed on its stack")
 def test_who_waits_for_a_lock() -> None:
     held = threading.Lock()
     held.acquire()
     g = stays_awake(held.acquire)
     held.release()
     assert g.result(PATIENCE)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="only from 3.13 on it is listed on its stack"
+)
+def test_who_waits_in_the_parking_lot() -> None:
+    items = queue.SimpleQueue[int]()
+    g = stays_awake(items.get)
+    items.put(5)
+    assert g.result(PATIENCE) == 5
 
 
 # ---- seen from outside ----
@@ -620,3 +633,144 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 print("end")
 """
     assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"
+
+
+# ---- threads that are goroutines ----
+
+THREADS = """
+import gc, os, queue, socket, sys, threading, time
+import gmprt
+gmprt.threads(True)
+
+def asleep(n):
+    while gmprt.stats().hibernating < n:
+        time.sleep(0.05)
+
+def started(fn, *args, **options):
+    t = threading.Thread(target=fn, args=args, **options)
+    t.start()
+    return t
+
+LOCKS_ON_STACK = sys.version_info >= (3, 14)
+"""
+
+WAITS = """
+ours, theirs = socket.socketpair()
+ch, semaphore = gmprt.Chan(), gmprt.Semaphore(0)
+waits = [
+    (lambda: ours.recv(10), lambda: theirs.send(b"data"), b"data"),
+    (ch.recv, lambda: ch.send("value"), "value"),
+    (semaphore.acquire, semaphore.release, True),
+    (lambda: time.sleep(2), lambda: None, None),
+]
+if not LOCKS_ON_STACK:
+    lock, event, condition, items = threading.Lock(), threading.Event(), threading.Condition(), queue.Queue()
+    other = threading.Event()
+    lock.acquire()
+    def notified():
+        with condition:
+            return condition.wait()
+    def notify():
+        with condition:
+            condition.notify()
+    waits += [
+        (lock.acquire, lock.release, True),
+        (event.wait, event.set, True),
+        (lambda: other.wait(100), other.set, True),
+        (notified, notify, True),
+        (items.get, lambda: items.put(5), 5),
+    ]
+local, seen = threading.local(), {}
+def work(number, wait):
+    local.number, ident = number, threading.get_ident()
+    try:
+        raise KeyError(wait())
+    except KeyError as e:
+        assert local.number == number and ident == threading.get_ident()
+        assert threading.current_thread() is threads[number]
+        seen[number] = e.args[0], sum(i for i in range(10))
+threads = {}
+for number, (wait, _, _) in enumerate(waits):
+    threads[number] = threading.Thread(target=work, args=(number, wait))
+    threads[number].start()
+asleep(len(waits))
+gc.collect()
+if LOOK:
+    frames = sys._current_frames()
+    for t in threads.values():
+        names, frame = set(), frames[t.ident]
+        while frame:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        assert names >= {"_bootstrap", "run", "work"}, names
+for _, wake, _ in waits:
+    wake()
+for t in threads.values():
+    t.join()
+assert seen == {n: (value, 45) for n, (_, _, value) in enumerate(waits)}, seen
+print("end")
+"""
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_threads_go_on_as_if_nothing_had_been(look: bool) -> None:
+    code = f"{THREADS}LOOK = {look}\n{WAITS}"
+    assert run_child(code, timeout=2 * PATIENCE).stdout == "end\n"
+
+
+def test_forks_and_the_end_beside_threads_that_sleep() -> None:
+    code = """
+gate = gmprt.Semaphore(0)
+threads = [started(gate.acquire, daemon=True) for _ in range(50)]
+asleep(50)
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        assert threading.active_count() == 1
+        again = gmprt.Semaphore(0)
+        t = started(again.acquire)
+        again.release()
+        t.join()
+        os._exit(gmprt.stats().hibernating)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+gate.release(40)
+until = time.monotonic() + 20
+while sum(t.is_alive() for t in threads) > 10:
+    assert time.monotonic() < until
+    time.sleep(0.01)
+print("end")
+"""
+    assert run_child(THREADS + code, timeout=2 * PATIENCE).stdout == "end\n"
+
+
+THREADS_CROWD = """
+N = 3000
+def status(key):
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith(key))
+def memory():
+    return status("VmRSS") + status("VmPTE")
+wait, wake = (ch := gmprt.Chan()).recv, ch.close
+if not LOCKS_ON_STACK:
+    event = threading.Event()
+    wait, wake = event.wait, event.set
+def work():
+    try:
+        wait()
+    except gmprt.EndOfChannel:
+        pass
+before = memory()
+threads = [started(work, daemon=True) for _ in range(N)]
+asleep(N)
+each = (memory() - before) / N
+wake()
+for t in threads:
+    t.join()
+print(each)
+"""
+
+
+def test_a_crowd_of_threads_costs_little() -> None:
+    """Most of it is the interpreter's and threading's: the thread's object, its locks, its state."""
+    each = float(run_child(THREADS + THREADS_CROWD, timeout=3 * PATIENCE).stdout)
+    assert each < 10 * 1024, each

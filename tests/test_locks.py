@@ -349,6 +349,38 @@ def test_release_knows_how_a_lock_was_taken() -> None:
     go(scene).result(PATIENCE)
 
 
+def test_who_asks_takes_it_if_it_is_free() -> None:
+    """acquire(False), which parses nothing; all other ways to say so."""
+    lock = threading.Lock()
+    ways: list[Callable[[], bool]] = [
+        lambda: lock.acquire(False),
+        lambda: lock.acquire(blocking=False),
+        lambda: lock.acquire(0),
+        lambda: lock.acquire_lock(False),
+        lambda: lock.acquire(False, -1),
+        lambda: lock.acquire(True, 0),
+    ]
+
+    def asked() -> None:
+        for way in ways:
+            assert (way(), lock.locked(), way(), lock.locked()) == (True, True, False, True)
+            lock.release()
+            assert not lock.locked()
+        with pytest.raises(RuntimeError):
+            lock.release()
+        with pytest.raises(ValueError):
+            lock.acquire(False, 1)
+
+    go(asked).result(PATIENCE)
+    asked()  # on this thread
+    assert lock.acquire(False)
+    waiter = go(lock.acquire)  # taken so, it is handed over as ever
+    gmprt.gosched()
+    lock.release()
+    assert waiter.result(PATIENCE)
+    assert lock.locked()
+
+
 def test_a_cancel_ends_the_wait_and_leaves_the_lock() -> None:
     lock = threading.Lock()
 

@@ -36,6 +36,7 @@ bool gomutex_unlock(gomutex *m);
 wake_t semroot_wait(void *addr, bool (*try)(void *addr), int64_t deadline);
 bool semroot_waited(const void *addr);
 void semroot_wake(void *addr, bool hosted);
+const void *semroot_addr(const G *gp);
 void semroot_afterfork(void);
 
 #endif

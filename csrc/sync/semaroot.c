@@ -134,5 +134,11 @@ void semroot_wake(void *addr, bool hosted) {
   if (sg) ready_any(sudog_served(sg, true, WAKE_OK), hosted);
 }
 
+/* What gp, which is parked, waits for here; NULL: nothing. */
+const void *semroot_addr(const G *gp) {
+  const struct semroot *r = gp->sg.root; /* or a queue */
+  return r >= table && r < table + SEMTAB ? gp->sg.addr : NULL;
+}
+
 /* In a forked child nobody waits any more. */
 void semroot_afterfork(void) { memset(table, 0, sizeof table); }

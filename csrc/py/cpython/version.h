@@ -69,11 +69,6 @@ static inline void tuple_without_hash(PyTupleObject *t) {
 
 /* Of this build of the interpreter, for code that knows no version. */
 enum {
-#ifdef HAVE_PARKING_LOT
-  LOCKS_ON_STACK = true, /* who waits for one of the interpreter's locks is referred to from outside its stack */
-#else
-  LOCKS_ON_STACK = false,
-#endif
 #ifdef ASSERTS_NO_TIMEOUT
   LOCK_NEEDS_TIMEOUT = true, /* a lock's wait that has no time-out must not end by one, as a cancelled one does */
 #else

@@ -2,31 +2,38 @@
  *
  * A Python goroutine's stack may go if nothing but the goroutine refers to it:
  *   - no C code of others has frames there.  The interpreter and the modules of the standard library keep no address of
- *     their stacks anywhere, but for who waits for a lock (LOCKS_ON_STACK).  An extension module may: pybind11 has a list
+ *     their stacks anywhere, but for who waits in the parking lot (from 3.13 on; the locks of `threading` from 3.14 on): he
+ *     stands in its list with what he waits for, a semaphore, on his stack.  An extension module may: pybind11 has a list
  *     of its frames;
  *   - it does not collect garbage, and waits in a finalizer: the collector's lists of objects begin on its stack, and who
  *     frees one of those objects meanwhile writes there.  Whose collection it is is not to be seen, so while there is one
  *     nobody falls asleep;
  *   - nobody holds one of its frames: a generator's lies elsewhere and refers to its caller's, a traceback's or a
  *     debugger's has an object;
- *   - its frames lie in the chunk above its C stack, and its thread's state is its own: not lent, not a thread's.
+ *   - its frames lie in the chunk above its C stack, and its state is not lent by a thread.  One that is a thread to Python
+ *     (pythread.c) parks in the life of T2 only, which has frames and chunk then.
  *
  * While it sleeps its state shows no frames: the collector does not look at frames that have no objects, and who looks
  * from outside the process, or in a crash, finds none.  Who asks the handle (stack(), frame(), dumps) rouses it, who
  * asks for all frames rouses all (shim.c); where that is not replaced, nobody sleeps. */
+#include "sync/sema.h"
 #include "py/host/above.h"
 #include "py/host/hibernate.h"
 #include "py/host/host.h"
 
 static bool own_state(const Goroutine *self) {
-  return self && self->started && !self->done && !self->lent && !self->pythread && !self->greenlets && !has_homes(self);
+  return self && self->started && !self->done && !self->lent && !self->greenlets && !has_homes(self);
 }
 
-static bool waits_for_lock(G *gp) { return load_rlx(&gp->reason) == waitReasonSemacquire && gp->sg.root; }
+/* A post is the last that its sender does with it. */
+static bool in_parking_lot(const G *gp) {
+  const char *semaphore = semroot_addr(gp);
+  return semaphore >= gp->stk.lo && semaphore < gp->stk.hi;
+}
 
 char *host_drowsy(G *gp) {
   const Goroutine *self = gp->handle;
-  if (interposed.nothing || collecting() || !own_state(self) || (LOCKS_ON_STACK && waits_for_lock(gp))) return NULL;
+  if (interposed.nothing || collecting() || !own_state(self) || in_parking_lot(gp)) return NULL;
   PyThreadState *ts = ts_of(gp);
   char *end = tstate_chunk_end(ts, gp);
   if (!end || entered_below(gp) || !frames_private(ts, gp->sp, end)) return NULL;
