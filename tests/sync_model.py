@@ -469,12 +469,12 @@ class LockMachine(Machine):
             self.settle()
             return
         self.waiting[actor] = waiter = Waiter(actor, way, "sync.Cond.Wait", side, self.steps)
-        if way in ("poll", "brief"):
+        if way == "poll":
             waiter.outcome = "late"
         elif actor.pending is not None and way != "shield":
             waiter.outcome = "cancelled"
         elif way in ENDED_BY_ITSELF:
-            waiter.outcome = "scoped"
+            waiter.outcome = "late" if way == "brief" else "scoped"
         if waiter.outcome == "got":
             self.pass_on(side)
             self.cond_waits.append(waiter)

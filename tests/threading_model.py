@@ -9,6 +9,7 @@ The actors, ways and cancels are those of sync_model.py.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -198,13 +199,15 @@ class ConditionMachine(StandardMachine):
             self.settle()
             return
         self.waiting[actor] = waiter = Waiter(actor, way, "semacquire", rank=self.steps)
-        if way in ("poll", "brief"):
+        if way == "poll":
             waiter.outcome = "late"
         elif actor.pending is not None and way != "shield":
             self.goes(waiter, ("cancelled", actor.pending))
             actor.pending = None
         elif way in ("scope", "over"):
             self.goes(waiter, "late")
+        elif way == "brief":
+            waiter.outcome = "late"
         self.listed.append(waiter)
         if waiter.outcome != "got":
             waiter.relocks = True
@@ -251,7 +254,9 @@ class ConditionMachine(StandardMachine):
         self.wanting.remove(waiter)
 
     def settled(self) -> bool:
-        return len(self.cond._waiters) == len(self.listed) and super().settled()
+        if len(self.cond._waiters) != len(self.listed) or not super().settled():
+            return False
+        return all(takes_again(w.actor) for w in self.waiting.values() if w.relocks)
 
     @invariant()
     def held_or_not(self) -> None:
@@ -271,6 +276,12 @@ class ConditionMachine(StandardMachine):
         self.settle()
         while self.held:
             self.release()
+
+
+def takes_again(actor: Actor) -> bool:
+    """Is it behind the wait?  Whoever waits shortly looks the same in both, but for this."""
+    frame = sys._current_frames().get(actor.task.thread.ident) if actor.thread else actor.task.frame()
+    return frame is not None and frame.f_code.co_name == "_acquire_restore"
 
 
 class EventMachine(StandardMachine):
