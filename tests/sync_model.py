@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -102,7 +103,9 @@ class Actor:
     def run(self) -> list[object]:
         while True:
             with gmprt.shield():
-                order = self.orders.recv()
+                order, goes_on = self.orders.recv_ok()
+            if not goes_on:
+                return []
             if order is None:
                 return [outcome_of(lambda: gmprt.sleep(1e-6)) for _ in range(2)]
             self.outcome = outcome_of(order)
@@ -119,6 +122,12 @@ class Actor:
         self.orders.send(None, timeout=PATIENCE)
         expected = None if self.pending is None else ("cancelled", self.pending)
         assert self.task.result(PATIENCE) == [expected, None], (self, expected)
+
+    def abandon(self) -> None:
+        """The machine has failed: nobody knows what it does."""
+        self.orders.close()
+        if not self.thread:
+            self.task.cancel()
 
 
 @dataclass(eq=False)
@@ -148,6 +157,7 @@ class Machine(RuleBasedStateMachine):
         self.ends: dict[Actor, object] = {}  # who ends in this step, and how
         self.unsettled: set[Actor] = set()  # a cancel could still arrive, or be too late
         self.steps = 0
+        self.broken = False
 
     def make(self, procs: int) -> None:
         if gmprt.gomaxprocs() != procs:
@@ -236,11 +246,13 @@ class Machine(RuleBasedStateMachine):
     # ---- looking --------------------------------------------------------------------------------
 
     def settle(self) -> None:
+        self.broken = True
         eventually(self.settled, f"as the model has it: {self.waiting}, {self.ends}")
         for actor, outcome in self.ends.items():
             assert actor.outcome == outcome, (actor, actor.outcome, outcome)
         self.ends.clear()
         self.unsettled.clear()
+        self.broken = False
 
     def settled(self) -> bool:
         for actor in self.actors:
@@ -276,7 +288,9 @@ class Machine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def teardown(self) -> None:
-        if not self.actors:
+        if self.broken:
+            for actor in self.actors:
+                actor.abandon()
             return
         for actor in self.actors:
             waiter = self.waiting.get(actor)
@@ -326,7 +340,7 @@ class LockModel:
 
 
 STARVES = 0.002
-"""Seconds: who has waited for so long has waited for more than a millisecond, whatever the clock."""
+"""Seconds: whoever has waited for so long has waited for more than a millisecond."""
 
 KINDS = ["Mutex", "Mutex", "RWMutex", "RWMutex", "RLocker"]
 
@@ -487,9 +501,8 @@ class LockMachine(Machine):
 
     def both_want_it(self, waiter: Waiter) -> None:
         """The mutex was unlocked, which has woken one, and is wanted again."""
-        model, first = self.lock_, self.lock_.first()
         waiter.relocks = True
-        if self.observe([*first, waiter]) is not waiter:
+        if self.observe([*self.lock_.first(), waiter]) is not waiter:
             self.pass_on("w")
             self.relock(waiter)
         else:
@@ -947,3 +960,156 @@ class PoolMachine(Machine):
     def release_all(self) -> None:
         if self.collects:
             gc.enable()
+
+
+# ---- programs that really run at the same time -------------------------------------------------
+
+
+@dataclass
+class Step:
+    """One operation of a program, and what is done while it holds."""
+
+    what: str
+    way: str
+    inside: str
+
+
+steps = st.builds(
+    Step,
+    st.sampled_from(["mutex", "write", "read", "semaphore", "lock", "get", "get", "put", "put"]),
+    st.sampled_from(["plain", "plain", "poll", "brief", "scope", "over", "shield"]),
+    st.sampled_from(["nothing", "yield", "sleep"]),
+)
+
+programs = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=2, max_size=7)
+cancels = st.lists(WHO, max_size=12)
+
+
+class Shared:
+    """What the programs share: who is inside of what, and a stock behind a Cond."""
+
+    UNITS = 2
+
+    def __init__(self) -> None:
+        self.mutex, self.rw, self.lock = Mutex(), RWMutex(), threading.Lock()
+        self.semaphore = Semaphore(self.UNITS)
+        self.inside: dict[str, list[int]] = {}
+        self.cond = Cond(Mutex())
+        self.stock = 0
+
+    def acquire(self, what: str) -> Call:
+        if what == "lock":
+
+            def acquire(timeout: float | None = None) -> bool:
+                lock = self.lock
+                return (
+                    lock.acquire() if timeout is None else lock.acquire(timeout > 0, timeout or -1)
+                )
+
+            return acquire
+        calls: dict[str, Call] = {
+            "mutex": self.mutex.lock,
+            "write": self.rw.lock,
+            "read": self.rw.rlock,
+            "semaphore": self.semaphore.acquire,
+        }
+        return calls[what]
+
+    def release(self, what: str) -> None:
+        {
+            "lock": self.lock.release,
+            "mutex": self.mutex.unlock,
+            "write": self.rw.unlock,
+            "read": self.rw.runlock,
+            "semaphore": self.semaphore.release,
+        }[what]()
+
+    def check(self) -> None:
+        """Now: who holds what besides whom."""
+        inside = {what: len(them) for what, them in self.inside.items()}
+        assert inside.get("mutex", 0) <= 1, inside
+        assert inside.get("lock", 0) <= 1, inside
+        assert inside.get("semaphore", 0) <= self.UNITS, inside
+        assert inside.get("write", 0) <= (not inside.get("read")), inside
+
+
+@dataclass
+class Book:
+    """What one runner has seen."""
+
+    cancels: list[object] = field(default_factory=list)
+    stocked: int = 0  # put less got
+
+
+def hold(shared: Shared, me: int, step: Step, way: str) -> None:
+    if by_way(way, shared.acquire(step.what)) != "got":
+        return
+    shared.inside.setdefault(step.what, []).append(me)
+    try:
+        shared.check()
+        if step.inside == "yield":
+            gmprt.gosched()
+        elif step.inside == "sleep":
+            gmprt.sleep(1e-5)
+        shared.check()
+    finally:
+        shared.inside[step.what].remove(me)
+        shared.release(step.what)
+
+
+def get_one(shared: Shared, way: str) -> bool:
+    """Waits once: a signal is for one who looks again, and finds something or waits anew."""
+    with shared.cond:
+        if not shared.stock and by_way(way, shared.cond.wait) == "got" and not shared.stock:
+            return False
+        got = shared.stock > 0
+        shared.stock -= got
+        return got
+
+
+def run_program(me: int, thread: bool, program: list[Step], shared: Shared) -> Book:
+    book = Book()
+    for step in program:
+        way = IN_A_THREAD.get(step.way, step.way) if thread else step.way
+        try:
+            if step.what == "put":
+                with shared.cond:
+                    shared.stock += 1
+                    book.stocked += 1
+                shared.cond.signal()
+            elif step.what == "get":
+                book.stocked -= get_one(shared, "brief" if way in ("plain", "shield") else way)
+            else:
+                hold(shared, me, step, way)
+        except gmprt.Cancelled as error:
+            book.cancels.append(error.reason)
+        except gmprt.DeadlineExceeded:
+            pass
+    return book
+
+
+def check_concurrent(all_programs: list[list[Step]], strikes: list[int]) -> None:
+    """Runs the programs side by side, cancels goroutines meanwhile, and audits the books."""
+    shared = Shared()
+    tasks: list[Any] = [
+        (Thread if me % 2 else gmprt.go)(run_program, me, bool(me % 2), program, shared)
+        for me, program in enumerate(all_programs)
+    ]
+    sent: dict[int, list[object]] = {me: [] for me in range(len(tasks))}
+    for i, which in enumerate(strikes):
+        me = which % len(tasks)
+        if me % 2 == 0:
+            sent[me].append((me, i))
+            tasks[me].cancel((me, i))
+        gmprt.gosched()
+    books = [t.result(PATIENCE) for t in tasks]
+    for me, book in enumerate(books):
+        assert len(set(book.cancels)) == len(book.cancels), "each is delivered once"
+        assert set(book.cancels) <= set(sent[me])
+    assert shared.mutex.try_lock()
+    assert shared.rw.try_lock()
+    assert shared.lock.acquire(blocking=False)
+    assert shared.semaphore.value == shared.UNITS
+    assert not shared.cond.lock.locked()  # type: ignore[union-attr]
+    assert shared.stock == sum(b.stocked for b in books)
+    assert not any(shared.inside.values())

@@ -280,7 +280,9 @@ class ConditionMachine(StandardMachine):
 
 def takes_again(actor: Actor) -> bool:
     """Is it behind the wait?  Whoever waits shortly looks the same in both, but for this."""
-    frame = sys._current_frames().get(actor.task.thread.ident) if actor.thread else actor.task.frame()
+    frame = (
+        sys._current_frames().get(actor.task.thread.ident) if actor.thread else actor.task.frame()
+    )
     return frame is not None and frame.f_code.co_name == "_acquire_restore"
 
 
