@@ -83,7 +83,7 @@ class Real:
 
     def wait(self, swallows: bool) -> None:
         try:
-            self.gate.recv()
+            self.gate.recv_ok()
         except Cancelled as error:
             self.book.append(("wait", told(error)))
             if not swallows:
@@ -157,11 +157,12 @@ class Ctx:
     scopes: list[tuple[Model, Scope]] = field(default_factory=list)  # that are entered
 
     def end(self, err: BaseException, cause: BaseException) -> None:
+        """All at once."""
         if self.err is not None:
             return
         self.err, self.cause = err, cause
         for model, scope in self.scopes:
-            model.fire(scope, cause)
+            model.fire(scope, cause, at_once=True)
         for child in self.below:
             child.end(err, cause)
 
@@ -202,14 +203,21 @@ class Model:
                 found = scope
         return "direct" if self.direct else found
 
-    def fire(self, scope: Scope, reason: object) -> None:
+    def fire(self, scope: Scope, reason: object, at_once: bool = False) -> None:
         if not scope.fired:
+            if not at_once:
+                self.comes_besides()
             scope.fired, scope.reason = True, reason
             self.world.look(self)
 
     def cancel(self, reason: object) -> None:
+        self.comes_besides()
         self.direct, self.reason = True, reason
         self.world.look(self)
+
+    def comes_besides(self) -> None:
+        """Is another cancel on its way?  It may have arrived, or is joined by this one."""
+        self.world.free |= self.state in ("gate", "group") and self.due() is not None
 
     def again(self, error: Cancelled) -> None:
         """One that was raised is pending again."""
@@ -372,6 +380,7 @@ class World:
 
     def __init__(self) -> None:
         self.queue: deque[tuple[Model, str, str]] = deque()
+        self.free = False  # what comes now depends on who runs first
 
     def look(self, model: Model) -> None:
         if model.state in ("gate", "group"):
@@ -477,6 +486,8 @@ class ScopeMachine(RuleBasedStateMachine):
 
     def settle(self) -> None:
         self.broken = True
+        if self.world.free:
+            return
         eventually(self.settled, "as the model has it")
         for real, model in self.actors:
             assert real.book == model.book, (real.number, real.book, model.book)
@@ -507,7 +518,8 @@ class ScopeMachine(RuleBasedStateMachine):
 
     @rule(deed=st.sampled_from(DEEDS), who=WHO, which=WHO)
     def do(self, deed: str, who: int, which: int) -> None:
-        getattr(self, deed)(who, which)
+        if not self.world.free:
+            getattr(self, deed)(who, which)
 
     # ---- what actors do
 
@@ -664,12 +676,13 @@ class ScopeMachine(RuleBasedStateMachine):
     # ---- the end
 
     def abandon(self) -> None:
-        """It has failed: nobody knows what they do."""
-        for real, model in self.actors:
+        """Nobody knows what they do, but that they end when they are let go."""
+        for real, _ in self.actors:
             real.orders.close()
             real.gate.close()
-            if not model.thread and real.task:
-                real.task.cancel()
+        for real, _ in self.actors:
+            if real.task:
+                real.task.exception(PATIENCE)
 
     def teardown(self) -> None:
         if self.broken:
