@@ -261,6 +261,29 @@ def test_a_cancel_after_the_signal_waits_for_the_next_wait() -> None:
     assert not m.locked()
 
 
+def test_a_cancel_that_is_put_off_is_no_signal() -> None:
+    """It has knocked before the shield; nothing wakes the wait but a signal."""
+    c = Cond(Mutex())
+    woken: list[bool] = []
+
+    def waiter() -> None:
+        me = gmprt.current()
+        assert me
+        me.cancel("later")
+        with gmprt.shield(), c:
+            woken.append(c.wait())
+        gmprt.sleep(PATIENCE)
+
+    g = go(waiter)
+    parked(g, "sync.Cond.Wait")
+    assert not woken
+    with c:
+        c.signal()
+    error = g.exception(PATIENCE)
+    assert isinstance(error, gmprt.GoroutineCancelled)
+    assert (error.reason, woken) == ("later", [True])
+
+
 def test_cancelled_it_has_the_lock_again() -> None:
     m = Mutex()
     c = Cond(m)

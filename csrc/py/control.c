@@ -89,6 +89,7 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"stack_slots", load_rlx(&stack_slots)},
       {"python_threads", pythreads_alive},
       {"stop_the_worlds", load_rlx(&counts.stw)},
+      {"foreign_waiting", foreign_waiting(NULL, NULL)}, /* for tests: threads that sleep in waits of ours, for ever */
   };
   for (size_t i = 0; d && i < nelem(rows); i++)
     if (put(d, rows[i].key, rows[i].value) < 0) Py_CLEAR(d);

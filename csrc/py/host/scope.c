@@ -118,6 +118,14 @@ static void knock(Goroutine *self) {
   if (cancel_due(self)) gocancel(self->g, true);
 }
 
+/* A knock that would be for nothing is taken back, so the next wait of the running goroutine ends for a cause only.  First
+ * taken, then judged: a bell that rings meanwhile has set it anew. */
+void knock_settle(Goroutine *self) {
+  wake_t r = wait_pending(self->g, true);
+  if (r == WAKE_CANCELLED) knock(self);
+  if (r == WAKE_INTERRUPTED) gointerrupt(self->g, true);
+}
+
 void cancel_direct(Goroutine *self) {
   self->direct = true;
   knock(self);

@@ -28,6 +28,7 @@ void scope_clear(scope *s);
 
 void cancel_direct(Goroutine *self);   /* g.cancel(): the reason is with the goroutine */
 bool cancel_due(Goroutine *self);      /* may a cancel end its wait? */
+void knock_settle(Goroutine *self);    /* for waits that must not be disturbed for nothing */
 int cancel_deliver(Goroutine *self);   /* -1: Cancelled is raised; 0: nothing is due */
 void cancel_again(Goroutine *self, PyObject *exc); /* a Cancelled of its that was raised is pending again */
 void scopes_afterfork(Goroutine *me);

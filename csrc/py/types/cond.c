@@ -69,13 +69,17 @@ static wake_t interrupted(cond *c) {
   return WAKE_CLOSED;
 }
 
-/* Until signalled.  A knock for nothing (host/scope.c) has taken it out of the queue, and a signal may have passed it over
- * since: it counts as one, for callers look again anyway.  WAKE_OK, WAKE_TIMEOUT, WAKE_CANCELLED; WAKE_CLOSED: exception set. */
+/* Until signalled.  A knock for nothing (host/scope.c) would look like a signal: one that is pending, as that of a cancel
+ * which a shield has put off since, is taken back first.  One that comes while it waits, a bell that rings late, has
+ * taken it out of the queue, and a signal may have passed it over since: it counts as one, for callers look again anyway.
+ * WAKE_OK, WAKE_TIMEOUT, WAKE_CANCELLED; WAKE_CLOSED: exception set. */
 static wake_t until_signalled(cond *c, int64_t deadline) {
+  Goroutine *self = current_handle();
   for (;;) {
+    if (self) knock_settle(self);
     wake_t r = cond_wait(c, deadline);
     if (r == WAKE_INTERRUPTED) r = interrupted(c);
-    if (r == WAKE_CANCELLED && !cancel_due(current_handle())) return WAKE_OK;
+    if (r == WAKE_CANCELLED && !cancel_due(self)) return WAKE_OK;
     if (r == WAKE_INTERRUPTED) continue;
     if (likely(r == WAKE_OK) || r == WAKE_TIMEOUT || r == WAKE_CANCELLED || r == WAKE_CLOSED) return r;
     wake_error(r);
