@@ -365,6 +365,19 @@ def test_close_twice() -> None:
     assert ch.closed
 
 
+def test_what_is_there_can_be_had_while_it_is_closed(procs: int) -> None:
+    """Go's TestNonblockRecvRace: a channel that holds a value, then is closed, is always ready."""
+    for i in range(100):
+        ch: Chan[int] = Chan(1)
+        ch.send(1)
+        task = mixed(i % 10 // 9, gmprt.select, ch, default=True)
+        ch.close()
+        ours = ch.recv_ok()
+        theirs = task.result(PATIENCE)
+        assert theirs.index == 0, "the channel was not ready"
+        assert {ours, tuple(theirs)[1:]} == {(1, True), (None, False)}
+
+
 def test_what_is_buffered_is_still_delivered(where: Where) -> None:
     def body() -> None:
         ch: Chan[int] = Chan(3)
@@ -629,6 +642,34 @@ def test_sieve_of_primes() -> None:
         return primes
 
     assert gmprt.run(main)[-3:] == [223, 227, 229]
+
+
+def test_many_consumers_of_one_queue(procs: int) -> None:
+    """Go's TestMultiConsumer: workers that `for` feeds, and one who collects what they pass on."""
+    primes, workers, n = [2, 3, 7, 11, 13, 17, 19, 23, 27, 31], 23, 2000
+    work: Chan[int] = Chan(workers * 3)
+    results: Chan[int] = Chan(workers * 3)
+
+    def worker(me: int) -> None:
+        for v in work:
+            if v == primes[me % len(primes)]:
+                gmprt.gosched()
+            results.send(v)
+
+    def feed() -> None:
+        all_done = gmprt.WaitGroup()
+        for i in range(workers):
+            all_done.go(worker, i)
+        for i in range(n):
+            work.send(primes[i % len(primes)])
+        work.close()
+        all_done.wait()
+        results.close()
+
+    g = gmprt.go(feed)
+    got = list(results)
+    assert (len(got), sum(got)) == (n, sum(primes) * n // len(primes))
+    ended(g)
 
 
 @not_emulated("the address space that is limited is the emulator's")

@@ -14,7 +14,7 @@ from support import run_child
 HERE = Path(__file__).parent
 
 # Not those that check the order in which the scheduler runs things.
-MODELS = [str(HERE / f"test_{topic}.py") for topic in ("chan_model", "select_model")]
+MODELS = [str(HERE / f"test_{topic}_model.py") for topic in ("chan", "select", "sync")]
 LOCKS = [str(HERE / "test_locks.py")]
 FILES = [str(HERE / f"test_{topic}.py") for topic in ("chan", "select", "sync", "chanmany", "aio")]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import socket
 import time
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from support import PATIENCE, Thread, eventually, mixed, parked, run_child
 
 import gmprt
-from gmprt import Chan, ContextCancelled, DeadlineExceeded, context, go, select
+from gmprt import Chan, Cond, ContextCancelled, DeadlineExceeded, Mutex, context, go, select
 from gmprt.context import (
     CancelContext,
     Context,
@@ -176,6 +177,56 @@ def test_the_first_cancel_wins(procs: int) -> None:
         done(ContextCancelled, ctx, child, why=cause(ctx))
 
 
+def test_each_cancels_the_other(procs: int) -> None:
+    """Go's TestInterlockedCancels."""
+    for i in range(10):
+        parent = with_cancel()
+        child = with_cancel(parent)
+
+        def when_it_is_done(parent: Context = parent, child: CancelContext = child) -> None:
+            parent.done().recv_ok()
+            child.cancel()
+
+        task = mixed(i, when_it_is_done)
+        parent.cancel()
+        assert child.done().recv_ok(timeout=PATIENCE) == (None, False)
+        task.result(PATIENCE)
+
+
+def test_a_parent_that_is_cancelled_meanwhile(procs: int) -> None:
+    """Go's TestWithCancelSimultaneouslyCanceledParent, and TestWithCancelCanceledParent."""
+    why = ValueError("because")
+    for i in range(50):
+        parent = with_cancel_cause()
+        task = mixed(i, parent.cancel, why)
+        child = with_cancel(parent)
+        assert child.done().recv_ok(timeout=PATIENCE) == (None, False)
+        done(ContextCancelled, child, why=why)
+        task.result(PATIENCE)
+        done(ContextCancelled, with_cancel(parent), why=why)
+
+
+def test_who_asks_again_and_again(procs: int) -> None:
+    """Go's TestContextErrDoneRace and TestCauseRace: with err() all the rest is there."""
+    why = ValueError("because")
+    for i in range(10):
+        ctx = with_cancel_cause()
+        channel = ctx.done()
+        task = mixed(i, ctx.cancel, why)
+        while (err := ctx.err()) is None:
+            gmprt.sleep(0)
+        assert isinstance(err, ContextCancelled)
+        assert channel.closed
+        assert cause(ctx) is why
+        task.result(PATIENCE)
+        ctx = with_cancel_cause()
+        task = mixed(i, ctx.cancel, why)
+        while (got := cause(ctx)) is None:
+            gmprt.sleep(0)
+        assert got is why
+        task.result(PATIENCE)
+
+
 def test_a_deep_tree() -> None:
     root = with_cancel()
     leaf: Context = root
@@ -303,6 +354,14 @@ def test_the_channel_is_enough() -> None:
     assert below.closed
 
 
+def test_it_is_a_timeout_to_everybody() -> None:
+    """Go's TestDeadlineExceededSupportsTimeout and TestDeadlineExceededIsNetError."""
+    error = with_timeout(0).err()
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, OSError)
+    assert not isinstance(error, ContextCancelled)
+
+
 # ---- values ------------------------------------------------------------------------------------
 
 
@@ -413,6 +472,26 @@ def test_cause() -> None:
     assert cause(without_cancel(with_timeout(0))) is None
 
 
+@pytest.mark.parametrize("first", ["parent", "child"])
+@pytest.mark.parametrize("parents", [None, PARENT])
+@pytest.mark.parametrize("childs", [None, CHILD])
+def test_cause_is_that_of_the_first(
+    first: str, parents: ValueError | None, childs: ValueError | None
+) -> None:
+    """Go's TestCause: parent and child are both cancelled, with and without a cause."""
+    parent = with_cancel_cause()
+    child = with_cancel_cause(parent)
+    if first == "parent":
+        parent.cancel(parents)
+        child.cancel(childs)
+        done(ContextCancelled, parent, child, why=parents)
+    else:
+        child.cancel(childs)
+        parent.cancel(parents)
+        done(ContextCancelled, parent, why=parents)
+        done(ContextCancelled, child, why=childs)
+
+
 def test_without_cancel() -> None:
     parent = with_timeout(SOON, with_value("a", 1))
     ctx = without_cancel(parent)
@@ -492,6 +571,54 @@ def test_after_func_does_not_hold_up_the_cancel() -> None:
     started.recv(timeout=PATIENCE)
     done(ContextCancelled, ctx)
     gate.send(1)
+
+
+def test_after_func_ends_a_wait_for_a_condition() -> None:
+    """Go's ExampleAfterFunc_cond."""
+    cond = Cond(Mutex())
+
+    def wait_on(ctx: Context) -> BaseException | None:
+        def broadcast() -> None:
+            with cond:  # so that nobody is between his look and his wait
+                cond.broadcast()
+
+        with cond:
+            stop = after_func(ctx, broadcast)
+            while ctx.err() is None:
+                cond.wait()
+            stop()
+        return ctx.err()
+
+    contexts = [with_timeout(0.001 * i) for i in range(4)]
+    for g in [go(wait_on, ctx) for ctx in contexts]:
+        assert isinstance(g.result(PATIENCE), DeadlineExceeded)
+
+
+def test_after_func_ends_a_read() -> None:
+    """Go's ExampleAfterFunc_connection."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, with_timeout(0.001) as ctx:
+        stop = after_func(ctx, ours.shutdown, socket.SHUT_RD)
+        assert ours.recv(1) == b""
+        assert not stop()
+        assert isinstance(ctx.err(), DeadlineExceeded)
+
+
+def test_after_func_merges_two() -> None:
+    """Go's ExampleAfterFunc_merge: one context that ends with either of two."""
+    for which in (0, 1):
+        one, two = with_cancel_cause(with_value("a", 1)), with_cancel_cause()
+        merged = with_cancel_cause(one)
+
+        def end(merged: CancelContext = merged, two: Context = two) -> None:
+            merged.cancel(cause(two))
+
+        stop = after_func(two, end)
+        not_done(merged)
+        (one, two)[which].cancel(CHILD)
+        assert merged.done().recv_ok(timeout=PATIENCE) == (None, False)
+        assert (cause(merged), merged.value("a")) == (CHILD, 1)
+        stop()
 
 
 def test_wrong_arguments() -> None:

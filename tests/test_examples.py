@@ -29,7 +29,7 @@ def shown() -> dict[str, tuple[str, str]]:
 
 def test_all_are_shown() -> None:
     assert sorted(shown()) == [path.name for path in EXAMPLES]
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

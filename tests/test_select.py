@@ -271,6 +271,62 @@ def test_duplicate_sends_send_the_value_of_their_case() -> None:
     assert seen == {0, 1, 2}
 
 
+def test_one_channel_twice_and_another_who_waits_for_it() -> None:
+    """Go's TestSelectDuplicateChannel: the first leaves the queue without harm to the second."""
+    c: Chan[int] = Chan()
+    d: Chan[int] = Chan()
+    a = gmprt.go(lambda: select(c, c, d))
+    parked(a, "select")
+    b = gmprt.go(c.recv)
+    parked(b, "chan receive")
+    d.send(7)
+    assert a.result(PATIENCE) == (2, 7, True)
+    c.send(8)
+    assert b.result(PATIENCE) == 8
+    waiting(c)
+    waiting(d)
+
+
+def test_a_select_that_is_last_in_a_queue() -> None:
+    """Go's test/chan/select6.go: it leaves, and comes again."""
+    c1: Chan[bool] = Chan()
+    c2: Chan[bool] = Chan()
+    first = gmprt.go(c1.recv)
+    parked(first, "chan receive")
+
+    def both() -> int:
+        index = select(c1, c2).index
+        c1.recv()
+        return index
+
+    second = gmprt.go(both)
+    parked(second, "select")
+    c2.send(True)
+    c1.send(True, timeout=PATIENCE)
+    c1.send(True, timeout=PATIENCE)
+    assert second.result(PATIENCE) == 1
+    ended(first)
+    waiting(c1)
+
+
+@pytest.mark.parametrize("send", [0, 1, 2])
+@pytest.mark.parametrize("recv", [0, 1, 2])
+def test_all_forms_meet(send: int, recv: int, spawn: Spawn) -> None:
+    """Go's test/chan/select7.go: operation, select of one, select of two, on either side."""
+    ch: Chan[int] = Chan()
+
+    def receive() -> Any:
+        return select(ch, *[Chan()] * (recv - 1)).value if recv else ch.recv()
+
+    task = spawn(receive)
+    waiting(ch, receivers=1)
+    if send:
+        assert select(Send(ch, 1), *[Send(Chan(), 2)] * (send - 1)).index == 0
+    else:
+        ch.send(1)
+    assert task.result(PATIENCE) == 1
+
+
 # ---- closed channels ---------------------------------------------------------------------------
 
 
@@ -323,6 +379,27 @@ def test_sends_receives_and_closed_are_chosen_evenly() -> None:
     for _ in range(3000):
         counts[select(ready(1), Send(Chan(1), 1), closed).index] += 1
     evenly(counts, 3)
+
+
+@pytest.mark.parametrize("capacity", [0, 100])
+def test_what_is_sent_is_chosen_by_chance(capacity: int) -> None:
+    """Go's TestPseudoRandomSend."""
+    ch: Chan[int] = Chan(capacity)
+
+    def receive() -> int:
+        total = 0
+        for _ in range(100):
+            gmprt.gosched()
+            total += ch.recv()
+        return total
+
+    def main() -> int:
+        g = gmprt.go(receive)
+        for _ in range(100):
+            select(Send(ch, 1), Send(ch, 0))
+        return g.result()
+
+    assert 10 < gmprt.run(main) < 90  # ten standard deviations are 50, and eight 40
 
 
 def test_waiting_senders_are_chosen_evenly() -> None:
@@ -526,6 +603,89 @@ def test_crossing_selects(procs: int) -> None:
     assert sorted(got) == list(range(total))
     waiting(a)
     waiting(b)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_it_sees_one_moment(closes: bool, procs: int) -> None:
+    """Go's TestNonblockSelectRace and its second: at each moment one of two channels is ready."""
+    for i in range(100):
+        c1, c2 = ready(1), Chan[int](1)
+        task = mixed(i % 10 // 9, select, c1, c2, default=True)
+        if closes:
+            c2.close()
+        else:
+            c2.send(1)
+        select(c1, default=True)
+        assert task.result(PATIENCE).index >= 0, "neither was ready"
+
+
+@pytest.mark.parametrize("capacity", [0, 10])
+def test_two_select_from_each_other(capacity: int, procs: int) -> None:
+    """Go's TestSelfSelect: it neither hangs nor meets itself."""
+    ch: Chan[int] = Chan(capacity)
+
+    def player(me: int) -> None:
+        for i in range(300):
+            cases: list[Any] = [Send(ch, me), ch]
+            if me and i % 2:
+                cases.reverse()
+            chosen = select(*cases)
+            if cases[chosen.index] is ch and not capacity:
+                assert chosen.value != me, "it has received from itself"
+
+    for task in [mixed(i, player, i) for i in range(2)]:
+        task.result(PATIENCE)
+
+
+def test_operations_and_selects_on_all_channels(procs: int) -> None:
+    """Go's TestSelectStress: each channel gets and gives as much as it is to, however they meet."""
+    chans: list[Chan[int]] = [Chan(), Chan(), Chan(2), Chan(3)]
+    n = 150
+
+    def send(ch: Chan[int]) -> None:
+        for _ in range(n):
+            ch.send(0)
+
+    def recv(ch: Chan[int]) -> None:
+        for _ in range(n):
+            ch.recv()
+
+    def select_all(sends: bool) -> None:
+        left: list[Chan[int] | None] = list(chans)
+        count = Counter[int]()
+        for _ in range(4 * n):
+            chosen = select(*[Send(ch, 0) if sends else ch for ch in left])  # type: ignore[misc]
+            count[chosen.index] += 1
+            if count[chosen.index] == n:
+                left[chosen.index] = None
+
+    tasks = [mixed(i, fn, ch) for i, ch in enumerate(chans) for fn in (send, recv)]
+    tasks += [mixed(0, select_all, True), mixed(0, select_all, False)]
+    for task in tasks:
+        task.result(PATIENCE)
+    assert all((len(ch), ch.waiting()) == (0, (0, 0)) for ch in chans)
+
+
+def test_no_value_goes_two_ways(procs: int) -> None:
+    """Go's test/chan/doubleselect.go: of four sends of one value one takes effect."""
+    chans: list[Chan[int]] = [Chan() for _ in range(4)]
+    out: Chan[int] = Chan()
+
+    def send() -> None:
+        for i in range(500):
+            select(*[Send(ch, i) for ch in chans])
+        for ch in chans:
+            ch.close()
+
+    def forward(ch: Chan[int]) -> None:
+        for v in ch:
+            out.send(v)
+
+    forwarding = [mixed(i, forward, ch) for i, ch in enumerate(chans)]
+    sender = gmprt.go(send)
+    got = [out.recv(timeout=PATIENCE) for _ in range(500)]
+    assert sorted(got) == list(range(500))
+    ended(sender, *forwarding)  # type: ignore[arg-type]
 
 
 def test_all_against_all(procs: int) -> None:

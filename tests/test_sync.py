@@ -13,7 +13,18 @@ import pytest
 from support import PATIENCE, Spawn, Thread, ended, mixed, parked
 
 import gmprt
-from gmprt import Chan, Mutex, Once, OnceValue, Select, Semaphore, WaitGroup, go, once_value
+from gmprt import (
+    AtomicInt,
+    Chan,
+    Mutex,
+    Once,
+    OnceValue,
+    Select,
+    Semaphore,
+    WaitGroup,
+    go,
+    once_value,
+)
 
 Where = Callable[[Callable[[], Any]], Any]
 
@@ -152,6 +163,49 @@ def test_mutex_waiters_do_not_starve() -> None:
     parked(w, "sync.Mutex.Lock")
     m.unlock()
     ended(w, *hogs)
+
+
+def test_a_hog_does_not_keep_the_mutex() -> None:
+    """Go's TestMutexFairness: ten times in turn with somebody who never leaves it alone."""
+    m, stop = Mutex(), AtomicInt()
+
+    def hog() -> None:
+        while not stop.load():
+            with m:
+                gmprt.sleep(0.0001)
+
+    def other() -> None:
+        for _ in range(10):
+            gmprt.sleep(0.0001)
+            with m:
+                pass
+
+    g = go(hog)
+    h = go(other)
+    h.result(PATIENCE)
+    stop.store(1)
+    ended(g)
+
+
+def test_mutex_hammer(procs: int) -> None:
+    """Go's HammerMutex: each third time it is only tried."""
+    m, inside = Mutex(), AtomicInt()
+
+    def hammer() -> None:
+        for i in range(200):
+            if i % 3:
+                m.lock()
+            elif not m.try_lock():
+                continue
+            assert inside.add(1) == 1
+            if i % 10 == 0:
+                gmprt.gosched()
+            inside.add(-1)
+            m.unlock()
+
+    for t in [mixed(i, hammer) for i in range(10)]:
+        t.result(PATIENCE)
+    assert not m.locked()
 
 
 def test_a_mutex_timeout_takes_nothing(procs: int) -> None:
@@ -460,6 +514,48 @@ def test_waitgroup_in_a_crowd(procs: int) -> None:
     assert count == 2000
 
 
+def test_waitgroup_is_a_barrier(procs: int) -> None:
+    """Go's TestWaitGroup: two of them, used eight times."""
+    one, two, n = WaitGroup(), WaitGroup(), 16
+    for _ in range(8):
+        one.add(n)
+        two.add(n)
+        exited: Chan[int] = Chan(n)
+
+        def work(exited: Chan[int] = exited) -> None:
+            one.done()
+            two.wait()
+            exited.send(1)
+
+        tasks = [mixed(i, work) for i in range(n)]
+        assert one.wait(PATIENCE)
+        for _ in range(n):
+            assert len(exited) == 0, "released too soon"
+            two.done()
+        assert [exited.recv(timeout=PATIENCE) for _ in range(n)] == [1] * n
+        for t in tasks:
+            t.result(PATIENCE)
+
+
+def test_waitgroup_wakes_nobody_too_soon(procs: int) -> None:
+    """Go's TestWaitGroupRace."""
+    for i in range(100):
+        wg, n = WaitGroup(), AtomicInt()
+
+        def work(wg: WaitGroup = wg, n: AtomicInt = n) -> None:
+            n.add(1)
+            wg.done()
+
+        tasks = []
+        for k in range(2):
+            wg.add(1)
+            tasks.append(mixed(k * (i % 10 == 0), work))
+        assert wg.wait(PATIENCE)
+        assert n.load() == 2
+        for t in tasks:
+            t.result(PATIENCE)
+
+
 # ---- Once --------------------------------------------------------------------------------------
 
 
@@ -580,6 +676,35 @@ def test_once_value_that_fails() -> None:
         depth += 1
         tb = tb.tb_next
     assert depth < 8, "the traceback grows with each raise"
+
+
+def test_once_value_shows_where_it_failed() -> None:
+    """Go's TestOnceFuncPanicTraceback; and so the next time."""
+
+    def the_culprit() -> None:
+        raise LookupError
+
+    value = OnceValue(the_culprit)
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            value()
+        assert "the_culprit" in [entry.name for entry in caught.traceback]
+
+
+def test_once_and_goexit() -> None:
+    """Go's TestOnceFuncGoexit.  Once has done it; a value that did not come is asked for again."""
+    calls: list[int] = []
+
+    def leave() -> None:
+        calls.append(1)
+        gmprt.goexit()
+
+    value, once = OnceValue(leave), Once()
+    for use, times in ((value, 2), (lambda: once.do(leave), 1)):
+        calls.clear()
+        for _ in range(2):
+            assert go(use).result(PATIENCE) is None
+        assert len(calls) == times
 
 
 def test_once_value_cancelled_is_tried_again() -> None:

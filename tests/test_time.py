@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import math
+import random
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -96,6 +98,25 @@ def test_bad_sleep(where: Where, seconds: Any, error: type[Exception]) -> None:
             sleep(seconds)
 
     where(body)
+
+
+def test_sleep_zero_beside_the_collector() -> None:
+    """Go's TestSleepZeroDeadlock."""
+    gmprt.gomaxprocs(4)
+
+    def collect() -> None:
+        for _ in range(10):
+            gc.collect()
+
+    def sleep_and_talk() -> None:
+        for _ in range(100):
+            sleep(0)
+            ch: Chan[bool] = Chan(1)
+            ch.send(True)
+            ch.recv()
+
+    for g in [gmprt.go(collect), gmprt.go(sleep_and_talk)]:
+        g.result(PATIENCE)
 
 
 def test_sleep_for_ever_can_be_cancelled() -> None:
@@ -275,6 +296,235 @@ def test_unreferenced_timers_are_collected() -> None:
     assert gmprt.stats().timers <= pending
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: after(1000),
+        lambda: tick(1000),
+        lambda: Timer(1000).stop(),
+        lambda: Ticker(1000).stop(),
+    ],
+    ids=["after", "tick", "Timer.stop", "Ticker.stop"],
+)
+def test_nothing_is_left_of_a_thousand(make: Callable[[], object]) -> None:
+    """Go's TestTimerGC."""
+    make()
+    gc.collect()
+    objects, pending = len(gc.get_objects()), gmprt.stats().timers
+    blocks = sys.getallocatedblocks()
+    for _ in range(1000):
+        make()
+    assert gmprt.stats().timers <= pending
+    assert len(gc.get_objects()) < objects + 100
+    assert sys.getallocatedblocks() < blocks + 500
+
+
+@pytest.mark.parametrize("operation", ["stop", "reset"])
+def test_of_two_one_is_received_the_other_prevented(operation: str, procs: int) -> None:
+    """Go's TestStopResult and TestResetResult: what stop() says of a value is so."""
+
+    def play() -> None:
+        for _ in range(5):
+            timers = [Timer(0.001), Timer(0.001)]
+            chosen = select(*[timer.c for timer in timers])
+            other = timers[1 - chosen.index]
+            if not (other.stop() if operation == "stop" else other.reset(3600)):
+                other.c.recv(timeout=PATIENCE)
+
+    for g in [gmprt.go(play) for _ in range(50)]:
+        g.result(PATIENCE)
+
+
+def test_a_timer_moved_to_now_is_not_dropped() -> None:
+    """Go's TestTimerModifiedEarlier, for both kinds."""
+    for _ in range(50):
+        timer = Timer(3600)
+        called: Chan[int] = Chan(20)
+        call = after_func(3600, called.send, 1)
+        for _ in range(10):
+            timer.stop()
+            timer.reset(-1)
+            call.stop()
+            call.reset(-1)
+        assert timer.c.recv(timeout=PATIENCE) > 0
+        assert called.recv(timeout=PATIENCE) == 1
+
+
+def test_timers_set_to_and_fro() -> None:
+    """Go's TestAdjustTimers: resets to long times and back lose no short one."""
+    rng = random.Random(7)
+    fired: list[Chan[int]] = [Chan(2) for _ in range(50)]
+    timers = [after_func(0, ch.send, 1) for ch in fired]
+    states = [1] * len(timers)
+    left = list(range(len(timers)))
+    while left:
+        i = rng.choice(left)
+        timer, state = timers[i], states[i]
+        states[i] += 1
+        if state in (1, 9):
+            assert fired[i].recv(timeout=PATIENCE) == 1
+        elif state in (2, 4, 6):
+            assert not timer.reset(60 * state), "it had fired, or was stopped"
+        elif state in (3, 5, 7):
+            assert timer.stop()
+        elif state == 8:
+            assert not timer.reset(0)
+        else:
+            left.remove(i)
+    assert all(len(ch) == 0 for ch in fired)
+
+
+@pytest.mark.parametrize("kind", ["Timer", "Ticker"])
+def test_a_timer_channel_through_all_its_states(kind: str) -> None:
+    """Go's testTimerChan: nobody waits, one waits, two select; it is stopped, far away, due."""
+    far = 10_000.0
+    timer: Any = Timer(far) if kind == "Timer" else Ticker(far)
+    channel: Any = timer.c
+    due = 1e-9
+
+    def ticked() -> bool:
+        return select(channel, default=True).index == 0
+
+    timer.stop()
+    assert not ticked()
+    timer.reset(far)
+    assert not ticked()
+    timer.reset(due)
+    sleep(0.002)
+    assert (len(channel), channel.capacity) == (0, 0)
+    assert ticked()
+    sleep(0.002)  # a ticker has one more
+    timer.reset(far)
+    assert not ticked(), "a value of before"
+
+    one = gmprt.go(channel.recv)
+    parked(one, "chan receive")
+    timer.reset(2 * far)
+    assert not one.join(0.005)
+    timer.reset(due)
+    assert one.result(PATIENCE) > 0
+    sleep(0.002)
+    assert ticked() == (kind == "Ticker")
+    timer.stop()
+    assert not ticked()
+
+    timer.reset(far)
+    stop: Chan[None] = Chan()
+    two = [gmprt.go(lambda: select(channel, stop).index) for _ in range(2)]
+    for g in two:
+        parked(g, "select")
+    timer.reset(0.001)
+    eventually(lambda: any(g.done() for g in two))
+    timer.stop()
+    stop.close()
+    indices = sorted(g.result(PATIENCE) for g in two)
+    assert indices == [0, 1] or (kind == "Ticker" and indices == [0, 0])
+    assert not ticked()
+
+    stop = Chan()
+    two = [gmprt.go(lambda: select(channel, stop).index) for _ in range(2)]
+    for g in two:  # of one that is stopped
+        parked(g, "select")
+    stop.close()
+    assert [g.result(PATIENCE) for g in two] == [1, 1]
+
+    timer.reset(due)
+    sleep(0.002)
+    assert timer.stop() in (True, None)
+    assert not ticked(), "received after stop()"
+    timer.reset(3600)
+    assert not ticked()
+    assert timer.reset(due) in (True, None)
+    sleep(0.002)
+    assert ticked()
+    sleep(0.002)
+    assert ticked() == (kind == "Ticker")
+
+
+def test_the_value_is_the_time_it_was_due() -> None:
+    """Go's TestAfterTimes and TestTickTimes: however late it is received."""
+    for make in (after, tick):
+        for _ in range(10):
+            created = time.time()
+            channel = make(0.01)
+            sleep(0.1)
+            if (late := channel.recv(timeout=PATIENCE) - created) < 0.08:
+                break  # else the machine has stopped between two looks at the clock
+        assert 0.009 <= late < 0.08
+
+
+def test_many_after_each_other_and_together() -> None:
+    """Go's TestAfterTick and TestAfterQueuing: none comes early."""
+    begun = time.monotonic()
+    for _ in range(10):
+        after(0.002).recv()
+    assert time.monotonic() - begun >= 0.02
+
+    def wait(slot: int) -> float:
+        created = time.time()
+        return after(slot * 0.005).recv() - created - slot * 0.005
+
+    slots = [5, 3, 6, 6, 6, 1, 1, 2, 7, 9, 4, 8, 0]
+    assert all(g.result(PATIENCE) > -0.001 for g in [gmprt.go(wait, slot) for slot in slots])
+
+
+def test_zero_timers() -> None:
+    """Go's TestZeroTimer: new ones, and one that is set again and again."""
+    again = Timer(3600)
+    called: Chan[int] = Chan(1)
+    call = after_func(3600, called.send, 1)
+    for _ in range(200):
+        assert Timer(0).c.recv(timeout=PATIENCE) > 0
+        again.reset(0)
+        assert again.c.recv(timeout=PATIENCE) > 0
+        call.reset(0)
+        assert called.recv(timeout=PATIENCE) == 1
+
+
+def test_many_at_one_timer(procs: int) -> None:
+    """Go's TestMultiWakeupTicker and TestMultiWakeupTimer."""
+    ticker, timer = Ticker(1e-6), Timer(1e-9)
+
+    def use() -> None:
+        for _ in range(100):
+            select(ticker.c, after(0.001))
+            select(timer.c, default=True)
+            timer.reset(1e-9)
+
+    for g in [gmprt.go(use) for _ in range(4)]:
+        g.result(PATIENCE)
+
+
+def test_a_heap_of_sleepers_delays_nobody() -> None:
+    """Go's TestLongAdjustTimers: work goes round while a thousand sleepers come and go."""
+    sleepers = [gmprt.go(sleep, 0.00001) for _ in range(1000)]
+    into: Chan[int] = Chan()
+    out: Chan[int] = Chan()
+
+    def queue() -> None:
+        waiting: list[int] = []
+        while True:
+            chosen = select(gmprt.Send(out, waiting[0]) if waiting else None, into)
+            if chosen.index == 0:
+                waiting.pop(0)
+            elif chosen.ok:
+                waiting.append(chosen.get(into))
+            else:
+                return
+
+    g = gmprt.go(queue)
+    for i in range(100):
+        for n in range(20):
+            into.send(n)
+        for n in range(20):
+            chosen = select(out, after(PATIENCE))
+            assert (chosen.index, chosen.value) == (0, n), i
+    into.close()
+    g.result(PATIENCE)
+    for s in sleepers:
+        s.result(PATIENCE)
+
+
 # ---- Ticker ------------------------------------------------------------------------------------
 
 
@@ -328,6 +578,38 @@ def test_ticker_reset() -> None:
     assert ticker.c.recv(timeout=PATIENCE) > 0
 
 
+@pytest.mark.parametrize("readers", [1, 10])
+def test_ticks_beside_the_collector(readers: int) -> None:
+    """Go's TestTickerStress and TestTickerConcurrentStress."""
+    ticker, stop = Ticker(1e-9), gmprt.AtomicInt()
+
+    def collect() -> None:
+        while not stop.load():
+            gc.collect()
+            sleep(1e-9)
+
+    def read() -> None:
+        for _ in range(50):
+            ticker.c.recv()
+
+    collector = gmprt.go(collect)
+    for g in [gmprt.go(read) for _ in range(readers)]:
+        g.result(PATIENCE)
+    ticker.stop()
+    stop.store(1)
+    assert collector.join(PATIENCE)
+
+
+def test_very_long_periods() -> None:
+    """Go's TestOverflowSleep and TestOverflowPeriodRuntimeTimer: they disturb no other timer."""
+    tickers = [Ticker(seconds) for seconds in (9e9, 9.3e9, 1e18, 1e300, math.inf)]
+    for _ in range(3):
+        assert after(0.001).recv(timeout=PATIENCE) > 0
+        assert select(*[ticker.c for ticker in tickers], default=True).index == -1
+        for ticker in tickers:
+            ticker.reset(9e9)
+
+
 # ---- after_func --------------------------------------------------------------------------------
 
 
@@ -377,6 +659,55 @@ def test_after_func_reset() -> None:
     assert ch.recv(timeout=PATIENCE) == 1
     with pytest.raises(ValueError):
         timer.reset(math.nan)
+
+
+def test_one_after_func_begins_the_next() -> None:
+    """Go's TestAfterFunc."""
+    done: Chan[int] = Chan()
+    left = 10
+
+    def call() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            after_func(0, call)
+        else:
+            done.send(1)
+
+    after_func(0, call)
+    assert done.recv(timeout=PATIENCE) == 1
+
+
+def test_many_after_funcs_stopped(procs: int) -> None:
+    """Go's TestTimerStopStress."""
+
+    def body() -> bool:
+        call = after_func(3600, pytest.fail, "it was not stopped")
+        sleep(0.001)
+        return call.stop()
+
+    assert all(g.result(PATIENCE) for g in [gmprt.go(body) for _ in range(100)])
+
+
+def test_after_func_beside_two_who_never_rest() -> None:
+    """Go's TestAfterFuncStarvation: on one processor, one of the two can always run."""
+    gmprt.gomaxprocs(1)
+    ch: Chan[bool] = Chan(1)
+    stop = False
+
+    def send() -> None:
+        with ch:
+            while not stop:
+                ch.send(True)
+
+    def end() -> None:
+        nonlocal stop
+        stop = True
+
+    both = [gmprt.go(send), gmprt.go(lambda: [None for _ in ch])]
+    after_func(1e-6, end)
+    for g in both:
+        g.result(PATIENCE)
 
 
 def test_after_func_reports_its_failure() -> None:

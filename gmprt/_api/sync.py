@@ -58,9 +58,10 @@ class Once:
 class OnceValue(_Generic[_T]):
     """Calls fn() the first time that it is called, and returns that value ever after.
 
-    Or raises that same exception.  Go's sync.OnceValue, but that Cancelled, KeyboardInterrupt and
-    SystemExit, which concern the caller and not the value, reach the first caller only; the next
-    one tries again.  Blocks while another caller runs fn.  fn is dropped when it has returned.
+    Or raises that same exception.  Go's sync.OnceValue, but that Cancelled, goexit(),
+    KeyboardInterrupt and SystemExit, which concern the caller and not the value, reach the first
+    caller only; the next one tries again.  Blocks while another caller runs fn.  fn is dropped when
+    it has returned.
     """
 
     def __init__(self, fn: Callable[[], _T], /) -> None:
