@@ -204,4 +204,6 @@ def natives() -> None:
     assert_type(numbers, native.NativeChan)
     numbers.send_nowait(1)
     assert_type((numbers.closed, numbers.capacity, len(numbers)), tuple[bool, int, int])
+    assert_type(numbers.send_from(bytes(8), timeout=1), int)
+    assert_type(numbers.recv_into(bytearray(8)), int)
     assert_type(native.api_pointer(), int)
