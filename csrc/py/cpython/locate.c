@@ -101,8 +101,8 @@ bool find_slot(void) {
  * functools.reduce, gen_close, subtype_dealloc and some 70 others, whose callees may park and come back on another
  * thread.  Then the state that is current on the old thread is taken for one's own.  GCC's functions that do so
  * (11 in 3.12, 14 in 3.13) run no Python meanwhile.  In an executable the address is relative to the thread's own
- * register; in 3.11 it is no thread-local.  To keep each goroutine on the thread where it began would be possible
- * only at the price of a thread for each: so the interpreter is refused. */
+ * register, of which arm64's code keeps copies (follow.c); in 3.11 it is no thread-local.  To keep each goroutine on
+ * the thread where it began would be possible only at the price of a thread for each: so the interpreter is refused. */
 bool tls_addresses_kept(const char *compiler, bool shared, int version) {
   return shared && version >= 0x030c0000 && strstr(compiler, "Clang") != NULL;
 }
