@@ -19,7 +19,7 @@ import gmprt
 from gmprt import Chan, go
 
 PATIENCE = {PATIENCE}
-SLOT = 20 if sys.version_info < (3, 12) else 8  # MiB, of a stack
+SLOT = 20 if sys.version_info < (3, 14) else 8  # MiB, of a stack
 libc = ctypes.CDLL(None, use_errno=True)
 
 def lines(path):
