@@ -970,7 +970,7 @@ def marshalled(n: int) -> object:
 
 @row
 def pretty_printed(n: int) -> object:
-    return len(pprint.pformat(nested(min(n, 1500))))
+    return len(pprint.pformat(nested(min(n, 300))))  # it takes the square of it
 
 
 # ---- source code ---------------------------------------------------------------------------------

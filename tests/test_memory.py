@@ -662,7 +662,7 @@ def test_stacks_are_used_again() -> None:
         ended(*[go(int) for _ in range(2000)])
     after = gmprt.stats()
     assert after.stack_slots <= before.stack_slots + 100
-    step = 2 << 30  # by which it grows, where it is large
+    step = 5 << 30  # by which it grows, where stacks are 20 MiB
     assert after.stack_reserved <= before.stack_reserved * 1.1 + step
 
 

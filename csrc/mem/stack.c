@@ -121,9 +121,10 @@ size_t stack_host_size(void) { return depot.cls[STACKS_HOSTED].size; }
 
 /* Where address space is scarce: room for a few thousand, as long as a megabyte is left to each. */
 static size_t affordable(size_t size) {
-  size_t most = reserved_counts ? LIMITED_SLOT : address_space() / 4096;
-  while (size > LIMITED_SLOT && size > most) size /= 2;
-  return size;
+  size_t most = reserved_counts ? LIMITED_SLOT : address_space() / 4096, least = LIMITED_SLOT;
+  if (size <= most) return size;
+  while (2 * least <= most) least *= 2;
+  return least < size ? least : size;
 }
 
 void stack_init(size_t host_size, size_t host_top) {

@@ -79,10 +79,10 @@ void tstate_keep_stack(G *thread) {
 void tstate_fresh_depth(PyThreadState *ts, size_t stack) {
   ts->recursion_headroom = 0;
 #ifdef HAVE_JOINT_RECURSION
-  /* One counter for C and Python recursion, limit 1000 by default; list.sort takes 4.9 KB per two units.
+  /* One counter for C and Python recursion, limit 1000 by default; list.sort takes 5.1 KB per two units.
    * What the slot cannot hold is not allowed, whatever limit the user has set: an error, and no crash. */
   int limit = interp->ceval.recursion_limit;
-  size_t units = (stack - (64 << 10)) / 2450;
+  size_t units = (stack - (64 << 10)) / 2700;
   ts->recursion_limit = limit;
   ts->recursion_remaining = units < (size_t)limit ? (int)units : limit;
 #else

@@ -16,11 +16,6 @@
 
 PyObject *dump_hook, *deadlock_hook;
 
-/* As large as a thread's: so the same recursion works, and ends in the same error, also where the interpreter or a
- * library counts none (a chain of iterators, the parser, a deep structure's end).  1000 levels through C need 2.6 MiB at
- * the most; whatever is not below 2 MiB costs a page-table page, and no more the larger it is. */
-enum { HOST_STACK = 8 << 20 };
-
 static bool host_m_init(M *m) { return (m->host = pym_new()) != NULL; }
 
 static void host_attach(M *m) { PyEval_RestoreThread(((pym *)m->host)->base); }
@@ -99,7 +94,7 @@ static void host_last_words(G *gp) {
 }
 
 const host_t python_host = {
-    .stack_size = HOST_STACK,
+    .stack_size = TSTATE_STACK,
     .stack_top = 32 << 10, /* first chunk of the data stack: address space, touched as it is used */
     .m_init = host_m_init,
     .attach = host_attach,
