@@ -61,10 +61,13 @@ class Goroutine(Generic[_R_co]):
         """Why it waits, in Go's words; empty if it does not."""
     @property
     def since(self) -> float:
-        """Seconds since it was last switched in or out."""
+        """Seconds since it was last switched in or out, to a few milliseconds."""
     @property
     def cpu_time(self) -> float:
-        """Seconds it has run, calls that block an OS thread included."""
+        """Seconds it has run, calls that block an OS thread included.
+
+        Exact from the first question of the process on; until then right on the average.
+        """
     @property
     def context(self) -> ContextVars | None:
         """Its contextvars.Context; None if that is empty."""

@@ -88,7 +88,7 @@ struct G {
   };
   uint16_t nsgs, nwait; /* capacity of sgs; sudogs linked now */
 
-  _Atomic uint64_t since; /* cputicks of the last switch in or out */
+  _Atomic uint64_t since; /* when it was last switched in or out: switch_time() */
   uint64_t runticks;      /* cputicks spent running, up to `since` */
   uint64_t goid;
 

@@ -24,9 +24,11 @@ typedef struct L {
 
   /* Anybody. */
   _Atomic(M *) holder __attribute__((aligned(64))); /* the driver; CAS only */
+  _Atomic uint64_t now; /* cputicks when it was last looked at: the time of switches (switch_time) */
   _Atomic uint32_t schedtick;
   _Atomic uint32_t nqueued; /* runnable in ring, runnext and overflow: written under the host lock */
   _Atomic bool expired;
+  _Atomic bool exact;          /* somebody has asked how long a goroutine has run: each switch looks at the clock */
   _Atomic uint32_t idle_units; /* ngfree when L was last released */
   _Atomic bool trim;           /* sysmon: give most of them back */
   _Atomic bool doze;           /* sysmon: look who has been parked for long (hibernate.c) */

@@ -57,6 +57,8 @@ struct M {
   G *seen_g;
   int64_t seen_since;
   bool seen_out, seen_unlocked;
+  uint32_t slice_switches; /* in the slice that began, */
+  int64_t slice_since;     /* ... as far as sysmon has seen, then */
   int64_t preempt_since;   /* when it was first asked to yield */
   uint32_t stray_switches; /* when it was first seen with the host lock, and without the licence */
   int64_t stray_since;

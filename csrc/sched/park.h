@@ -34,6 +34,12 @@ static inline G *sudog_served(sudog *sg, bool success, uint8_t why) {
   return gp;
 }
 
+/* gp, hosted, runs, and has done so up to now. */
+static inline void goroutine_ran(G *gp, uint64_t now) {
+  gp->runticks += now - load_rlx(&gp->since);
+  store_rlx(&gp->since, now);
+}
+
 /* hosted: the caller holds the host lock. */
 static inline void ready_any(G *gp, bool hosted) {
   if (hosted)

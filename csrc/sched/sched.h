@@ -8,6 +8,7 @@
 #ifndef GMPRT_SCHED_SCHED_H
 #define GMPRT_SCHED_SCHED_H
 
+#include "arch/arch.h"
 #include "sched/host.h"
 #include "sched/l.h"
 #include "sched/p.h"
@@ -64,6 +65,19 @@ typedef struct counters {
       timers_fired, stw, mspawned, mreaped, preempt_requests, preemptions;
 } counters;
 extern counters counts;
+
+/* Host lock held: looks at the clock. */
+static inline uint64_t look_at_clock(void) {
+  uint64_t now = cputicks();
+  store_rlx(&sched.l.now, now);
+  return now;
+}
+
+/* Host lock held: the time of a direct switch of hosted goroutines.  The clock costs as much as a switch of stacks, so it is
+ * not looked at here, but by sysmon in each of its rounds, and by who comes from g0 or goes there (park.c). */
+static inline uint64_t switch_time(void) {
+  return unlikely(load_rlx(&sched.l.exact)) ? cputicks() : load_rlx(&sched.l.now);
+}
 
 /* M.spinning and sched.nmspinning change together.  Who stops without work looks again, who stops with work wakes the
  * next: wake.c. */

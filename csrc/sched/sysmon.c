@@ -19,8 +19,8 @@
  *   - work behind a running goroutine that woke nobody for it (goready).
  *
  * Its pace: 20 us at most attentive, doubled after 50 rounds in which it took nothing, up to 10 ms, or
- * 1 ms while work waits behind a running goroutine; never past the end of that one's slice, nor past the next
- * timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle and
+ * 1 ms while work waits behind a running goroutine, or the driver switches; never past the end of that one's slice, nor
+ * past the next timer that nobody else would serve; 20 us after a first blocked look.  With all Ps idle and
  * nobody driving it sleeps until an M wakes it.
  *
  * That sleep.  sysmon:  clear the note; sysmonwait (release); fence; is there anything for it?
@@ -39,6 +39,12 @@
 #include "sched/netpoll.h"
 
 static bool behind(void) { return lwaiting() || native_waiting(); }
+
+/* The time of switches goes on, but never back: who has stored another one meanwhile has looked later (park.c). */
+static void stamp(void) {
+  uint64_t seen = load_rlx(&sched.l.now), now = cputicks();
+  if ((int64_t)(now - seen) > 0) cas(&sched.l.now, seen, now);
+}
 
 /* A look at the M that runs host code on pp.  True: blocked, for the second time. */
 static bool blocked(M *m, int64_t now, bool *first) {
@@ -78,13 +84,22 @@ static bool takep(P *pp, uint64_t word, M *m, bool licence) {
   return true;
 }
 
+/* A slice is timed here, not by who switches: it began, as far as is known, a millisecond before the look that first sees
+ * it, or at the look before.  now: the time of this look. */
+static void time_slice(M *m, int64_t now, int64_t before) {
+  uint32_t switches = load_rlx(&m->switches);
+  if (m->slice_switches == switches) return;
+  m->slice_switches = switches;
+  m->slice_since = now - before < SYSMON_BUSY_US * 1000 ? before : now - SYSMON_BUSY_US * 1000;
+}
+
 /* How long has m been in one stretch of host code: in one goroutine, or on g0, which waits for the host lock?
  * A goroutine that waits for it is in none. */
-static int64_t stretch(M *m) {
+static int64_t stretch(M *m, int64_t now) {
   G *gp = load_acq(&m->curg);
-  if (gp && (gp->kind != GK_HOST || host->where(gp) != HOST_INSIDE)) return 0;
-  uint64_t since = load_rlx(&(gp ? gp : &m->g0)->since);
-  return ticks_to_ns(cputicks() - since);
+  if (!gp) return ticks_to_ns(cputicks() - load_rlx(&m->g0.since));
+  if (gp->kind != GK_HOST || host->where(gp) != HOST_INSIDE) return 0;
+  return m->slice_switches == load_rlx(&m->switches) ? now - m->slice_since : 0;
 }
 
 /* The driver m hogs and others wait: it is asked to yield, again and again.  false: it cannot be asked, or has not
@@ -96,7 +111,7 @@ static bool preempted(M *m, int64_t now) {
 
 /* Shall m lose the licence to those who wait?  Not on g0: the next driver would only wait for the lock, too. */
 static bool hogs(M *m, int64_t now) {
-  return load_rlx(&m->curg) && lwaiting() && stretch(m) >= SLICE_NS && !preempted(m, now);
+  return load_rlx(&m->curg) && lwaiting() && stretch(m, now) >= SLICE_NS && !preempted(m, now);
 }
 
 /* A driver that has lost its P alone, and then blocks, stands in no P's word: it loses the licence.
@@ -111,8 +126,8 @@ static uint32_t retake_licence(M *m, int64_t now, bool *first) {
   return 1;
 }
 
-/* Returns how many Ps, or the licence alone, were taken. */
-static uint32_t retake(int64_t now, bool *first) {
+/* Returns how many Ps, or the licence alone, were taken.  before: when that was last asked. */
+static uint32_t retake(int64_t now, int64_t before, bool *first) {
   uint32_t n = 0;
   M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
   for (int32_t i = 0; i < sched.gomaxprocs; i++) {
@@ -132,12 +147,16 @@ static uint32_t retake(int64_t now, bool *first) {
     if (PSTATE(w) != Phost) continue;
     M *m = sched.allm[PMID(w)];
     if (m == driver) driver = NULL; /* looked at here */
+    time_slice(m, now, before);
     if (blocked(m, now, first) || hogs(m, now))
       n += takep(pp, w, m, true);
-    else if (stretch(m) >= SLICE_NS && native_waiting() && load_rlx(&sched.npidle) == 0)
+    else if (stretch(m, now) >= SLICE_NS && native_waiting() && load_rlx(&sched.npidle) == 0)
       n += takep(pp, w, m, false);
   }
-  if (driver) n += retake_licence(driver, now, first);
+  if (driver) {
+    time_slice(driver, now, before);
+    n += retake_licence(driver, now, first);
+  }
   return n;
 }
 
@@ -263,11 +282,12 @@ static void deep_sleep(void) {
 
 static int64_t pace(int64_t delay, int64_t now, uint32_t idle, bool stray) {
   if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
-  int64_t most = (stray || behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
-  if (delay > most) delay = most;
   M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
+  bool lively = driver && now - driver->slice_since <= SYSMON_BUSY_US * 1000;
+  int64_t most = (stray || lively || behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
+  if (delay > most) delay = most;
   if (driver && behind()) { /* not past the end of its slice */
-    int64_t rest = SLICE_NS - stretch(driver);
+    int64_t rest = SLICE_NS - stretch(driver, now);
     if (rest > 0 && rest < delay) delay = rest;
   }
   if (load_rlx(&sched.lastpoll) != 0) { /* nobody else serves these */
@@ -283,15 +303,17 @@ void *sysmon_main(void *arg) {
   (void)arg;
   os_minit();
   uint32_t idle = 0;
-  int64_t delay = SYSMON_MIN_US * 1000, reaped = nanotime();
+  int64_t delay = SYSMON_MIN_US * 1000, reaped = nanotime(), before = reaped;
   while (!load_acq(&sched.stopping)) {
     int64_t now = nanotime();
     bool first = false;
+    stamp();
     poll_late(now);
-    if (retake(now, &first) > 0)
+    if (retake(now, before, &first) > 0)
       idle = 0;
     else
       idle++;
+    before = now;
     bool stray = strays(now);
     slice_of_l(now);
     errands(now, &reaped);

@@ -127,7 +127,7 @@ static inline wake_t done(hchan *c, G *wake, wake_t result) {
 
 /* Puts the caller's waiter into q and parks, the channel locked.  A wait that ends otherwise than by
  * being served takes the waiter out again. */
-static wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadline, bool attached) {
+static force_inline wake_t chanwait(hchan *c, waitq *q, G *gp, waitreason why, int64_t deadline, bool attached) {
   sudog *sg = &gp->sg;
   enqueue(q, sg);
   wake_t r = park_any(gp, c->hosted ? NULL : chanunlock_commit, c, why, deadline, attached);

@@ -11,6 +11,7 @@
 extern struct interposed {
   bool nothing; /* GMPRT_INTERPOSE=none */
   bool gil;     /* M.wants is kept: it is seen who waits for the GIL */
+  bool binds;   /* C code may have been loaded that is bound to its thread: above.thread_bound (affinity.c) */
 } interposed;
 
 /* Set when the module is made. */

@@ -59,13 +59,16 @@ static void drop_parents(void) {
 static G *forked_g; /* the goroutine that is this process, if nothing follows it */
 
 /* The goroutine that forked has returned in the child: the process ends as a script does. */
-void fork_child_end(G *gp, PyObject *result) {
-  if (likely(gp != forked_g)) return;
+static noinline void child_ends(G *gp, PyObject *result) {
   if (handle_of(gp)->pythread) pythread_last();
   tstate_leave_root(ts_of(gp)); /* the interpreter frees what it finds there at its end, from 3.15 on with a look at errors */
   tstate_last(ts_of(gp));
   if (!result) PyErr_Print(); /* SystemExit ends the process here */
   Py_Exit(result ? 0 : 1);
+}
+
+void fork_child_end(G *gp, PyObject *result) {
+  if (unlikely(gp == forked_g)) child_ends(gp, result);
 }
 
 /* In the child, on the thread that forked, which the interpreter knows to be alone. */

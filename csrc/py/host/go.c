@@ -111,7 +111,7 @@ void goroutine_start(Goroutine *self, G *gp) {
   gp->runticks = 0;
   gp->locked = 0;
   gp->handle = Py_NewRef(self);
-  store_rlx(&gp->since, cputicks());
+  store_rlx(&gp->since, load_rlx(&sched.l.holder) ? switch_time() : look_at_clock()); /* nobody else looks */
   self->id = gp->goid;
   self->g = gp;
   PyObject_GC_Track(self);

@@ -43,7 +43,9 @@ bool in_a_call_of(const shim *s, const void *frame) {
   return s != NULL;
 }
 
-static bool host_pinned(G *gp) { return entered_below(gp) || above.thread_bound(gp); }
+static bool host_pinned(G *gp) {
+  return entered_below(gp) || (unlikely(interposed.binds) && above.thread_bound(gp));
+}
 
 static bool host_g_init(G *gp) {
   unsigned long ident = identity_new();

@@ -10,7 +10,6 @@
  * can run any more.  If nobody else holds the handle, what it holds goes before it does (hollow); and what that
  * code leaves in the state, in threading's table or in the handle goes in further turns, as often as POSIX
  * calls the destructors of a thread's data. */
-#include "arch/arch.h"
 #include "sync/sema.h"
 #include "py/cpython/exception.h"
 #include "py/host/above.h"
@@ -69,11 +68,9 @@ static void settle(G *gp, Goroutine *self) {
   if (unlikely(has_homes(self))) above.homes_drop(self);
 }
 
-/* Its time is over.  The scheduler does not look at the clock again when it leaves the stack (goexit0). */
+/* Its time is over. */
 static void leave(G *gp, Goroutine *self) {
-  uint64_t now = cputicks();
-  gp->runticks += now - load_rlx(&gp->since);
-  store_rlx(&gp->since, now);
+  goroutine_ran(gp, switch_time());
   self->cpu_ticks = (int64_t)gp->runticks;
   self->left = true;
 }

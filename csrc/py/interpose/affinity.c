@@ -11,7 +11,7 @@
  * its thread (binding).  Others, and those that objects.c trusts, are not: most of what Cython makes moves freely.
  *
  * Whether such code is on the stack is asked at each switch, and must cost little where the answer is no:
- *   1. nothing of the kind is loaded;
+ *   1. nothing of the kind is loaded (interposed.binds: this file is not called);
  *   2. no word of the stack is an address in such code.  If the innermost evaluation loop is the only one on the
  *      stack, and nothing but ours lies before it, what lies between here and there is enough;
  *   3. a word may be left over from a call that has returned: the unwinder knows (some 20 us).
@@ -45,7 +45,6 @@ typedef struct ranges {
 
 static ranges bound;   /* of objects that are bound to their threads */
 static ranges foreign; /* of all that are neither ours nor the interpreter's */
-static bool looks;     /* some are bound, or nobody hears of modules being loaded */
 
 /* ---- what is loaded ----------------------------------------------------------------------------------------- */
 
@@ -90,7 +89,7 @@ static void visit(struct dl_phdr_info *info, void *arg) {
 void affinity_find(void) {
   static got_walk walk;
   got_visit(&walk, 1, visit, NULL);
-  looks = bound.n > 0 || interposed.nothing;
+  interposed.binds = bound.n > 0 || interposed.nothing; /* or nobody hears of modules being loaded */
 }
 
 static noinline bool is_in(const ranges *r, uintptr_t p) {
@@ -129,8 +128,8 @@ static bool begins_in_python(const Goroutine *self) {
   return fn && PyFunction_Check(fn);
 }
 
-/* GIL held. */
-static noinline bool on_stack(G *gp) {
+/* gp runs here, and C code that must stay on this thread waits for Python code to return.  GIL held. */
+bool affinity_below(G *gp) {
   enum { FIRST = 512 }; /* the outermost frames lie within */
   const char *sp = __builtin_frame_address(0), *hi = gp->stk.hi;
   const char *loop = begins_in_python(gp->handle) ? ts_loop(ts_of(gp), sp, hi) : NULL;
@@ -142,9 +141,6 @@ static noinline bool on_stack(G *gp) {
   _Unwind_Backtrace(frame, &w);
   return w.found || w.last < (uintptr_t)hi - FIRST; /* or it did not come to the end */
 }
-
-/* gp runs here, and C code that must stay on this thread waits for Python code to return. */
-bool affinity_below(G *gp) { return unlikely(looks) && on_stack(gp); }
 
 /* A stack that nobody runs on: has no C code frames there but the interpreter's, its modules' and ours?  GIL held. */
 bool affinity_private(const void *lo, const void *hi) {

@@ -18,7 +18,7 @@ static PyObject *raise_closed(void) {
   return NULL;
 }
 
-static PyObject *chan_send(Chan *ch, PyObject *value, patience p) {
+static force_inline PyObject *chan_send(Chan *ch, PyObject *value, patience p) {
   Py_INCREF(value);
   for (;;) {
     wake_t r = chansend(&ch->c, &value, p.block, p.deadline, true);
@@ -35,7 +35,7 @@ static PyObject *chan_send(Chan *ch, PyObject *value, patience p) {
 }
 
 /* WAKE_OK, WAKE_CLOSED, or an exception is set. */
-static wake_t chan_recv(Chan *ch, PyObject **value, patience p) {
+static force_inline wake_t chan_recv(Chan *ch, PyObject **value, patience p) {
   for (;;) {
     if (unlikely(ch->is_timer) && !chan_timer_poll(ch)) return WAKE_NOMEM;
     int64_t deadline = unlikely(ch->when != 0) ? chan_timer_deadline(ch, p.deadline) : p.deadline;
@@ -74,13 +74,22 @@ static void polled_to_timeout(patience p) {
   }
 }
 
-static PyObject *py_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-  chaos_point(true);
+/* send(value) and recv(), without a time-out, have a way of their own: on the general one an item through a buffer had 260
+ * instructions of ours, on this 175. */
+static const patience for_ever = {true, 0};
+
+static noinline PyObject *send_within(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   patience p;
   if (parse_timeout("send", args, nargs, kwnames, 1, &p) < 0) return NULL;
   PyObject *r = chan_send(chan_of(self), args[0], p);
   if (unlikely(!r)) polled_to_timeout(p);
   return r;
+}
+
+static PyObject *py_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  chaos_point(true);
+  if (likely(nargs == 1 && !kwnames)) return chan_send(chan_of(self), args[0], for_ever);
+  return send_within(self, args, nargs, kwnames);
 }
 
 static PyObject *py_send_nowait(PyObject *self, PyObject *value) {
@@ -92,8 +101,7 @@ static PyObject *end_of_channel(wake_t r) {
   return NULL;
 }
 
-static PyObject *py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-  chaos_point(true);
+static noinline PyObject *recv_within(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
   patience p;
   if (parse_timeout("recv", args, nargs, kwnames, 0, &p) < 0) return NULL;
   PyObject *value;
@@ -101,6 +109,14 @@ static PyObject *py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs
   if (likely(r == WAKE_OK)) return value;
   if (r != WAKE_CLOSED) polled_to_timeout(p);
   return end_of_channel(r);
+}
+
+static PyObject *py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+  chaos_point(true);
+  if (unlikely(nargs != 0 || kwnames)) return recv_within(self, args, nargs, kwnames);
+  PyObject *value;
+  wake_t r = chan_recv(chan_of(self), &value, for_ever);
+  return likely(r == WAKE_OK) ? value : end_of_channel(r);
 }
 
 static PyObject *py_recv_nowait(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -133,7 +149,7 @@ static PyObject *py_recv_ok(PyObject *self, PyObject *const *args, Py_ssize_t na
 static PyObject *py_next(PyObject *self) {
   chaos_point(true);
   PyObject *value;
-  wake_t r = chan_recv(chan_of(self), &value, (patience){true, 0});
+  wake_t r = chan_recv(chan_of(self), &value, for_ever);
   return likely(r == WAKE_OK) ? value : NULL; /* NULL without exception ends the loop */
 }
 

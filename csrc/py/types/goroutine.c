@@ -196,6 +196,7 @@ static PyObject *get_since(PyObject *op, void *Py_UNUSED(c)) {
 }
 static PyObject *get_cpu_time(PyObject *op, void *Py_UNUSED(c)) {
   Goroutine *self = (Goroutine *)op;
+  store_rlx(&sched.l.exact, true);
   if (self->left) return PyFloat_FromDouble((double)ticks_to_ns((uint64_t)self->cpu_ticks) * 1e-9);
   uint64_t ticks = self->g->runticks;
   if (load_acq(&self->g->status) == Grunning) ticks += cputicks() - load_rlx(&self->g->since);
