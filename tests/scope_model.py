@@ -219,7 +219,7 @@ class Model:
         """Is another cancel on its way?  It may have arrived, or is joined by this one."""
         self.world.free |= self.state in ("gate", "group") and self.due() is not None
 
-    def again(self, error: Cancelled) -> None:
+    def again(self, error: BaseException) -> None:
         """One that was raised is pending again."""
         for scope in self.stack:
             if scope.exc is error:
@@ -243,7 +243,7 @@ class Model:
 
     def level(self) -> Steps:
         while True:
-            kind, *args = yield "idle"  # type: ignore[misc]
+            kind, *args = yield "idle"
             if kind == "leave":
                 return
             if kind == "fail":
@@ -366,9 +366,8 @@ class MGroup:
             if cause is not None and cause not in causes:
                 causes.append(cause)
         pending = cancels if isinstance(error, Cancelled) else cancels[1:]
-        for cancel in [*pending, *(cancel_first if causes else [])]:
-            assert isinstance(cancel, Cancelled)
-            owner.again(cancel)
+        for told_of in [*pending, *(cancel_first if causes else [])]:
+            owner.again(told_of)
         if len(causes) > 1:
             raise BaseExceptionGroup("", causes)
         for cause in [*causes, *cancel_first]:
