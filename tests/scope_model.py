@@ -461,7 +461,7 @@ BLOCKS = ["group"] * 4 + ["context"] * 3 + ["shield", "far", "over", "gone", "la
 
 
 DEEDS = [
-    *(["enter"] * 4 + ["start"] * 3 + ["wait"] * 4 + ["leave"] * 2),
+    *(["crowd"] * 3 + ["enter"] * 3 + ["start"] * 2 + ["wait"] * 4 + ["leave"] * 2),
     *("go_on", "end", "fail", "catch", "cancel", "cancel"),
     *("make_context", "cancel_context", "cancel_context", "cancel_group"),
 ]
@@ -562,11 +562,7 @@ class ScopeMachine(RuleBasedStateMachine):
         if kind == "context" and not model.contexts:
             kind = "group"
         if kind == "group":
-            limit = 1 + which % 2 if which % 3 == 0 else None
-            here, there = GroupHere(limit), MGroup(model, limit)
-            self.groups.append((here, there))
-            self.real_of[there] = here
-            self.order(actor, ("enter", number, here), ("enter", number, there))
+            self.enter_group(actor, which)
         elif kind == "context":
             ctx = model.contexts[which % len(model.contexts)]
             scope = Scope(ends=lambda cancelled: context_error(ctx, cancelled))
@@ -578,6 +574,14 @@ class ScopeMachine(RuleBasedStateMachine):
         else:
             block, scope = timed_block(kind)
             self.order(actor, ("enter", number, block), ("enter", number, scope))
+
+    def enter_group(self, actor: tuple[Real, Model], which: int) -> None:
+        limit = 1 + which % 2 if which % 3 == 0 else None
+        here, there = GroupHere(limit), MGroup(actor[1], limit)
+        self.groups.append((here, there))
+        self.real_of[there] = here
+        number = self.number()
+        self.order(actor, ("enter", number, here), ("enter", number, there))
 
     def leave(self, who: int, _: int) -> None:
         """A block, or the function."""
@@ -621,7 +625,11 @@ class ScopeMachine(RuleBasedStateMachine):
     def start(self, who: int, which: int) -> None:
         """A member of a group: by whose block it is, or by another member; there may be no slot."""
         actor = self.pick(who, "idle")
-        if actor is None or len(self.actors) >= MOST:
+        if actor:
+            self.start_one(actor, which)
+
+    def start_one(self, actor: tuple[Real, Model], which: int) -> None:
+        if sum(m.state != "ended" for _, m in self.actors) >= MOST:
             return
         groups = [*actor[1].groups]
         of = actor[1].of
@@ -631,6 +639,20 @@ class ScopeMachine(RuleBasedStateMachine):
             group = groups[which % len(groups)]
             real, model = self.actor()
             self.order(actor, ("start", self.real_of[group], real), ("start", group, model))
+
+    def crowd(self, who: int, which: int) -> None:
+        """A group, members that wait, and then its body does."""
+        actor = self.pick(who, "idle")
+        if actor is None or actor[1].depth > 5:
+            return
+        first = len(self.actors)
+        self.enter_group(actor, which)
+        for _ in range(3):
+            if actor[1].state == "idle" and not self.world.free:
+                self.start_one(actor, len(actor[1].groups) - 1)
+        for member in [*self.actors[first:], actor][: 1 + which % 4]:
+            if member[1].state == "idle" and not self.world.free:
+                self.order(member, ("wait", False), ("wait", False))
 
     # ---- what happens to them
 
