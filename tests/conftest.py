@@ -20,11 +20,12 @@ import gmprt
 
 T = TypeVar("T")
 
-_LIMIT = int(3 * PATIENCE)  # seconds for one test
+_EXAMPLES = int(os.environ.get("GMPRT_TEST_EXAMPLES", "40"))
+_LIMIT = int(3 * PATIENCE * max(1, _EXAMPLES / 400))  # seconds for one test
 
 settings.register_profile(
     "gmprt",
-    max_examples=int(os.environ.get("GMPRT_TEST_EXAMPLES", "40")),
+    max_examples=_EXAMPLES,
     deadline=None,  # threads and a loaded machine: the watchdog is the deadline
     print_blob=True,
     database=None,

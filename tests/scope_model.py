@@ -112,15 +112,15 @@ class Real:
                 self.book.append(("expired", number, block.expired))
 
     def start(self, group: GroupHere, member: Real) -> None:
-        group.started.append(member)
         member.task = group.group.go(member.run)
+        group.started.append(member)
 
 
 class GroupHere:
     """A real group, with who was started in it."""
 
-    def __init__(self) -> None:
-        self.group = Group()
+    def __init__(self, limit: int | None) -> None:
+        self.group = Group(limit)
         self.started: list[Real] = []
 
     def __enter__(self) -> None:
@@ -173,7 +173,8 @@ Steps = Generator[str, Any, None]
 class Model:
     """An actor as it must be.
 
-    Its generator says where it stands: "idle" takes an order, "gate" and "group" a reason to look.
+    Its generator says where it stands: "idle" takes an order; where it waits (PARKED) it is told
+    why it runs again, to look or because it was served.
     """
 
     def __init__(self, world: World, number: int, thread: bool = False) -> None:
@@ -190,6 +191,9 @@ class Model:
         self.outcome: object = None
         self.depth = 0
         self.generator = self.level()
+        self.state = "unborn"
+
+    def born(self) -> None:
         self.state = next(self.generator)
 
     # -- what is due, and whom it reaches
@@ -217,9 +221,9 @@ class Model:
 
     def comes_besides(self) -> None:
         """Is another cancel on its way?  It may have arrived, or is joined by this one."""
-        self.world.free |= self.state in ("gate", "group") and self.due() is not None
+        self.world.free |= self.state in PARKED and self.due() is not None
 
-    def again(self, error: Cancelled) -> None:
+    def again(self, error: BaseException) -> None:
         """One that was raised is pending again."""
         for scope in self.stack:
             if scope.exc is error:
@@ -243,7 +247,7 @@ class Model:
 
     def level(self) -> Steps:
         while True:
-            kind, *args = yield "idle"  # type: ignore[misc]
+            kind, *args = yield "idle"
             if kind == "leave":
                 return
             if kind == "fail":
@@ -308,15 +312,17 @@ class Model:
             raise error
 
     def start(self, group: MGroup, member: Model) -> Steps:
+        yield from group.take_slot(self)
         group.start(member)
-        yield from ()
 
 
 class MGroup:
     """A group, as the model has it."""
 
-    def __init__(self, owner: Model) -> None:
+    def __init__(self, owner: Model, limit: int | None) -> None:
         self.owner = owner
+        self.slots = limit
+        self.wants_slot = False  # the owner waits for one
         self.scope = Scope()
         self.entered = True
         self.members: list[Model] = []
@@ -324,7 +330,25 @@ class MGroup:
         self.aborted = False
         self.reason: object = None
 
+    def take_slot(self, starter: Model) -> Steps:
+        if self.slots == 0:
+            self.wants_slot = True
+            try:
+                yield from starter.park("slot")
+            finally:
+                self.wants_slot = False
+        elif self.slots is not None:
+            self.slots -= 1
+
+    def give_slot(self) -> None:
+        if self.slots is not None and self.wants_slot and self.owner.due() is None:
+            self.wants_slot = False
+            self.owner.world.serve(self.owner, "slot")
+        elif self.slots is not None:
+            self.slots += 1
+
     def start(self, member: Model) -> None:
+        member.born()
         self.members.append(member)
         member.of = self
         if self.aborted:
@@ -347,6 +371,7 @@ class MGroup:
             self.failed.append(error)
             if not self.aborted:
                 self.abort(error)
+        self.give_slot()
         if not self.members:
             self.owner.world.serve(self.owner, "group")
 
@@ -366,13 +391,16 @@ class MGroup:
             if cause is not None and cause not in causes:
                 causes.append(cause)
         pending = cancels if isinstance(error, Cancelled) else cancels[1:]
-        for cancel in [*pending, *(cancel_first if causes else [])]:
-            assert isinstance(cancel, Cancelled)
-            owner.again(cancel)
+        for told_of in [*pending, *(cancel_first if causes else [])]:
+            owner.again(told_of)
         if len(causes) > 1:
             raise BaseExceptionGroup("", causes)
         for cause in [*causes, *cancel_first]:
             raise cause
+
+
+PARKED = {"gate": "chan receive", "group": "sync.WaitGroup.Wait", "slot": "semacquire"}
+"""Where actors wait, and what the runtime says then."""
 
 
 class World:
@@ -383,7 +411,7 @@ class World:
         self.free = False  # what comes now depends on who runs first
 
     def look(self, model: Model) -> None:
-        if model.state in ("gate", "group"):
+        if model.state in PARKED:
             self.queue.append((model, model.state, "look"))
 
     def serve(self, model: Model, state: str) -> None:
@@ -433,7 +461,7 @@ BLOCKS = ["group"] * 4 + ["context"] * 3 + ["shield", "far", "over", "gone", "la
 
 
 DEEDS = [
-    *(["enter"] * 4 + ["start"] * 3 + ["wait"] * 4 + ["leave"] * 2),
+    *(["crowd"] * 3 + ["enter"] * 3 + ["start"] * 2 + ["wait"] * 4 + ["leave"] * 2),
     *("go_on", "end", "fail", "catch", "cancel", "cancel"),
     *("make_context", "cancel_context", "cancel_context", "cancel_group"),
 ]
@@ -457,7 +485,8 @@ class ScopeMachine(RuleBasedStateMachine):
             gmprt.gomaxprocs(procs)
         self.others = foreign_waiting()
         for thread in (False, False, True):
-            real, _ = self.actor(thread)
+            real, model = self.actor(thread)
+            model.born()
             real.task = Thread(real.run) if thread else gmprt.go(real.run)
         self.settle()
 
@@ -505,11 +534,10 @@ class ScopeMachine(RuleBasedStateMachine):
             elif model.state == "gate":
                 if real.gate.waiting() != (0, 1):
                     return False
-            elif not model.thread and (real.task.state, real.task.wait_reason) != (
-                "waiting",
-                "sync.WaitGroup.Wait",
-            ):
-                return False
+            elif model.state in PARKED and not model.thread:
+                now = real.task.state, real.task.wait_reason
+                if now != ("waiting", PARKED[model.state]):
+                    return False
             threads += model.thread and model.state != "ended"
         return foreign_waiting() == self.others + threads
 
@@ -534,10 +562,7 @@ class ScopeMachine(RuleBasedStateMachine):
         if kind == "context" and not model.contexts:
             kind = "group"
         if kind == "group":
-            here, there = GroupHere(), MGroup(model)
-            self.groups.append((here, there))
-            self.real_of[there] = here
-            self.order(actor, ("enter", number, here), ("enter", number, there))
+            self.enter_group(actor, which)
         elif kind == "context":
             ctx = model.contexts[which % len(model.contexts)]
             scope = Scope(ends=lambda cancelled: context_error(ctx, cancelled))
@@ -549,6 +574,14 @@ class ScopeMachine(RuleBasedStateMachine):
         else:
             block, scope = timed_block(kind)
             self.order(actor, ("enter", number, block), ("enter", number, scope))
+
+    def enter_group(self, actor: tuple[Real, Model], which: int) -> None:
+        limit = 1 + which % 2 if which % 3 == 0 else None
+        here, there = GroupHere(limit), MGroup(actor[1], limit)
+        self.groups.append((here, there))
+        self.real_of[there] = here
+        number = self.number()
+        self.order(actor, ("enter", number, here), ("enter", number, there))
 
     def leave(self, who: int, _: int) -> None:
         """A block, or the function."""
@@ -590,20 +623,41 @@ class ScopeMachine(RuleBasedStateMachine):
             self.order(actor, ("catch",), ("catch",))
 
     def start(self, who: int, which: int) -> None:
-        """A member of a group: by whose block it is, or by another member."""
+        """A member of a group: by whose block it is, or by another member; there may be no slot."""
         actor = self.pick(who, "idle")
-        if actor is None or len(self.actors) >= MOST:
+        if actor:
+            self.start_one(actor, which)
+
+    def start_one(self, actor: tuple[Real, Model], which: int) -> None:
+        if sum(m.state != "ended" for _, m in self.actors) >= MOST:
             return
-        groups = [*actor[1].groups, *([actor[1].of] if actor[1].of else [])]
+        groups = [*actor[1].groups]
+        of = actor[1].of
+        if of and of.slots is None:  # else it could wait for itself
+            groups.append(of)
         if groups:
             group = groups[which % len(groups)]
             real, model = self.actor()
             self.order(actor, ("start", self.real_of[group], real), ("start", group, model))
 
+    def crowd(self, who: int, which: int) -> None:
+        """A group, members that wait, and then its body does."""
+        actor = self.pick(who, "idle")
+        if actor is None or actor[1].depth > 5:
+            return
+        first = len(self.actors)
+        self.enter_group(actor, which)
+        for _ in range(3):
+            if actor[1].state == "idle" and not self.world.free:
+                self.start_one(actor, len(actor[1].groups) - 1)
+        for member in [*self.actors[first:], actor][: 1 + which % 4]:
+            if member[1].state == "idle" and not self.world.free:
+                self.order(member, ("wait", False), ("wait", False))
+
     # ---- what happens to them
 
     def cancel(self, who: int, _: int) -> None:
-        actor = self.pick(who, "idle", "gate", "group", "gate", "group")
+        actor = self.pick(who, "idle", *PARKED, *PARKED)
         if actor is None or actor[1].thread:
             return
         reason = f"cancel {self.number()}"
@@ -625,7 +679,7 @@ class ScopeMachine(RuleBasedStateMachine):
 
     def make_context(self, who: int, which: int) -> None:
         """Each actor has its own, so that each event has one place where it begins."""
-        actor = self.pick(who, "idle", "gate", "group")
+        actor = self.pick(who, "idle", *PARKED)
         if actor and not actor[1].thread and len(actor[1].contexts) < 7:
             self.context_of(actor[1], CONTEXTS[which % len(CONTEXTS)], which)
 
@@ -695,8 +749,9 @@ class ScopeMachine(RuleBasedStateMachine):
             else:
                 self.order(actor, ("leave",), ("leave",))
         for real, model in self.actors:
-            assert model.state == "ended"
-            assert told(real.task.exception(PATIENCE)) == model.outcome
+            assert model.state in ("ended", "unborn")
+            if model.state == "ended":
+                assert told(real.task.exception(PATIENCE)) == model.outcome
 
 
 def timed_block(kind: str) -> tuple[Any, Scope]:

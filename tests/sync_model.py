@@ -947,7 +947,12 @@ class PoolMachine(Machine):
         if self.out and (actor := self.free(who)):
             item = self.out.pop(which % len(self.out))
             self.items.append(item)
-            actor.order(lambda: self.pool.put(item) or "put")
+
+            def put() -> str:
+                self.pool.put(item)
+                return "put"
+
+            actor.order(put)
             self.ends[actor] = "put"
             self.settle()
 
@@ -994,7 +999,8 @@ class Shared:
         self.mutex, self.rw, self.lock = Mutex(), RWMutex(), threading.Lock()
         self.semaphore = Semaphore(self.UNITS)
         self.inside: dict[str, list[int]] = {}
-        self.cond = Cond(Mutex())
+        self.guard = Mutex()
+        self.cond = Cond(self.guard)
         self.stock = 0
 
     def acquire(self, what: str) -> Call:
@@ -1110,6 +1116,6 @@ def check_concurrent(all_programs: list[list[Step]], strikes: list[int]) -> None
     assert shared.rw.try_lock()
     assert shared.lock.acquire(blocking=False)
     assert shared.semaphore.value == shared.UNITS
-    assert not shared.cond.lock.locked()  # type: ignore[union-attr]
+    assert not shared.guard.locked()
     assert shared.stock == sum(b.stocked for b in books)
     assert not any(shared.inside.values())

@@ -14,13 +14,15 @@ from support import run_child
 HERE = Path(__file__).parent
 
 # Not those that check the order in which the scheduler runs things.
-MODELS = [str(HERE / f"test_{topic}_model.py") for topic in ("chan", "select", "sync")]
+MODELS = [str(HERE / f"test_{topic}.py") for topic in ("chan_model", "select_model")]
+MACHINES = [str(HERE / f"test_{topic}.py") for topic in ("sync_model", "scope_model")]
 LOCKS = [str(HERE / "test_locks.py")]
 FILES = [str(HERE / f"test_{topic}.py") for topic in ("chan", "select", "sync", "chanmany", "aio")]
 
 
 @pytest.mark.parametrize(
-    ("seed", "files"), [("1", FILES), ("1", MODELS), ("20260801", MODELS), ("7", LOCKS)]
+    ("seed", "files"),
+    [("1", FILES), ("1", MODELS), ("20260801", MODELS), ("5", MACHINES), ("7", LOCKS)],
 )
 def test_suite_under_chaos(seed: str, files: list[str]) -> None:
     done = run_child(
