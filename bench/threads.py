@@ -6,8 +6,10 @@ of each counts: what is added to that is the machine's.
 
 parked     threads that wait in ``Event.wait``: memory of each, and the time to start, wake and join
            one.  Kernel stacks, 16 KiB for each OS thread, are not in it.
+asleep     the same, when they have waited for a while.
 executor   ``ThreadPoolExecutor(1000)``: empty calls, from the first submit to the last result.
-idle       connections that are kept alive, a thread in ``recv`` for each: memory of each.
+idle       connections that are kept alive, a thread in ``recv`` for each: memory of each, at once
+           and after a while.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ WAYS: dict[str, tuple[list[str], list[str]]] = {
 Row = dict[str, float]
 
 
-def _parked(count: int) -> Row:
+WHILE = 3.0  # seconds after which memory is what it stays
+
+
+def _parked(count: int, rest: float = 0) -> Row:
     event, before = threading.Event(), memory_bytes()
     threads = [threading.Thread(target=event.wait) for _ in range(count)]
     begin = time.perf_counter()
@@ -46,6 +51,7 @@ def _parked(count: int) -> Row:
     started = time.perf_counter()
     while len(event._cond._waiters) < count:  # type: ignore[attr-defined]
         time.sleep(0.01)
+    time.sleep(rest)
     memory = memory_bytes() - before
     waking = time.perf_counter()
     event.set()
@@ -53,6 +59,10 @@ def _parked(count: int) -> Row:
         thread.join()
     seconds = started - begin + time.perf_counter() - waking
     return {"bytes": memory / count, "us": seconds / count * 1e6}
+
+
+def _asleep(count: int) -> Row:
+    return _parked(count, WHILE)
 
 
 def _executor(count: int) -> Row:
@@ -98,12 +108,14 @@ def _idle(count: int) -> Row:
         threading.Thread(target=_serve, args=(connection,), daemon=True).start()
     assert client.stdout is not None
     assert client.stdout.readline() == b"all\n"
-    memory = memory_bytes() - before
-    return {"bytes": memory / count}
+    memory = memory_bytes()
+    time.sleep(WHILE)
+    return {"bytes": (memory - before) / count, "later": (memory_bytes() - before) / count}
 
 
 CASES: dict[str, tuple[Callable[[int], Row], int]] = {
     "parked": (_parked, 10_000),
+    "asleep": (_asleep, 10_000),
     "executor": (_executor, 100_000),
     "idle": (_idle, 10_000),
 }

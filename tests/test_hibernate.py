@@ -664,8 +664,8 @@ waits = [
     (lambda: time.sleep(2), lambda: None, None),
 ]
 if not LOCKS_ON_STACK:
-    lock, event, condition, items = threading.Lock(), threading.Event(), threading.Condition(), queue.Queue()
-    other = threading.Event()
+    lock, event, other = threading.Lock(), threading.Event(), threading.Event()
+    condition, items = threading.Condition(), queue.Queue()
     lock.acquire()
     def notified():
         with condition:
@@ -771,6 +771,6 @@ print(each)
 
 
 def test_a_crowd_of_threads_costs_little() -> None:
-    """Most of it is the interpreter's and threading's: the thread's object, its locks, its state."""
+    """Most of it is the interpreter's: the thread's object, its locks, its state."""
     each = float(run_child(THREADS + THREADS_CROWD, timeout=3 * PATIENCE).stdout)
     assert each < 10 * 1024, each
