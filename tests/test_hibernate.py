@@ -235,6 +235,23 @@ def test_its_timeout_comes() -> None:
 # ---- what lives on its stack ----
 
 
+def test_beside_work_that_never_rests() -> None:
+    """There is always somebody runnable, so nobody comes by who has nothing better to do."""
+    ch = Chan[int]()
+    resting = False
+
+    def work() -> None:
+        while not resting:
+            gmprt.gosched()
+
+    workers = [go(work) for _ in range(2)]
+    g = falls_asleep(ch.recv)
+    resting = True
+    ended(*workers)
+    ch.send(1)
+    assert g.result(PATIENCE) == 1
+
+
 def test_deep_below_many_frames() -> None:
     ch = Chan[int]()
 

@@ -31,7 +31,9 @@ enum {
   STACK_COLOURS = 64,       /* page colours of the stack tops */
   STACK_SLACK = 64 << 10,   /* below a waiting goroutine's frames, left to it: an ordinary call's */
   GFREE_KEEP = 256,         /* hosted stacks kept when the process has been idle for long */
-  DROP_BATCH = 256,         /* goroutines that fall asleep at once, and stacks that sysmon empties then: under 1 ms */
+  GFREE_MOST = 8192,        /* more are given back at once: 64 MiB of stacks and their page tables */
+  DROP_BATCH = 1024,        /* goroutines of a crowd that fall asleep at once, and stacks that sysmon empties then, 1.5 ms;
+                               else a quarter of it */
   TRIM_BATCH = 64,          /* stacks whose pages sysmon drops in one round: some 100 us */
   GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
   G_SLAB = 64,              /* Gs allocated at once */

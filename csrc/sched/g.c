@@ -183,6 +183,8 @@ void gfree_flush(P *pp) {
  * stack (a shell) has a host state too: its own, or what it got in exchange.  So there are as many states as
  * Gs, but for the main goroutines of run(), whose states are lent. */
 
+static void gtrim_crowd(void);
+
 static void shell_push(L *l, G *gp) {
   gp->schedlink = l->gshell;
   l->gshell = gp;
@@ -223,8 +225,10 @@ G *gfget_host(void) {
 
 /* gp's goroutine has ended, its stack is left. */
 void gfput_host(G *gp) {
-  sched.l.nlive--;
-  gpush(&sched.l.gfree, &sched.l.ngfree, gp);
+  L *l = &sched.l;
+  l->nlive--;
+  gpush(&l->gfree, &l->ngfree, gp);
+  if (unlikely(l->ngfree >= GFREE_MOST)) gtrim_crowd();
 }
 
 static void exchange(G *a, G *b) {
@@ -278,20 +282,28 @@ void gpass(G *from, G *to) {
 /* ---- giving memory back ---------------------------------------------------------------------------
  *
  * After a burst most stacks lie idle.  When the process has been idle for a while sysmon asks for them
- * (L.trim): the driver cuts them off the pool, with the host lock held, in a time that does not depend on their
- * number (L.cold).  To drop the pages costs microseconds each, half a second for 100 000: sysmon does it, which
- * holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
+ * (L.trim), and when a crowd ends they are too many at once: a million that were asleep would need their stacks all
+ * at the same time, to end on them.  The driver cuts them off the pool, with the host lock held, in a time that does not
+ * depend on their number (L.cold).  To drop the pages costs microseconds each, half a second for 100 000: sysmon does it,
+ * which holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
  * the next goroutine that needs a G.  A shell is in one of the lists, never in two. */
+
+/* Stacks in the pool that are not for those who have not begun, and not of the hottest. */
+static uint32_t surplus(const L *l) {
+  uint32_t spare = l->nunits + l->npromised - l->nlive, most = l->ngfree > GFREE_KEEP ? l->ngfree - GFREE_KEEP : 0;
+  return spare < most ? spare : most;
+}
 
 void gtrim_take(void) {
   L *l = &sched.l;
-  if (l->ngfree <= GFREE_KEEP || load_rlx(&l->cold)) return;
+  uint32_t n = surplus(l);
+  if (n == 0 || load_rlx(&l->cold)) return;
   G *last = l->gfree; /* the hottest stay */
-  for (uint32_t i = 1; i < GFREE_KEEP; i++) last = last->schedlink;
+  for (uint32_t i = 1; i < l->ngfree - n; i++) last = last->schedlink;
   G *cold = last->schedlink;
   last->schedlink = NULL;
-  l->nunits -= l->ngfree - GFREE_KEEP;
-  l->ngfree = GFREE_KEEP;
+  l->nunits -= n;
+  l->ngfree -= n;
   store_rel(&l->cold, cold);
   sysmon_wake();
 }
@@ -299,6 +311,10 @@ void gtrim_take(void) {
 /* The n hottest, at most; the host lock is held. */
 void gshrink_pooled(uint32_t n) {
   for (G *gp = sched.l.gfree; gp && n > 0; gp = gp->schedlink, n--) stack_shrink(&gp->stk, gp->sp);
+}
+
+static void gtrim_crowd(void) {
+  if (surplus(&sched.l) >= GFREE_MOST / 2) gtrim_take();
 }
 
 /* Without its stack. */

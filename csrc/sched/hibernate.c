@@ -29,9 +29,10 @@
  *
  * Falling asleep and waking cost some 8 us.  Who is woken soon again waits twice as long for the next time (`light`).
  *
- * Pace.  A look at all goroutines every DOZE_LOOK_NS at most, and so seldom that it costs no more than a hundredth of the
- * time; without a rest while it finds many.  Nobody has parked or ended since the last look, and nobody was too young
- * then: none.
+ * Pace.  A pass over all goroutines every DOZE_LOOK_NS at most, and so seldom that it costs no more than a hundredth of the
+ * time, unless it finds many.  A crowd is looked at without a rest, also while it is being made: its goroutines must fall
+ * asleep as fast as others are started, or they all have stacks at the same time (ltick in licence.c ends the turn for it).
+ * Nobody has parked or ended since the last pass, and nobody was too young then: none.
  *
  * Rejected: giving back the pages below the live part only (there are none: a goroutine that is parked touched one or
  * two pages), a copy under the G's own lock as Go's shrinkstack does (Gscan: who wakes would wait for it), moving the
@@ -53,6 +54,7 @@ enum {
   WORTH = 8,                 /* times that, and its sleep was worth it */
   LIGHTEST = 6,              /* doublings of it for who is woken sooner again and again: 32 s */
   LOOKS = 4096,              /* goroutines looked at in one go: 100 us */
+  WORTH_LOOKS = 64,          /* so many for one that falls asleep: 2 us */
   DROP_AT_ONCE = 32,         /* stacks emptied by sysmon, in whose way a wake may be: some 50 us */
 };
 
@@ -75,6 +77,8 @@ static struct {
   /* The host lock. */
   uint32_t cursor;
   uint32_t young;  /* met in this pass: to be looked at again */
+  uint32_t looked, found; /* in this pass */
+  int64_t spent;
   uint64_t stops;  /* at its beginning */
   /* Driver to sysmon. */
   _Atomic bool passing;      /* a pass is not at its end */
@@ -140,10 +144,12 @@ static bool hibernate(G *gp) {
   return true;
 }
 
+static bool crowded(void) { return sched.l.nlive > CROWD; }
+
 /* Parked for so long.  With chaos whoever parks falls asleep at the next look. */
 static int64_t drowsy_after(void) {
   if (unlikely(chaos_on)) return 0;
-  return sched.l.nlive > CROWD ? DOZE_CROWD_NS : DOZE_NS;
+  return crowded() ? DOZE_CROWD_NS : DOZE_NS;
 }
 
 static bool too_young(const G *gp, uint64_t now, int64_t age) {
@@ -165,14 +171,19 @@ static void end_of_pass(void) {
 }
 
 static void begin_pass(void) {
+  pass.looked = pass.found = 0;
+  pass.spent = 0;
   pass.stops = all_stops();
   store_rlx(&pass.seen, pass.stops);
   store_rlx(&pass.passing, true);
 }
 
-static int64_t pause_after(int64_t spent, uint32_t found) {
-  if (found == DROP_BATCH || load_rlx(&pass.passing) || unlikely(chaos_on)) return spent + 1000000;
-  return spent * 100 > DOZE_LOOK_NS ? spent * 100 : DOZE_LOOK_NS;
+/* From now on, until the next look. */
+static int64_t rest(void) {
+  if (unlikely(chaos_on)) return 1000000;
+  if (load_rlx(&pass.passing)) return crowded() ? 0 : 1000000; /* a crowd: as soon as sysmon has those that were found */
+  bool worth = pass.found >= pass.looked / WORTH_LOOKS;
+  return !worth && pass.spent * 100 > DOZE_LOOK_NS ? pass.spent * 100 : DOZE_LOOK_NS;
 }
 
 /* A part of a pass over all goroutines. */
@@ -182,8 +193,8 @@ void hibernate_some(void) {
   if (!load_rlx(&pass.passing)) begin_pass();
   uint64_t now = cputicks();
   int64_t age = drowsy_after();
-  uint32_t found = 0;
-  for (uint32_t looked = 0; looked < LOOKS && found < DROP_BATCH; looked++) {
+  uint32_t looked = 0, found = 0, most = crowded() ? DROP_BATCH : DROP_BATCH / 4;
+  for (; looked < LOOKS && found < most; looked++) {
     G *gp = allg_next(&pass.cursor);
     if (!gp) {
       end_of_pass();
@@ -196,7 +207,7 @@ void hibernate_some(void) {
       continue;
     }
     pass.young += young;
-    stack_shrink(&gp->stk, gp->sp);
+    if (!young || !crowded()) stack_shrink(&gp->stk, gp->sp);
   }
   if (found) {
     xadd(&hibernations, found);
@@ -204,7 +215,11 @@ void hibernate_some(void) {
     store_rel(&l->ndrop, found);
     sysmon_wake();
   }
-  store_rlx(&pass.next, nanotime() + pause_after(ticks_to_ns(cputicks() - now), found));
+  int64_t spent = ticks_to_ns(cputicks() - now);
+  pass.looked += looked;
+  pass.found += found;
+  pass.spent += spent;
+  store_rlx(&pass.next, nanotime() + spent + rest());
 }
 
 /* ---- awake again: host lock held ------------------------------------------------------------------------------ */

@@ -160,14 +160,16 @@ static G *lget_refill(L *l) {
   return gp;
 }
 
-/* Every 61st pick: timers that are due, and whether native work has waited long enough for this P.
- * Returns false if the turn is over. */
+/* Every 61st pick: timers that are due, and whether native work has waited long enough for this P, or those who have been
+ * parked for long are to be looked at, which else waited for the end of a burst of work.  Returns false if the turn is
+ * over. */
 static noinline bool ltick(L *l) {
   bool native = native_waiting() && load_rlx(&sched.npidle) == 0;
-  if (!native && load_rlx(&l->timers.next) == INT64_MAX) return true;
+  l->turnover = load_rlx(&l->doze);
+  if (!native && load_rlx(&l->timers.next) == INT64_MAX) return !l->turnover;
   int64_t now = nanotime();
   if (load_rlx(&l->timers.next) <= now) timers_run(&l->timers, now);
-  l->turnover = native && now - l->turnstart > TURN_NS;
+  l->turnover |= native && now - l->turnstart > TURN_NS;
   return !l->turnover;
 }
 

@@ -342,7 +342,7 @@ void gosched(void) {
   }
   G *next = picknext(m, gp);
   if (next == &m->g0 && !gp->lockedm && !m->nextg) {
-    bool mine = gp->kind == GK_HOST ? load_rlx(&sched.l.holder) == m && !native_waiting()
+    bool mine = gp->kind == GK_HOST ? load_rlx(&sched.l.holder) == m && !native_waiting() && !sched.l.turnover
                                     : !lwaiting() && load_rlx(&sched.runqsize) == 0;
     if (mine && !load_rlx(&sched.gcwaiting)) return; /* nobody to yield to */
   }

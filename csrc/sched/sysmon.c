@@ -282,6 +282,7 @@ static void deep_sleep(void) {
 
 static int64_t pace(int64_t delay, int64_t now, uint32_t idle, bool stray) {
   if (idle > SYSMON_IDLE_ROUNDS) delay *= 2;
+  if (load_rlx(&sched.l.cold) || load_rlx(&sched.l.ndrop) > 0) return SYSMON_MIN_US * 1000; /* stacks to give back */
   M *driver = load_acq(&sched.l.holder); /* acquire: it may be brand new */
   bool lively = driver && now - driver->slice_since <= SYSMON_BUSY_US * 1000;
   int64_t most = (stray || lively || behind() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;

@@ -535,7 +535,7 @@ TEST(no_state_for_a_goroutine) {
 
 /* ---- stacks given back ------------------------------------------------------------------------------------- */
 
-enum { BURST = 10000 };
+enum { BURST = GFREE_MOST - 1000, HORDE = 2 * GFREE_MOST }; /* fewer than are given back at once, and more */
 
 static _Atomic bool full;
 static void one_of_many(void *arg) {
@@ -543,15 +543,16 @@ static void one_of_many(void *arg) {
   while (!load_acq(&full)) timesleep(1000000);
 }
 
-static void burst(void) {
-  static job *j[BURST];
+static void burst(uint32_t n) {
+  static job *j[HORDE];
+  store_rel(&full, false);
   host_take();
-  for (int i = 0; i < BURST; i++) j[i] = hosted_go(one_of_many, NULL);
+  for (uint32_t i = 0; i < n; i++) j[i] = hosted_go(one_of_many, NULL);
   host_drop();
-  while (load_rlx(&stack_slots) < BURST) usleep(1000);
+  while (load_rlx(&stack_slots) < n) usleep(1000);
   store_rel(&full, true);
   host_take();
-  for (int i = 0; i < BURST; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
+  for (uint32_t i = 0; i < n; i++) CHECK_EQ(hosted_join(j[i]), WAKE_OK);
   host_drop();
 }
 
@@ -560,7 +561,7 @@ static void short_job(void *arg) { (void)arg; }
 /* To give pages back takes long, and the only P is not kept for it. */
 TEST(work_goes_on_while_stacks_are_given_back, .procs = "1", .seconds = 60) {
   stub_start();
-  burst();
+  burst(BURST);
   store_rel(&sched.l.trim, true);
   int between = 0;
   do {
@@ -575,4 +576,16 @@ TEST(work_goes_on_while_stacks_are_given_back, .procs = "1", .seconds = 60) {
   G *list = load_acq(&sched.l.trimmed) ? load_acq(&sched.l.trimmed) : sched.l.gshell;
   CHECK(list && !list->sp && !list->stk.lo);
   host_drop();
+}
+
+/* Nor is its memory there until the process has been idle for long. */
+TEST(stacks_of_a_crowd_are_given_back_while_it_ends, .procs = "12", .seconds = 60) {
+  stub_start();
+  burst(HORDE);
+  while (load_acq(&sched.l.cold)) usleep(1000);
+  host_take();
+  CHECK(sched.l.nunits <= HORDE - GFREE_MOST / 2);
+  CHECK(sched.l.ngfree <= sched.l.nunits);
+  host_drop();
+  burst(BURST); /* some in what is left, some in what was given back */
 }

@@ -36,9 +36,16 @@ bool io_blocking(io *x, int timeout_option) {
 /* What an attempt says of a file that the call did not begin with counts for nothing (netpoll.c, closing). */
 int io_error(const io *x, int e) { return netpollgone(&x->w) ? EBADF : e; }
 
+/* A wait below the same shim has failed for that (call_errno), and the C code in between tries on: _ssl, which waits by poll()
+ * when its socket has a timeout, takes a failure of that for an event. */
+static bool ended_before(const io *x) {
+  const shim *s = handle_of(x->c.g)->shim;
+  return s && unlikely(s->family == FAM_FD && s->substituted != WAKE_OK);
+}
+
 int io_wait_hosted(io *x, int timeout_option) {
   errno_set(x->c.e); /* the attempt is not to be seen */
-  if (!io_blocking(x, timeout_option)) return io_error(x, EAGAIN);
+  if (!io_blocking(x, timeout_option)) return io_error(x, ended_before(x) ? ECANCELED : EAGAIN);
   if (unlikely(!errqueue_empty())) return io_error(x, IO_BLOCK);
   call_attach(&x->c);
   wake_t w = call_woken(&x->c, netpollwait(&x->w, 1, x->deadline, true));
