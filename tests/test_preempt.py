@@ -109,9 +109,11 @@ delays = []
 def tick(i):
     gmprt.sleep(PERIOD * i / 1000)
     while True:
-        began = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         gmprt.sleep(PERIOD)
-        delays.append(time.monotonic() - began - PERIOD)
+        # Not while others of the machine computed: the hog wants to run all the time.
+        passed = min(time.monotonic() - began, time.process_time() - used)
+        delays.append(passed - PERIOD)
 
 def threads():
     return len(os.listdir("/proc/self/task"))
