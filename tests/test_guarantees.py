@@ -11,12 +11,14 @@ import ast
 import contextvars
 import re
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import GO
 from support import PATIENCE, CGate, ended, parked, waiting
 
 import gmprt
@@ -81,6 +83,27 @@ def test_a_wrong_name_is_noticed(old: str, new: str) -> None:
     text = PAGE.read_text()
     assert old in text
     assert list(complaints(text.replace(old, new, 1))) != []
+
+
+GOS_TESTS = (
+    *("context/afterfunc", "context/net", "context/x", "runtime/chan", "runtime/sema"),
+    *("sync/atomic/atomic", "sync/atomic/value", "sync/cond", "sync/map", "sync/mutex"),
+    *("sync/once", "sync/oncefunc", "sync/pool", "sync/rwmutex", "sync/waitgroup"),
+    *("time/sleep", "time/tick"),
+)
+
+
+@pytest.mark.skipif(not GO, reason="GMPRT_TEST_GO names no go command")
+def test_each_of_gos_tests_has_a_row() -> None:
+    root = subprocess.run([GO, "env", "GOROOT"], capture_output=True, text=True, check=True).stdout
+    text = PAGE.read_text().partition("## Go's tests here")[2]
+    rows = re.findall(r"`(Test[\w.]+)`", text)
+    any_row = re.compile("|".join(re.escape(row).replace(r"\.\.\.", ".*") for row in rows))
+    for file in GOS_TESTS:
+        source = (Path(root.strip()) / "src" / f"{file}_test.go").read_text()
+        names = re.findall(r"^func (Test\w+)\(", source, re.M)
+        assert names
+        assert [name for name in names if not any_row.fullmatch(name)] == [], file
 
 
 # ---- cancelling --------------------------------------------------------------------------------
