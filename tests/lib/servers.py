@@ -151,8 +151,8 @@ def postgres(most: int) -> Iterator[Postgres]:
     server = str(Path(initdb).with_name("postgres"))
     user = plain_user()
     with folder(user) as home:
-        cluster = ["-D", home / "data", "-U", "test", "-A", "trust", "-N", "--no-locale"]
-        run_as(user, [initdb, *cluster], home)
+        cluster = ["-D", home / "data", "-U", "test", "-A", "trust", "-N"]
+        run_as(user, [initdb, *cluster, "--no-locale", "-E", "UTF8"], home)
         host = own_address()
         key, cert = certificate(user, home, host)
         settings = {
