@@ -23,8 +23,8 @@ def mariadb() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[str]:
-    with servers.redis() as path:
-        yield path
+    with servers.redis() as server:
+        yield server.path
 
 
 @pytest.fixture(scope="session")

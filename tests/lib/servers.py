@@ -1,8 +1,8 @@
 """Real servers for one test run: PostgreSQL, MariaDB, Redis, nginx, each in a directory of its own.
 
-They listen on Unix sockets; PostgreSQL also, with TLS, on a loopback address of its own; nginx, for
-clients that know only addresses, on a port that the kernel has chosen.  A server whose program is
-not installed is a reason to skip.
+They listen on Unix sockets; PostgreSQL, with TLS, and Redis also on a loopback address of their
+own; nginx, for clients that know only addresses, on a port that the kernel has chosen.  A server
+whose program is not installed is a reason to skip.
 """
 
 from __future__ import annotations
@@ -131,10 +131,16 @@ def certificate(user: str | None, home: Path, host: str) -> tuple[Path, Path]:
     return key, cert
 
 
+def own_address() -> str:
+    """A loopback address on which no port is taken."""
+    return f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
+
+
 class Postgres(NamedTuple):
     """How to connect to it."""
 
     local: str
+    tcp: str
     tls: str
 
 
@@ -145,10 +151,9 @@ def postgres(most: int) -> Iterator[Postgres]:
     server = str(Path(initdb).with_name("postgres"))
     user = plain_user()
     with folder(user) as home:
-        cluster = ["-D", home / "data", "-U", "test", "-A", "trust", "-N", "--no-locale"]
-        run_as(user, [initdb, *cluster], home)
-        # The port of this address is nobody else's, and free until we take it.
-        host = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
+        cluster = ["-D", home / "data", "-U", "test", "-A", "trust", "-N"]
+        run_as(user, [initdb, *cluster, "--no-locale", "-E", "UTF8"], home)
+        host = own_address()
         key, cert = certificate(user, home, host)
         settings = {
             "listen_addresses": host,
@@ -172,18 +177,20 @@ def postgres(most: int) -> Iterator[Postgres]:
             user=user,
         ):
             common = "user=test dbname=postgres"
-            tls = f"host={host} sslmode=verify-full sslrootcert={cert}"
-            yield Postgres(f"host={home} {common}", f"{tls} {common}")
+            tls = f"sslmode=verify-full sslrootcert={cert}"
+            there = f"host={host} {common}"
+            yield Postgres(f"host={home} {common}", f"{there} sslmode=disable", f"{there} {tls}")
 
 
 @contextmanager
-def mariadb(most: int) -> Iterator[str]:
+def mariadb(most: int, databases: Sequence[str] = ()) -> Iterator[str]:
     """The path of its socket; it lets everybody in, and needs no tables of its own for that."""
     server = program("mariadbd")
     user = plain_user()
     with folder(user) as home:
         path = home / "mariadb.sock"
         run_as(user, ["mkdir", "data"], home)
+        (home / "init").write_text("".join(f"CREATE DATABASE {name};\n" for name in databases))
         options = [
             "--skip-grant-tables",
             f"--back-log={most}",
@@ -192,7 +199,7 @@ def mariadb(most: int) -> Iterator[str]:
             "--default-storage-engine=MyISAM",
             f"--max-connections={most + 10}",
         ]
-        files = [f"--datadir={home}/data", f"--socket={path}"]
+        files = [f"--datadir={home}/data", f"--socket={path}", f"--init-file={home}/init"]
         log = home / "log"
         log.touch()
         command = [server, "--no-defaults", *options, *files]
@@ -200,25 +207,22 @@ def mariadb(most: int) -> Iterator[str]:
             yield str(path)
 
 
+class Redis(NamedTuple):
+    """Where it listens."""
+
+    path: str
+    address: str
+
+
 @contextmanager
-def redis() -> Iterator[str]:
-    """The path of its socket."""
+def redis() -> Iterator[Redis]:
+    """Without a file of its data."""
     server = program("redis-server")
     with folder() as home:
-        path = home / "redis.sock"
-        command = [
-            server,
-            "--port",
-            "0",
-            "--unixsocket",
-            str(path),
-            "--save",
-            "",
-            "--dir",
-            str(home),
-        ]
-        with running(command, lambda: answers(path), home / "log"):
-            yield str(path)
+        path, host = home / "redis.sock", own_address()
+        where = ["--bind", host, "--port", "6379", "--unixsocket", str(path), "--dir", str(home)]
+        with running([server, *where, "--save", ""], lambda: answers(path), home / "log"):
+            yield Redis(str(path), f"{host}:6379")
 
 
 _NGINX = """

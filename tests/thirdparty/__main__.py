@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 
 FRONT = {"plain": [], "run": ["-m", "gmprt", "run"], "threads": ["-m", "gmprt", "run", "--threads"]}
 
-# Whatever the project's own settings say: one process, no plugins that are not installed, no cache.
-USUAL = ("-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors")
+# Whatever the project's own settings say: one process, and no plugins that are not installed.
+USUAL = ("-o", "addopts=", "--continue-on-collection-errors")
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Runner:
                 f"--gmprt-limit={self.limit:g}",
                 f"--rootdir={self._root()}",
                 f"--basetemp={folder / 'b'}",
+                f"--override-ini=cache_dir={folder / 'c'}",
             ]
             own += [f"--gmprt-only={name}" for name in only if name]
             return [*front, *own, *USUAL, *self.suite.arguments, *self.suite.tests]
@@ -74,7 +75,9 @@ def _run(options: argparse.Namespace) -> int:
             rows[name], options.cache.resolve(), logs / f"{name}.install.log"
         )
         with environment.served(rows[name].server) as address:
-            runner = Runner(rows[name].at(address), made, logs, options.limit)
+            suite = rows[name].at(address)
+            environment.write_files(suite, made)
+            runner = Runner(suite, made, logs, options.limit)
             outcomes = {position: runner.run(name, position) for position in POSITIONS}
             found = [
                 d

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +55,16 @@ class Environment:
 @contextmanager
 def served(name: str) -> Iterator[str]:
     """The address of a server, if there is to be one."""
-    start: dict[str, Any] = {
-        "": lambda: nullcontext(""),
-        "redis": servers.redis,
-        "mariadb": lambda: servers.mariadb(100),
-        "postgres": lambda: servers.postgres(100),
+    start: dict[str, tuple[Callable[[], Any], Callable[[Any], str]]] = {
+        "": (nullcontext, lambda _: ""),
+        "redis": (servers.redis, lambda server: server.address),
+        "mariadb": (lambda: servers.mariadb(100, ["test1", "test2"]), str),
+        "postgres": (lambda: servers.postgres(100), lambda server: server.tcp),
     }
+    make, address = start[name]
     try:
-        with start[name]() as address:
-            yield address.local if name == "postgres" else address
+        with make() as server:
+            yield address(server)
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
         raise Failed(str(error)) from None
 
@@ -86,7 +87,12 @@ def prepare(suite: Suite, folder: Path, log: Path) -> Environment:
     return made
 
 
-_HOW = ("tests", "arguments", "variables", "server", "core")
+_HOW = ("tests", "arguments", "variables", "files", "server", "core")
+
+
+def write_files(suite: Suite, made: Environment) -> None:
+    for name, text in suite.files.items():
+        (made.source / name).write_text(text, "utf-8")
 
 
 def _link(links: Path, installed: Path) -> None:

@@ -28,11 +28,14 @@ whether it does. Each suite runs three times, in an environment of its own:
 
 The verdicts of the single tests are compared, not their numbers. What differs is run once more
 by itself on both sides: if they agree then, or have merely changed places, the difference is
-called flaky. Tests that fail in all three need a server, a network, another version of
-something, and have nothing to do with gmprt. Processes that tests start run without it. Where
-only a part of a suite is run, `tests/thirdparty/suites.toml` says which.
-"Not run" are those that were prepared and never compared: nothing is known of them.
+called flaky. PostgreSQL, MariaDB and Redis are started for those that need one. Tests that fail
+in all three need another server, a network, another version of something, and have nothing to do
+with gmprt. Processes that tests start run without it. Where only a part of a suite is run,
+`tests/thirdparty/suites.toml` says which.
 """
+
+NOT_RUN = """
+"Not run" are those that were prepared and never compared: nothing is known of them."""
 
 REPEAT = """\
 ## To repeat it
@@ -82,6 +85,8 @@ def _table(result: dict[str, Any], suites: dict[str, Suite]) -> Iterator[str]:
             total[position] = [a + b for a, b in zip(total[position], n, strict=True)]
         yield f"| {name} | {suite.version} | {most} |" + cells(numbers)
     yield f"| **all** | | {tests} |" + cells(total)
+    if not suites.keys() <= result["modules"].keys():
+        yield NOT_RUN
     yield ""
 
 

@@ -7,10 +7,11 @@ tests = ["tests/unit"]          default: tests
 remove = ["name"]               of the source: what would be imported in place of the library
 arguments = ["-k", "not slow"]  for pytest
 variables = { NAME = "value" }  for the environment
+files = { "name" = "text" }     to be written into the source before each run
 git = "https://..."             where the source archive on PyPI has no tests; the tag is
 tag = "v1.0"                    that of the version
 server = "redis"                one of tests/lib/servers.py, for as long as the tests run; its
-                                address replaces {server} in arguments and variables
+                                address replaces {server} in arguments, variables and files
 install = "name[extra]==1.0"    for pip, if not name==version
 core = true                     one of the quick ones: run --core
 """
@@ -34,6 +35,7 @@ class Suite:
     remove: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     git: str = ""
     tag: str = ""
     server: str = ""
@@ -42,9 +44,16 @@ class Suite:
 
     def at(self, server: str) -> Suite:
         """The suite with the address of its server."""
-        variables = {k: v.replace("{server}", server) for k, v in self.variables.items()}
-        arguments = [a.replace("{server}", server) for a in self.arguments]
-        return dataclasses.replace(self, arguments=arguments, variables=variables)
+
+        def known(texts: dict[str, str]) -> dict[str, str]:
+            return {k: v.replace("{server}", server) for k, v in texts.items()}
+
+        return dataclasses.replace(
+            self,
+            arguments=[a.replace("{server}", server) for a in self.arguments],
+            variables=known(self.variables),
+            files=known(self.files),
+        )
 
     @property
     def requirement(self) -> str:
