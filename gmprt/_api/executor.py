@@ -43,14 +43,14 @@ class _Call:
         self._context = contextvars.copy_context()
 
     def run(self, shield: _core.CancelScope) -> None:
-        """In a worker, whose shield it is: to make one for each call takes longer than to enter it."""
+        """In a worker, whose shield it is: to make one takes longer than to enter it."""
         with shield:  # a cancel is for the call: the future's own lock is not
             if not self.future.set_running_or_notify_cancel():
                 return
         try:
             result = self._context.run(self._fn)
         except GoExit:
-            self._settle(shield, self.future.set_result, None)  # as that of a goroutine that ends so
+            self._settle(shield, self.future.set_result, None)  # as of a goroutine that ends so
         except Cancelled as error:
             # Whoever asks is another goroutine: Cancelled is for the cancelled one alone.
             cancelled = GoroutineCancelled(error.reason)
