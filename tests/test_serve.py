@@ -6,6 +6,7 @@ gunicorn's own parser, which must behave as httptools does.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ import pytest
 from support import PATIENCE, Child, Thread, eventually, run_child
 
 import gmprt
+from gmprt._cli import serve
 
 pytest.importorskip("httptools")
 gunicorn = pytest.mark.skipif(
@@ -882,29 +884,42 @@ def test_websockets(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("app", "said"),
     [
-        (["serve_app"], "is not MODULE:APP"),
-        (["serve_app:TEXT"], "serve_app:TEXT must be callable"),
-        (["--bind", "localhost", "a:b"], "'localhost' is neither HOST:PORT nor unix:PATH"),
-        (["--bind", "a:99999", "a:b"], "'a:99999' is neither HOST:PORT nor unix:PATH"),
-        (["--bind", "unix:", "a:b"], "'unix:' is neither HOST:PORT nor unix:PATH"),
-        (["--connections", "0", "a:b"], "--connections: 0 is not between 1 and"),
-        (["--connections", "many", "a:b"], "--connections: invalid number value: 'many'"),
-        (["--keep-alive", "-1", "a:b"], "--keep-alive: -1 is negative, or not a number"),
-        (["--timeout", "nan", "a:b"], "--timeout: nan is negative, or not a number"),
+        ("serve_app", "'serve_app' is not MODULE:APP"),
+        ("serve_app:TEXT", "serve_app:TEXT must be callable, as an application is, not list"),
     ],
 )
-def test_what_serve_says_of_its_arguments(args: list[str], said: str) -> None:
-    path = f"{TESTS}{os.pathsep}{ROOT}"
+def test_what_serve_says_of_the_application(app: str, said: str) -> None:
     done = run_child(
-        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", *args],
-        env={"PYTHONPATH": path},
-        status=None,
+        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", app],
+        env={"PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"},
+        status=1,
     )
-    assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--bind", "localhost"], "'localhost' is neither HOST:PORT nor unix:PATH"),
+        (["--bind", "a:99999"], "'a:99999' is neither HOST:PORT nor unix:PATH"),
+        (["--bind", "unix:"], "'unix:' is neither HOST:PORT nor unix:PATH"),
+        (["--connections", "0"], "--connections: 0 is not between 1 and"),
+        (["--connections", "many"], "--connections: invalid number value: 'many'"),
+        (["--keep-alive", "-1"], "--keep-alive: -1 is negative, or not a number"),
+        (["--timeout", "nan"], "--timeout: nan is negative, or not a number"),
+    ],
+)
+def test_what_serve_says_of_its_arguments(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_to(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["serve", *args, "a:b"])
+    assert said in capsys.readouterr().err
 
 
 def test_help_of_serve() -> None:

@@ -42,39 +42,42 @@ class _Call:
         self._fn = fn
         self._context = contextvars.copy_context()
 
-    def run(self) -> None:
-        with _core.shield():  # a cancel is for the call: the future's own lock is not
+    def run(self, shield: _core.CancelScope) -> None:
+        """In a worker, whose shield it is: to make one takes longer than to enter it."""
+        with shield:  # a cancel is for the call: the future's own lock is not
             if not self.future.set_running_or_notify_cancel():
                 return
         try:
             result = self._context.run(self._fn)
         except GoExit:
-            self._settle(self.future.set_result, None)  # as that of a goroutine that ends so
+            self._settle(shield, self.future.set_result, None)  # as of a goroutine that ends so
         except Cancelled as error:
             # Whoever asks is another goroutine: Cancelled is for the cancelled one alone.
             cancelled = GoroutineCancelled(error.reason)
             cancelled.__cause__ = error
-            self._settle(self.future.set_exception, cancelled)
+            self._settle(shield, self.future.set_exception, cancelled)
         except BaseException as error:
-            self._settle(self.future.set_exception, error)
+            self._settle(shield, self.future.set_exception, error)
             # Its traceback refers to this frame: a cycle that would keep all until a collection.
             del self
         else:
-            self._settle(self.future.set_result, result)
+            self._settle(shield, self.future.set_result, result)
 
     def refuse(self, error: BaseException) -> None:
-        """It is not called, unless somebody has cancelled it the exception is its outcome."""
+        """It is not called: that is its outcome, unless somebody has cancelled it."""
         with _core.shield():
             if self.future.set_running_or_notify_cancel():
-                self._settle(self.future.set_exception, error)
+                self._settle(_core.shield(), self.future.set_exception, error)
 
-    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+    def _settle(
+        self, shield: _core.CancelScope, settle: Callable[[Any], None], outcome: object
+    ) -> None:
         """A cancel that comes when the call has ended must keep neither the future from it, nor
         those from it that are told.
 
         What a done callback raises, if no Exception, is logged, as by threads; the worker goes on.
         """
-        with _core.shield():
+        with shield:
             try:
                 settle(outcome)
             except BaseException:
@@ -144,8 +147,9 @@ class _Work:
         if self.broken is not None or not self._initialized():
             self._break(call)
             return
+        shield = _core.shield()
         while call is not None:
-            call.run()
+            call.run(shield)
             call = None  # its future's result may be the last reference to something
             call = self._next()
 
