@@ -44,7 +44,7 @@ def mover():
     while True:
         tid, ready = blocked.recv()
         tids, last, gate = [], gate, os.pipe()
-        while tid not in tids:
+        while tid not in tids and os.path.exists(f"/proc/self/task/{tid}"):  # else it has ended
             entered = gmprt.Chan(1)
             gmprt.go(block, tids, gate[0], entered)
             entered.recv()
