@@ -14,12 +14,12 @@ import pytest
 from support import EMULATOR, PATIENCE, not_emulated, run_child
 
 COMMON = f"""
-import ctypes, os, resource, sys, threading, time
+import ctypes, mmap, os, resource, sys, threading, time
 import gmprt
 from gmprt import Chan, go
 
 PATIENCE = {PATIENCE}
-SLOT = 20 if sys.version_info < (3, 14) else 8  # MiB, of a stack
+SLOT = 20 if sys.version_info < (3, 14) else 10  # MiB, of a stack
 libc = ctypes.CDLL(None, use_errno=True)
 
 def lines(path):
@@ -127,7 +127,7 @@ limit(2500)
 before = gmprt.stats().stack_reserved
 crowd.add(20)
 assert gmprt.stats().stack_reserved - before <= 32 * SLOT << 20
-assert len(bytearray(1 << 30)) == 1 << 30
+mmap.mmap(-1, 1 << 30).close()
 lift()
 crowd.ends()
 """
@@ -243,7 +243,7 @@ def test_no_threads_to_start_with(few_threads: tuple[str, list[str]]) -> None:
 limit()
 refused(1, gmprt.TooManyThreads)
 before = held()
-refused(1000, gmprt.TooManyThreads)
+refused(300, gmprt.TooManyThreads)  # glibc 2.43 itself loses a page each time
 after = held()
 not_more(after, before)
 try:
@@ -364,13 +364,13 @@ crowd.ends()
 # ---- memory --------------------------------------------------------------------------------------
 
 DEEP = """
+chain = iter([1] * 1000)
+for _ in range(20_000):
+    chain = map(abs, chain)
+
 def deep():
-    '''Megabytes of stack, by calls that nobody counts.'''
-    x = iter([1])
-    for _ in range(20_000):
-        x = map(abs, x)
-    next(x)
-    del x
+    '''Megabytes of stack, by calls that nobody counts, and nothing else.'''
+    next(chain)
 
 def falls(to):
     '''It is given back in the background.'''

@@ -6,13 +6,13 @@
 
 #include "sched/sched.h"
 
-/* A goroutine's stack is as large as a thread's: so the same recursion works, and ends in the same error, also where the
- * interpreter or a library counts none (a chain of iterators, the parser, a deep structure's end).  Where the interpreter
- * counts calls instead of looking at addresses each is allowed for as if it were the hungriest, and 1000 levels of up to
- * seven calls each take more, of address space: what is not below 2 MiB costs a page-table page, and hardly more the larger
- * it is. */
+/* A goroutine's stack is larger than a thread's 8 MiB by what colours and the host take of a slot: so the same recursion
+ * works, and ends in the same error, also where the interpreter or a library counts none (a chain of iterators, the parser, a
+ * deep structure's end).  Where the interpreter counts calls instead of looking at addresses each is allowed for as if it
+ * were the hungriest, and 1000 levels of up to seven calls each take more, of address space: what is not below 2 MiB costs a
+ * page-table page, and hardly more the larger it is. */
 #ifdef HAVE_STACK_LIMITS
-enum { TSTATE_STACK = 8 << 20 };
+enum { TSTATE_STACK = 10 << 20 };
 #else
 enum { TSTATE_STACK = 20 << 20 };
 #endif
