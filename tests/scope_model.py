@@ -739,19 +739,23 @@ class ScopeMachine(RuleBasedStateMachine):
                 real.task.exception(PATIENCE)
 
     def teardown(self) -> None:
-        if self.broken:
-            self.abandon()
-            return
-        while alive := [a for a in self.actors if a[1].state in ("idle", "gate")]:
+        while not self.broken:
+            alive = [a for a in self.actors if a[1].state in ("idle", "gate")]
+            if not alive:
+                break
             actor = alive[-1]
             if actor[1].state == "gate":
                 self.let_go(actor)
             else:
                 self.order(actor, ("leave",), ("leave",))
+        if self.broken:
+            self.abandon()
+            return
         for real, model in self.actors:
             assert model.state in ("ended", "unborn")
             if model.state == "ended":
-                assert told(real.task.exception(PATIENCE)) == model.outcome
+                outcome = told(real.task.exception(PATIENCE))
+                assert outcome == model.outcome, (real.number, outcome, model.outcome)
 
 
 def timed_block(kind: str) -> tuple[Any, Scope]:
