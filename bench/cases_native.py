@@ -30,6 +30,7 @@ def _compile(directory: Path, source: str, include: str) -> None:
 
     ffi = FFI()
     ffi.cdef("int64_t nb_run(uintptr_t table, const char *name, int64_t n);")
+    ffi.cdef("int nb_park(uintptr_t table, const char *how, int64_t n);")
     ffi.set_source(
         _MODULE,
         source,
@@ -73,6 +74,13 @@ def _run(name: str) -> Callable[[int], float]:
         return nanoseconds / 1e9
 
     return run
+
+
+def park(how: str, count: int) -> None:
+    """Start `count` goroutines that wait for ever."""
+    gmprt.go(nothing).join()
+    if _library().nb_park(int(native.api_pointer()), how.encode(), count):
+        raise RuntimeError(f"native_bench.c knows no {how!r}: another version of gmprt.h?")
 
 
 def _per_operation(name: str, per: int, scale: Scale) -> Figures:

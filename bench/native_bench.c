@@ -235,3 +235,45 @@ int64_t nb_run(uintptr_t table, const char *name, int64_t n) {
   }
   return -1;
 }
+
+/* parked: n goroutines wait for the rest of the process's life, in what `how` names */
+
+static gm_chan *nobody_sends;
+static gm_mutex kept;
+
+static void park_channel(void *arg) {
+  (void)arg;
+  take(nobody_sends);
+}
+
+static void park_sleep(void *arg) {
+  (void)arg;
+  MUST(api->sleep(INT64_C(3600000000000)));
+}
+
+static void park_mutex(void *arg) {
+  (void)arg;
+  MUST(api->mutex_lock(&kept, -1));
+}
+
+static const struct {
+  const char *how;
+  void (*fn)(void *arg);
+} waits[] = {{"channel", park_channel}, {"sleep", park_sleep}, {"mutex", park_mutex}};
+
+/* 0: they have been started. */
+int nb_park(uintptr_t table, const char *how, int64_t n) {
+  api = (const gm_api *)table;
+  if (api->version != GM_API_VERSION || api->size < sizeof(gm_api))
+    return -1;
+  nobody_sends = make_chan(0);
+  api->mutex_trylock(&kept);
+  for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++) {
+    if (strcmp(waits[i].how, how) != 0)
+      continue;
+    for (int64_t k = 0; k < n; k++)
+      MUST(api->go(waits[i].fn, NULL));
+    return 0;
+  }
+  return -1;
+}

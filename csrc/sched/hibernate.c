@@ -1,9 +1,9 @@
 /* hibernate.c - goroutines that have been parked for a while sleep without a stack.
  *
  * A hosted goroutine that waits needs a page of C stack, the page-table page above it, and little of either: some 600
- * bytes of C frames and as many of the host's.  So what lives of its stack is copied out, and the slot's pages go back
- * to the kernel, with the guard, for a guard keeps the page-table page.  When the goroutine is to run again the bytes
- * return to the same addresses, and nothing in them needs to be changed.
+ * bytes of C frames and as many of the host's, of which half are zero.  So what lives of its stack is copied out, and the
+ * slot's pages go back to the kernel, with the guard, for a guard keeps the page-table page.  When the goroutine is to run
+ * again the bytes return to the same addresses, and nothing in them needs to be changed.
  *
  *     awake -> saved        the driver, host lock held: hibernate_some.  gp->sp is NULL from now on, as that of a
  *                           goroutine that has not begun, so the switch path needs no other question (gbind)
@@ -64,13 +64,15 @@ enum { POSSIBLE = false }; /* they keep books of stacks */
 enum { POSSIBLE = true };
 #endif
 
-/* What lives of a stack: [sp, sp + n). */
+/* What lives of a stack, n words from sp on.  A third or half of them are zero: the others are kept, 64 words at a time:
+ * which they are, and these. */
 typedef struct saved {
-  void *sp;
-  size_t n;
-  void *hidden;  /* what the host does not show of it meanwhile */
-  bool unguarded;
-  char bytes[];
+  uint64_t *sp;
+  void *hidden; /* what the host does not show of it meanwhile */
+  uint32_t n;
+  uint32_t size : 31; /* of all this */
+  uint32_t unguarded : 1;
+  uint64_t words[];
 } saved;
 
 static struct {
@@ -120,10 +122,41 @@ static bool lends_elem(const G *gp) {
   }
 }
 
-static reads_raw void save(G *gp, saved *s, size_t n) {
+static reads_raw uint32_t nonzero(const uint64_t *at, uint32_t n) {
+  uint32_t found = 0;
+  for (uint32_t i = 0; i < n; i++) found += at[i] != 0;
+  return found;
+}
+
+static reads_raw void pack(uint64_t *to, const uint64_t *from, uint32_t n) {
+  for (uint32_t i = 0; i < n; i += 64) {
+    uint64_t *which = to++;
+    *which = 0;
+    for (uint32_t k = 0; k < 64 && i + k < n; k++) {
+      if (!from[i + k]) continue;
+      *which |= (uint64_t)1 << k;
+      *to++ = from[i + k];
+    }
+  }
+}
+
+static void unpack(uint64_t *to, const uint64_t *from, uint32_t n) {
+  memset(to, 0, 8 * (size_t)n);
+  for (uint32_t i = 0; i < n; i += 64)
+    for (uint64_t which = *from++; which; which &= which - 1) to[i + (uint32_t)__builtin_ctzll(which)] = *from++;
+}
+
+/* What lives of gp's stack, up to `end`. NULL: no memory. */
+static saved *save(const G *gp, const char *end) {
+  uint32_t n = (uint32_t)((size_t)(end - (const char *)gp->sp) / 8);
+  size_t size = sizeof(saved) + 8 * ((size_t)nonzero(gp->sp, n) + (n + 63) / 64);
+  saved *s = malloc(size);
+  if (!s) return NULL;
   s->sp = gp->sp;
   s->n = n;
-  memcpy(s->bytes, gp->sp, n);
+  s->size = (uint32_t)size;
+  pack(s->words, gp->sp, n);
+  return s;
 }
 
 /* false: not now. */
@@ -132,14 +165,12 @@ static bool hibernate(G *gp) {
   if (gp->lockedm || lends_elem(gp)) return false;
   char *end = host->drowsy(gp);
   if (!end) return false;
-  size_t n = (size_t)(end - (char *)gp->sp);
-  saved *s = malloc(sizeof *s + n);
+  saved *s = save(gp, end);
   if (!s) return false;
-  save(gp, s, n);
   s->hidden = host->hide(gp);
   gp->saved = s;
   gp->sp = NULL;
-  xadd(&hibernated_bytes, sizeof *s + n);
+  xadd(&hibernated_bytes, s->size);
   store_rel(&gp->asleep, SAVED);
   return true;
 }
@@ -227,7 +258,7 @@ void hibernate_some(void) {
 static void restore(G *gp, saved *s) {
   while (load_acq(&gp->asleep) == DROPPING) os_usleep(0);
   if (s->unguarded) stack_guard(&gp->stk);
-  memcpy(s->sp, s->bytes, s->n);
+  unpack(s->sp, s->words, s->n);
 }
 
 /* Who ticks once a second would sleep half of that each time, and pay for it: it is let sleep later and later. */
@@ -248,7 +279,7 @@ void rouse(G *gp) {
   host->show(gp, s->hidden);
   gp->sp = s->sp;
   gp->saved = NULL;
-  xadd(&hibernated_bytes, -(sizeof *s + s->n));
+  xadd(&hibernated_bytes, -(uint64_t)s->size);
   free(s);
   xadd(&rousings, 1);
   xadd(&hibernating, (uint32_t)-1);

@@ -1,12 +1,14 @@
 /* errqueue.c - OpenSSL's queue of errors, which belongs to a thread.
  *
  * SSL_get_error() decides by the queue of the calling thread what has become of an SSL_read().  Below that SSL_read
- * a goroutine may park, in the recv() of libcrypto.  Two rules keep each goroutine's errors to itself:
+ * a goroutine may park, in the recv() of libcrypto.  Three rules keep each goroutine's errors to itself:
  *
  *   - Who has errors in the queue does not park, its thread waits (errqueue_empty).  Else others would find them, and
  *     it would miss them.  It happens in the middle of a handshake that fails, while the alert is sent.
  *   - Who comes back on another thread has left an empty queue, and finds an empty one (errqueue_clear): what
  *     is in it was left there by a call that has ended.
+ *   - A call of _ssl that has raised leaves an empty queue (shim_leave_rare).  _ssl sees to that but for errors of the system
+ *     (ERR_LIB_SYS, which OpenSSL 3.2 and later notes): the thread's next call, of another connection, would fail with them.
  *
  * Only the OpenSSL that `_ssl` is linked with, by the names under which it is known.  One that is linked
  * into the interpreter itself cannot be asked.

@@ -238,8 +238,11 @@ static inline void touch(shim *s, const PyObject *result) {
     for (shim *o = s->outer; o; o = o->outer) o->touched = true;
 }
 
+static bool of_openssl(int i) { return strcmp(table[i].module, "_ssl") == 0; }
+
 static noinline PyObject *shim_leave_rare(int i, shim *s, Goroutine *self, PyObject *result) {
   if (unlikely(self->greenlets)) self->shim = NULL;
+  if (!result && of_openssl(i)) errqueue_clear();
   if (unlikely(homes_of(self) != NULL)) homes_leave_shim(self, s);
   if (self->shim) touch(s, result);
   return likely(s->substituted == WAKE_OK) ? result : was_substituted(i, s, self, result);
@@ -247,7 +250,7 @@ static noinline PyObject *shim_leave_rare(int i, shim *s, Goroutine *self, PyObj
 
 static inline PyObject *shim_leave(int i, shim *s, Goroutine *self, PyObject *result) {
   self->shim = s->outer;
-  bool rare = s->outer || s->substituted != WAKE_OK || homes_of(self) || self->greenlets;
+  bool rare = s->outer || s->substituted != WAKE_OK || homes_of(self) || self->greenlets || !result;
   return likely(!rare) ? result : shim_leave_rare(i, s, self, result);
 }
 
