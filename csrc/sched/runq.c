@@ -9,6 +9,9 @@
  * copies, and commits by CAS on the head.  A copy that was torn by a wrapping owner loses that CAS.
  * More than half a ring between head and tail means that the two loads do not belong together: retry.
  *
+ * Tried and dropped: a store where runnext is empty, which only its owner fills.  With that in it the compiler does not
+ * inline runqput, and to start a native goroutine took 19 instructions more.
+ *
  * runnext is the goroutine that was made ready last: it runs next and inherits the slice, so a pair that
  * talks to each other runs as one.  When the slice is over (P.expired, set by sysmon) it goes to the
  * tail instead, or such a pair would starve the ring. */
@@ -53,12 +56,7 @@ static void runqputtail(P *pp, G *gp) {
 void runqput(P *pp, G *gp, bool next) {
   if (unlikely(chaos_on) && chaos_flip()) next = false;
   if (next) {
-    /* Release: a thief that takes gp out of runnext must see all of it.  Nobody but us fills it, so while it is empty a
-     * store does: one locked instruction of the four in a hand-over. */
-    if (!load_rlx(&pp->runnext)) {
-      store_rel(&pp->runnext, gp);
-      return;
-    }
+    /* Release: a thief that takes gp out of runnext must see all of it. */
     G *kicked = xchg(&pp->runnext, gp);
     if (!kicked) return;
     gp = kicked;
