@@ -36,7 +36,9 @@
  *
  * Rejected: giving back the pages below the live part only (there are none: a goroutine that is parked touched one or
  * two pages), a copy under the G's own lock as Go's shrinkstack does (Gscan: who wakes would wait for it), moving the
- * stack into a smaller slot (C frames cannot move). */
+ * stack into a smaller slot (C frames cannot move), native goroutines (others write to what lies on their stacks, results and
+ * whole structures, whenever they like: what is written to a page that was given back would be lost, and a page that
+ * faults instead fails in a system call). */
 #include <stdlib.h>
 
 #include "arch/arch.h"
