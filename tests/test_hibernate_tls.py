@@ -413,7 +413,7 @@ STORM = """
             handlers.append(go(serve, a, number))
             ends.append(client_context.wrap_socket(b))
         for _ in range(ROUNDS):
-            while gmprt.stats().hibernating < COUNT:
+            while gmprt.stats().hibernating < COUNT * 9 // 10:
                 gmprt.sleep(0.02)
             answers = [go(ask, end, rng.choice([1, 100, 20000, 70000])) for end in ends]
             assert all(g.result() for g in answers)
@@ -437,7 +437,7 @@ def test_a_crowd_is_served_from_sleep(chaos: str, tmp_path: Path) -> None:
     """TLS 1.2 and 1.3, blocking and with a timeout; with chaos whoever parks sleeps at once."""
     identity = tmp_path / "identity.pem"
     identity.write_text(IDENTITY, encoding="ascii")
-    storm(60, 2, identity, 3 * PATIENCE, chaos)
+    storm(60, 2, identity, 2 * PATIENCE, chaos)
 
 
 if __name__ == "__main__":

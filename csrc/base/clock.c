@@ -8,11 +8,14 @@
 static uint64_t tick0;
 static int64_t time0;
 
-int64_t nanotime(void) {
+static int64_t clock_of(clockid_t which) {
   struct timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
+  clock_gettime(which, &ts);
   return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
+
+int64_t nanotime(void) { return clock_of(CLOCK_MONOTONIC); }
+int64_t thread_time(void) { return clock_of(CLOCK_THREAD_CPUTIME_ID); }
 
 void time_init(void) {
   tick0 = cputicks();

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 int64_t nanotime(void);              /* CLOCK_MONOTONIC, ns */
+int64_t thread_time(void);           /* what the calling thread has computed, ns */
 int64_t ticks_to_ns(uint64_t ticks); /* a difference of cputicks() */
 void time_init(void);
 

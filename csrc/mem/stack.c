@@ -86,7 +86,7 @@ static struct {
   uint32_t mappings;        /* the process may have */
   _Atomic uint32_t granted; /* guards that may be mappings of their own */
   _Atomic uint32_t nsplit;  /* guards that are */
-  _Atomic uint32_t refused; /* ... that were not granted */
+  _Atomic uint32_t refused; /* ... that were not granted since there was no room; 0: there was */
   _Atomic bool marked;      /* there are others */
 } depot = {.lock = {.rank = rank_stack}};
 
@@ -160,19 +160,26 @@ static uint32_t mappings(void) {
   return lines;
 }
 
+/* depot.lock held. */
+static bool split_grant(void) {
+  if (load_rlx(&depot.nsplit) < load_rlx(&depot.granted)) return true; /* by somebody else, a moment ago */
+  uint32_t most = depot.mappings / 2, have = mappings(), room = have < most ? (most - have) / 4 : 0;
+  uint32_t more = have / 8 > FEW ? have / 8 : FEW;
+  if (more > room) more = room >= FEW ? room : 0;
+  store_rlx(&depot.refused, more == 0);
+  store_rlx(&depot.granted, load_rlx(&depot.nsplit) + more);
+  return more > 0;
+}
+
 /* May one more be made?  Some are granted at a time, the more the longer it takes to count, and never more than half of
  * the room; when there is none it is looked for seldom.  What the program maps meanwhile is seen at the next count. */
 static bool split_granted(void) {
   if (load_rlx(&depot.nsplit) < load_rlx(&depot.granted)) return true;
-  if (xadd(&depot.refused, 1) % RECOUNT != 0) return false;
+  if (load_rlx(&depot.refused) > 0 && xadd(&depot.refused, 1) % RECOUNT != 0) return false;
   lock(&depot.lock);
-  uint32_t most = depot.mappings / 2, have = mappings(), room = have < most ? (most - have) / 4 : 0;
-  uint32_t more = have / 8 > FEW ? have / 8 : FEW;
-  if (more > room) more = room >= FEW ? room : 0;
-  if (more) store_rlx(&depot.refused, 0);
-  store_rlx(&depot.granted, load_rlx(&depot.nsplit) + more);
+  bool granted = split_grant();
   unlock(&depot.lock);
-  return more > 0;
+  return granted;
 }
 
 /* false: none to be had, see the head of the file.  errno is left alone. */
@@ -347,8 +354,9 @@ bool stacks_empty(stack **list, uint32_t n) {
 void stack_guard(stack *s) { guard_install(s->lo - stack_page); }
 
 /* Nobody runs on it, and sp is where it was left: what lies far below was needed once, for a deep recursion, and goes to
- * the kernel. */
+ * the kernel.  Nothing if sp lies elsewhere: C code may have coroutines of its own. */
 void stack_shrink(const stack *s, const void *sp) {
+  if ((const char *)sp < s->lo || (const char *)sp >= s->hi) return;
   char *end = (char *)(((uintptr_t)sp & ~(uintptr_t)(stack_page - 1)) - STACK_SLACK);
   unsigned char touched = 0;
   if (end <= s->lo || mincore(end - stack_page, stack_page, &touched) != 0 || !(touched & 1)) return;

@@ -56,6 +56,7 @@ enum {
   WORTH = 8,                 /* times that, and its sleep was worth it */
   LIGHTEST = 6,              /* doublings of it for who is woken sooner again and again: 32 s */
   LOOKS = 4096,              /* goroutines looked at in one go: 100 us */
+  SHRINK_LOOKS = 8,          /* ... as long takes a look at the pages of one that stays awake */
   WORTH_LOOKS = 64,          /* so many for one that falls asleep: 2 us */
   DROP_AT_ONCE = 32,         /* stacks emptied by sysmon, in whose way a wake may be: some 50 us */
 };
@@ -130,7 +131,7 @@ static reads_raw uint32_t nonzero(const uint64_t *at, uint32_t n) {
   return found;
 }
 
-static reads_raw void pack(uint64_t *to, const uint64_t *from, uint32_t n) {
+static reads_raw uint64_t *pack(uint64_t *to, const uint64_t *from, uint32_t n) {
   for (uint32_t i = 0; i < n; i += 64) {
     uint64_t *which = to++;
     *which = 0;
@@ -140,6 +141,7 @@ static reads_raw void pack(uint64_t *to, const uint64_t *from, uint32_t n) {
       *to++ = from[i + k];
     }
   }
+  return to;
 }
 
 static void unpack(uint64_t *to, const uint64_t *from, uint32_t n) {
@@ -157,7 +159,8 @@ static saved *save(const G *gp, const char *end) {
   s->sp = gp->sp;
   s->n = n;
   s->size = (uint32_t)size;
-  pack(s->words, gp->sp, n);
+  uint64_t *packed = pack(s->words, gp->sp, n);
+  gm_assert((char *)packed == (char *)s + size); /* else somebody writes to it */
   return s;
 }
 
@@ -196,7 +199,7 @@ static bool candidate(const G *gp) {
 }
 
 static void end_of_pass(void) {
-  gshrink_pooled(LOOKS);
+  gshrink_pooled(GFREE_KEEP); /* others go back whole, sooner or later */
   pass.cursor = 0;
   store_rlx(&pass.again, pass.young > 0);
   pass.young = 0;
@@ -223,9 +226,13 @@ static int64_t rest(void) {
 void hibernate_some(void) {
   L *l = &sched.l;
   if (load_acq(&l->ndrop) > 0) return; /* sysmon has not done with the last ones */
+  if (host->still && !host->still()) { /* later: a wait is judged once */
+    store_rlx(&pass.next, nanotime() + DOZE_LOOK_NS);
+    return;
+  }
   if (!load_rlx(&pass.passing)) begin_pass();
   uint64_t now = cputicks();
-  int64_t age = drowsy_after();
+  int64_t age = drowsy_after(), begin = thread_time(); /* what others compute meanwhile is not our cost */
   uint32_t looked = 0, found = 0, most = crowded() ? DROP_BATCH : DROP_BATCH / 4;
   for (; looked < LOOKS && found < most; looked++) {
     G *gp = allg_next(&pass.cursor);
@@ -240,7 +247,9 @@ void hibernate_some(void) {
       continue;
     }
     pass.young += young;
-    if (!young || !crowded()) stack_shrink(&gp->stk, gp->sp);
+    if (young && crowded()) continue;
+    stack_shrink(&gp->stk, gp->sp);
+    looked += SHRINK_LOOKS;
   }
   if (found) {
     xadd(&hibernations, found);
@@ -248,7 +257,7 @@ void hibernate_some(void) {
     store_rel(&l->ndrop, found);
     sysmon_wake();
   }
-  int64_t spent = ticks_to_ns(cputicks() - now);
+  int64_t spent = thread_time() - begin;
   pass.looked += looked;
   pass.found += found;
   pass.spent += spent;

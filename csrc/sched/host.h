@@ -27,6 +27,7 @@
  *   all_asleep  sched.lock held: the last M goes idle and nothing can wake anybody from inside; must not block.
  *   preempt     sysmon: ask the hosted goroutine that M runs to yield; false: it cannot be asked.  May be NULL.
  *   preempt_signal  in the handler of SIGURG on M, whose goroutine was asked.  May be NULL.
+ *   still       host lock held: may stacks be judged now, by drowsy?  May be NULL: always.
  *   drowsy      host lock held, a parked goroutine: where what lives of its stack ends; NULL: it must keep its stack.
  *               May be NULL: none ever loses it.
  *   hide, show  host lock held: it is about to lose its stack, and has it again; what hide returns is given to show.
@@ -73,6 +74,7 @@ typedef struct host_t {
   void (*all_asleep)(unsigned epoch);
   bool (*preempt)(struct M *m);
   void (*preempt_signal)(struct M *m, struct G *gp);
+  bool (*still)(void);
   char *(*drowsy)(struct G *gp);
   void *(*hide)(struct G *gp);
   void (*show)(struct G *gp, void *hidden);

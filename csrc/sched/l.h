@@ -12,7 +12,7 @@ typedef struct L {
   uint32_t head, tail;
   G *ovhead, *ovtail; /* overflow: FIFO through schedlink */
   uint32_t picks;
-  bool turnover; /* this turn of Python is over: native work has waited long enough for the P */
+  bool turnover; /* this turn of Python is over: native work has waited long enough for the P, or a look is due (doze) */
   int64_t turnstart;
   G *gfree;  /* dead Gs with a stack, hottest first */
   G *gshell; /* dead Gs without */

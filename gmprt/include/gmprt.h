@@ -73,7 +73,7 @@ gm_result gm_chan_send(gm_chan *c, const void *elem, int64_t timeout); /* (any) 
 gm_result gm_chan_recv(gm_chan *c, void *elem, int64_t timeout);       /* (any) elem may be NULL */
 /* Many elements at once, in order, as an array of them; *sent and *got are set whatever is returned. (any)
  * send_many: GM_OK if all n have gone. recv_many waits for one and takes what is there besides, at most n.
- * The memory is the other side's to read or write until the call returns. */
+ * The memory is the other side's to read or write until the call returns, and the channel is in use as long. */
 gm_result gm_chan_send_many(gm_chan *c, const void *elems, size_t n, size_t *sent, int64_t timeout);
 gm_result gm_chan_recv_many(gm_chan *c, void *elems, size_t n, size_t *got, int64_t timeout);
 gm_result gm_chan_close(gm_chan *c); /* (any) GM_CLOSED: it was closed already */

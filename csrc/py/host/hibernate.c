@@ -31,9 +31,11 @@ static bool in_parking_lot(const G *gp) {
   return semaphore >= gp->stk.lo && semaphore < gp->stk.hi;
 }
 
+bool host_still(void) { return !collecting(); }
+
 char *host_drowsy(G *gp) {
   const Goroutine *self = gp->handle;
-  if (interposed.nothing || collecting() || !own_state(self) || in_parking_lot(gp)) return NULL;
+  if (interposed.nothing || !own_state(self) || in_parking_lot(gp)) return NULL;
   PyThreadState *ts = ts_of(gp);
   char *end = tstate_chunk_end(ts, gp);
   if (!end || entered_below(gp) || !frames_private(ts, gp->sp, end)) return NULL;

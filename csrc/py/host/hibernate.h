@@ -4,6 +4,7 @@
 
 #include "sched/g.h"
 
+bool host_still(void);
 char *host_drowsy(G *gp);
 void *host_hide(G *gp);
 void host_show(G *gp, void *hidden);

@@ -117,6 +117,7 @@ const host_t python_host = {
     .all_asleep = lender_all_asleep,
     .preempt = py_preempt,
     .preempt_signal = py_preempt_signal,
+    .still = host_still,
     .drowsy = host_drowsy,
     .hide = host_hide,
     .show = host_show,

@@ -68,9 +68,9 @@ static void settle(G *gp, Goroutine *self) {
   if (unlikely(has_homes(self))) above.homes_drop(self);
 }
 
-/* Its time is over. */
+/* Its time is over.  Who does not drive may have run while nobody looked at the clock. */
 static void leave(G *gp, Goroutine *self) {
-  goroutine_ran(gp, switch_time());
+  goroutine_ran(gp, load_rlx(&sched.l.holder) == gp->m ? switch_time() : look_at_clock());
   self->cpu_ticks = (int64_t)gp->runticks;
   self->left = true;
 }

@@ -90,17 +90,18 @@ static PyObject *recv_there(Chan *ch, Py_ssize_t most) {
 }
 
 /* `first` has n values, and places for `room`.  The list that is returned has no more places than values, and what is
- * there besides; without memory it is that one. */
+ * there besides; without memory it is that one.  Nobody may find `first` before: making another may run the collector. */
 static PyObject *recv_rest(Chan *ch, PyObject *first, Py_ssize_t room, Py_ssize_t most) {
   Py_ssize_t n = PyList_GET_SIZE(first), more = there(ch, most - n);
-  if (more == 0 && n == room) return first;
-  PyObject *list = PyList_New(n + more);
+  PyObject *list = more == 0 && n == room ? NULL : PyList_New(n + more);
   if (!list) {
-    PyErr_Clear();
+    if (PyErr_Occurred()) PyErr_Clear();
+    PyObject_GC_Track(first);
     return first;
   }
   memcpy(((PyListObject *)list)->ob_item, ((PyListObject *)first)->ob_item, (size_t)n * sizeof(PyObject *));
   Py_SET_SIZE(first, 0);
+  PyObject_GC_Track(first);
   Py_DECREF(first);
   if (more > 0) fill(ch, list, n);
   return list;
@@ -127,9 +128,11 @@ static PyObject *recv_waiting(Chan *ch, Py_ssize_t most, patience p) {
   PyObject_GC_UnTrack(list); /* values come into its places while we wait: nobody may find it */
   Py_SET_SIZE(list, 0);
   int r = recv_first(ch, ((PyListObject *)list)->ob_item, &n, p);
-  if (likely(r == 1)) Py_SET_SIZE(list, (Py_ssize_t)n);
+  if (likely(r == 1)) {
+    Py_SET_SIZE(list, (Py_ssize_t)n);
+    return recv_rest(ch, list, room, most);
+  }
   PyObject_GC_Track(list);
-  if (likely(r == 1)) return recv_rest(ch, list, room, most);
   if (r == 0) PyErr_SetString(errs.EndOfChannel, "channel is closed and drained");
   Py_DECREF(list);
   return NULL;

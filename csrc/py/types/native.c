@@ -17,8 +17,8 @@ typedef struct operation {
   patience p;
 } operation;
 
-/* (address of the gm_chan, buffer of some elements, timeout). false: exception set. */
-static bool operation_open(operation *o, const char *name, PyObject *const *args, Py_ssize_t nargs, int flags) {
+/* (address of the gm_chan, buffer of some elements, timeout); `one`: of no more and no less. false: exception set. */
+static bool operation_open(operation *o, const char *name, bool one, PyObject *const *args, Py_ssize_t nargs, int flags) {
   chaos_point(true);
   if (nargs != 3) {
     PyErr_Format(PyExc_TypeError, "%s(address, buffer, timeout)", name);
@@ -28,7 +28,7 @@ static bool operation_open(operation *o, const char *name, PyObject *const *args
   if (PyErr_Occurred() || patience_parse(name + strlen("native_"), args[2], &o->p) < 0) return false;
   if (PyObject_GetBuffer(args[1], &o->elems, flags) < 0) return false;
   o->n = (size_t)o->elems.len / o->c->elemsize;
-  if ((size_t)o->elems.len == o->n * o->c->elemsize) return true;
+  if ((size_t)o->elems.len == o->n * o->c->elemsize && (!one || o->n == 1)) return true;
   PyErr_Format(PyExc_ValueError, "an element has %d bytes, the buffer %zd", o->c->elemsize, o->elems.len);
   PyBuffer_Release(&o->elems);
   return false;
@@ -50,13 +50,13 @@ static PyObject *operation_run(operation *o, bool send) {
 static PyObject *py_native_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   operation o;
-  return operation_open(&o, "native_send", args, nargs, PyBUF_SIMPLE) ? operation_run(&o, true) : NULL;
+  return operation_open(&o, "native_send", true, args, nargs, PyBUF_SIMPLE) ? operation_run(&o, true) : NULL;
 }
 
 static PyObject *py_native_recv(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   operation o;
-  return operation_open(&o, "native_recv", args, nargs, PyBUF_WRITABLE) ? operation_run(&o, false) : NULL;
+  return operation_open(&o, "native_recv", true, args, nargs, PyBUF_WRITABLE) ? operation_run(&o, false) : NULL;
 }
 
 /* ---- many -------------------------------------------------------------------------------------------------- */
@@ -71,7 +71,7 @@ static bool goes_on(wake_t r, PyObject *closed, const char *message) {
 static PyObject *py_native_send_from(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   operation o;
-  if (!operation_open(&o, "native_send_from", args, nargs, PyBUF_SIMPLE)) return NULL;
+  if (!operation_open(&o, "native_send_from", false, args, nargs, PyBUF_SIMPLE)) return NULL;
   size_t sent = 0;
   wake_t r;
   do r = chansend_many(o.c, o.elems.buf, o.n, &sent, o.p.block, o.p.deadline, true);
@@ -84,7 +84,7 @@ static PyObject *py_native_send_from(PyObject *module, PyObject *const *args, Py
 static PyObject *py_native_recv_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
   (void)module;
   operation o;
-  if (!operation_open(&o, "native_recv_into", args, nargs, PyBUF_WRITABLE)) return NULL;
+  if (!operation_open(&o, "native_recv_into", false, args, nargs, PyBUF_WRITABLE)) return NULL;
   gm_assert(o.n > 0);
   size_t got;
   wake_t r;
