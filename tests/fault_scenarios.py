@@ -440,7 +440,10 @@ def sockets(crew: Crew) -> None:
             for i in range(5):
                 s.sendall(b"%d" % i)
                 select.select([s], [], [], PATIENCE)
-                if s.recv(100) != b"%d" % i:
+                answer = s.recv(100)
+                if not answer:
+                    raise ConnectionResetError("the server has closed: its call was refused")
+                if answer != b"%d" % i:
                     raise Lost("a wrong answer")
 
     def readers() -> None:
