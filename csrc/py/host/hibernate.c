@@ -2,7 +2,7 @@
  *
  * A Python goroutine's stack may go if nothing but the goroutine refers to it:
  *   - no C code of others has frames there.  The interpreter and the modules of the standard library keep no address of
- *     their stacks anywhere, but for who waits in the parking lot (from 3.13 on; the locks of `threading` from 3.14 on): he
+ *     their stacks anywhere, but for who waits in the parking lot (from 3.13 on; the locks of `threading` too, but for 3.13.0's): he
  *     stands in its list with what he waits for, a semaphore, on his stack.  An extension module may: pybind11 has a list
  *     of its frames;
  *   - it does not collect garbage, and waits in a finalizer: the collector's lists of objects begin on its stack, and who
