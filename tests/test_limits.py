@@ -167,8 +167,9 @@ def test_a_limit_that_leaves_room_leaves_stacks_as_they_are() -> None:
     """128 GiB: as deep as where there is no limit."""
     code = """
 import json
-text = "[" * 900 + "]" * 900
-assert go(lambda: len(json.dumps(json.loads(text)))).result(PATIENCE) == 1800
+deep = 400 if hasattr(sys, "gettotalrefcount") else 900  # a debug build of 3.13 allows for 500
+text = "[" * deep + "]" * deep
+assert go(lambda: len(json.dumps(json.loads(text)))).result(PATIENCE) == 2 * deep
 go(int).join()
 assert gmprt.stats().stack_reserved >= 16 * SLOT << 20
 """
