@@ -19,7 +19,8 @@ def main() -> None:
     requests.wait()
     took = time.monotonic() - begun
     print(sent.load(), "sent; ten of them had to wait:", took >= 10 / 200 - 0.001)
-    print("now, or not at all:", [limiter.allow(5), limiter.wait(5, timeout=0)])
+    rarely = Limiter(1 / 3600, burst=1)
+    print("now, or not at all:", [rarely.allow(), rarely.allow(), rarely.wait(timeout=0)])
 
 
 if __name__ == "__main__":
