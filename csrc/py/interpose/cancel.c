@@ -325,7 +325,7 @@ static PyMethodDef traced_def = {"traced", traced, METH_O, NULL};
 
 static PyObject *probe_next(PyObject *Py_UNUSED(o)) { return learn(); }
 static PyType_Slot probe_slots[] = {
-    {Py_tp_methods, probes}, {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, probe_next}, {0, NULL}};
+    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, probe_next}, {0, NULL}};
 static PyType_Spec probe_spec = {"gmprt._native.Probe", sizeof(PyObject), 0,
                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, probe_slots};
 
@@ -428,8 +428,10 @@ bool cancel_learn(void) {
   PyObject *trace = PyCFunction_New(&traced_def, NULL);
   bool ok = type && names && list && trace && PyDict_SetItemString(names, "traced", trace) == 0;
   for (const PyMethodDef *d = probes; ok && d->ml_name; d++) {
-    PyObject *name = PyUnicode_FromString(d->ml_name);
-    ok = name && PyList_Append(list, name) == 0;
+    /* One by one: 3.13.0 crashes when it is refused the memory for methods while it makes a type. */
+    PyObject *method = PyDescr_NewMethod((PyTypeObject *)type, (PyMethodDef *)d), *name = PyUnicode_FromString(d->ml_name);
+    ok = method && name && PyObject_SetAttr(type, name, method) == 0 && PyList_Append(list, name) == 0;
+    Py_XDECREF(method);
     Py_XDECREF(name);
   }
   if (ok && PyDict_SetItemString(names, "Probe", type) == 0 && PyDict_SetItemString(names, "names", list) == 0)
