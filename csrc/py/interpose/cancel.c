@@ -431,6 +431,7 @@ bool cancel_learn(void) {
     /* One by one: 3.13.0 crashes when it is refused the memory for methods while it makes a type. */
     PyObject *method = PyDescr_NewMethod((PyTypeObject *)type, (PyMethodDef *)d), *name = PyUnicode_FromString(d->ml_name);
     ok = method && name && PyObject_SetAttr(type, name, method) == 0 && PyList_Append(list, name) == 0;
+    if (!ok) PyErr_NoMemory(); /* nothing else fails here; 3.13 calls it an AttributeError of the type */
     Py_XDECREF(method);
     Py_XDECREF(name);
   }
