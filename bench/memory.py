@@ -35,26 +35,15 @@ from typing import Any
 import gmprt
 from bench.cache import built
 from bench.common import memory_bytes, nothing
+from bench.crowd import LOOK, fall_asleep
 from bench.echo import BACKLOG, LOCAL, serve
 from gmprt import Chan, go
 
 Figures = dict[str, float]
 
-LOOK = 0.1
-QUIET = 1.5  # nobody has fallen asleep for so long: nobody will
 LONG = 3600.0
 TIMEOUT = 600.0
 WORD = b"x" * 64
-
-
-def asleep() -> None:
-    """Until nobody falls asleep any more."""
-    seen, since = -1, time.perf_counter()
-    while time.perf_counter() - since < QUIET:
-        gmprt.sleep(LOOK)
-        now = gmprt.stats().hibernating
-        if now != seen:
-            seen, since = now, time.perf_counter()
 
 
 def crowd(count: int, start: Callable[[int], list[gmprt.Goroutine[Any]]]) -> Figures:
@@ -65,7 +54,7 @@ def crowd(count: int, start: Callable[[int], list[gmprt.Goroutine[Any]]]) -> Fig
     while any(goroutine.state != "waiting" for goroutine in goroutines):
         gmprt.sleep(LOOK)
     hot = memory_bytes()
-    asleep()
+    fall_asleep()
     idle = memory_bytes()
     sleeping = gmprt.stats().hibernating / count
     return {"hot": (hot - before) / count, "idle": (idle - before) / count, "asleep": sleeping}
@@ -231,7 +220,7 @@ def native(count: int, wait: str) -> Figures:
     park(wait, count)
     time.sleep(1)
     hot = memory_bytes()
-    asleep()
+    fall_asleep()
     return {"hot": (hot - before) / count, "idle": (memory_bytes() - before) / count, "asleep": 0}
 
 
