@@ -684,6 +684,21 @@ def test_graceful_stop(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["serve", "gunicorn"])
+def test_stop_before_the_first_request(kind: str) -> None:
+    """Whose connection was accepted is answered; who then says nothing does not keep the server."""
+    with serving(kind) as server, server.connect() as client, server.connect() as silent:
+        with server.connect() as kept:
+            assert kept.ask("/hello").body == b"hello"  # so the others are accepted, too
+            server.child.signal(signal.SIGTERM)
+            assert kept.ended()  # so the stop has begun
+        answer = client.ask("/hello")
+        assert (answer.body, answer.closes) == (b"hello", True)
+        assert client.ended()
+        assert silent.ended()
+        assert server.child.finish().returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["serve", "gunicorn"])
 def test_the_end_of_grace(kind: str, tmp_path: Path) -> None:
     """What does not end is cancelled."""
     path = tmp_path / "gate"

@@ -33,6 +33,7 @@ _BLOCK = 64 * 1024  # of a body
 _SEND_PIECE = 256 * 1024  # bytes that go out under one deadline
 _DRAIN = 64 * 1024  # what is read of a body that nobody wants, to keep the connection
 _HANDSHAKE = 5.0  # seconds, also of a stop, which waits for it
+_FIRST = 5.0  # seconds that a stop gives a new connection for its first request, as Go does
 _LINGER = 2.0  # seconds for the client to read the answer to what it is still sending
 
 _keys = {  # of the environ, by names of fields: those that are special, and those that have come
@@ -72,6 +73,7 @@ class Connection:
         self._address = address
         self.until = inf
         self.idle = False  # no byte of the next request has come
+        self._first_until = 0.0  # the client has just connected, and is about to send its first
         self._heading = False  # what comes is a head, which must be there by
         self._head_until = inf
         self._writing = False
@@ -128,6 +130,14 @@ class Connection:
     @property
     def closing(self) -> bool:
         return self._server.stopping
+
+    def retire(self, now: float) -> None:
+        """The server stops: no longer wait for a request, unless the client has only just connected
+        to send one.  Who keeps a connection knows that it may end; a new one that ends without an
+        answer is an error to everybody.
+        """
+        if self.idle and self._first_until < now:
+            self.shut()
 
     def shut(self) -> None:
         """End the call on the socket that this connection is in, as its client would.
@@ -189,12 +199,14 @@ class Connection:
 
     def _serve(self) -> None:
         self._head_until = self._soon()
+        self._first_until = time.monotonic() + _FIRST
         while True:
             self.idle = self._heading = True
             if self._server.stopping:
-                self.shut()
+                self.retire(time.monotonic())
             request = self._parser.next()
             self.idle = self._heading = False
+            self._first_until = 0.0
             if request is None or not self._respond(request):
                 return
             self._head_until = time.monotonic() + self._settings.keepalive

@@ -122,16 +122,16 @@ class Server:
         gmprt.go(self._watch)
 
     def stop(self) -> None:
-        """Accept no more; close the connections that wait for a request."""
+        """Accept no more; close the connections that wait for a request, new ones after a while."""
         self.stopping = True
         for g in self._accepting:
             g.cancel("the server stops")
         for g in self._accepting:
             g.join()
         # Whoever goes to wait from now on sees `stopping`, and does it himself.
+        now = time.monotonic()
         for connection in list(self._connections):
-            if connection.idle:
-                connection.shut()
+            connection.retire(now)
 
     def drain(self, seconds: float) -> bool:
         """Wait for the requests in flight.  False: there are some left."""
@@ -170,3 +170,5 @@ class Server:
             for connection in list(self._connections):
                 if connection.until < now:
                     connection.shut()
+                elif self.stopping:
+                    connection.retire(now)
