@@ -175,17 +175,17 @@ int os_newthread(pthread_t *out, size_t stack, void *(*fn)(void *), void *arg) {
   return err;
 }
 
-#if !defined(GM_ASAN) && !defined(GM_TSAN)
 static size_t signal_stack_size(void) {
-  size_t n = (size_t)getauxval(AT_MINSIGSTKSZ);
-  return n + (32 << 10);
-}
+  size_t handlers = 32 << 10;
+#if defined(GM_TSAN) || defined(GM_ASAN)
+  handlers *= 4;
 #endif
+  return (size_t)getauxval(AT_MINSIGSTKSZ) + handlers;
+}
 
 /* On a new M: a signal stack, and timers without the kernel's 50 us of slack.  false: no memory.  Without that stack no
  * goroutine may run here: handlers would run on its own, and of an overflow of that one it would die without a word. */
 bool os_minit(void) {
-#if !defined(GM_ASAN) && !defined(GM_TSAN)
   stack_t ss = {.ss_size = signal_stack_size()};
   ss.ss_sp = mmap(NULL, ss.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (ss.ss_sp == MAP_FAILED) return false;
@@ -193,16 +193,13 @@ bool os_minit(void) {
     munmap(ss.ss_sp, ss.ss_size);
     return false;
   }
-#endif
   prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0);
   return true;
 }
 
 void os_mexit(void) {
-#if !defined(GM_ASAN) && !defined(GM_TSAN)
   stack_t ss = {.ss_flags = SS_DISABLE}, old;
   if (sigaltstack(&ss, &old) == 0 && !(old.ss_flags & SS_DISABLE)) munmap(old.ss_sp, old.ss_size);
-#endif
 }
 
 /* noinline: the address of errno must be found anew after each park (another thread, perhaps). */
