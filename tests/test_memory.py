@@ -710,6 +710,55 @@ def test_descriptors_and_threads_are_given_back() -> None:
     assert len(list(Path("/proc/self/task").iterdir())) <= threads + 4
 
 
+STATES = """
+import ctypes, os, threading, time, gmprt
+from gmprt import go, Chan
+N = 12_000  # of dead ones beyond 8192 the stacks are given back at once
+api = ctypes.pythonapi
+for f in (api.PyInterpreterState_Get, api.PyInterpreterState_ThreadHead, api.PyThreadState_Next):
+    f.restype = ctypes.c_void_p
+api.PyInterpreterState_ThreadHead.argtypes = api.PyThreadState_Next.argtypes = [ctypes.c_void_p]
+def states():
+    n, state = 0, api.PyInterpreterState_ThreadHead(api.PyInterpreterState_Get())
+    while state:
+        n, state = n + 1, api.PyThreadState_Next(state)
+    return n
+def crowd():
+    gate, local = Chan(), threading.local()
+    def one():
+        assert not hasattr(local, "x")
+        local.x = threading.get_ident()
+        gate.recv_ok()
+        return local.x
+    goroutines = [go(one) for _ in range(N)]
+    while gate.waiting()[1] < N:
+        time.sleep(0.01)
+    assert states() > N
+    gate.close()
+    assert len({g.result() for g in goroutines}) == N
+def fewer():
+    while states() > N / 2:
+        time.sleep(0.01)
+def main():
+    crowd()
+    fewer()
+    pid = os.fork()
+    crowd()
+    if pid == 0:
+        fewer()
+        os._exit(7)
+    while states() > N / 2: # also while there is always work
+        gmprt.gosched()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+gmprt.run(main)
+print("given back")
+"""
+
+
+def test_thread_states_of_a_crowd_are_given_back() -> None:
+    assert run_child(STATES, flags=["-W", "ignore"], timeout=3 * PATIENCE).stdout == "given back\n"
+
+
 NESTS = {
     "buffers": "ch = Chan(1); ch.send(x); return ch",
     "views": "ch = Chan(1); ch.send(x); return ch.receiver",

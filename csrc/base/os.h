@@ -27,6 +27,7 @@ void os_thread_stack(char **lo, char **hi); /* of the calling thread, without it
 char os_thread_state(pid_t tid);
 int64_t os_thread_cputime(pid_t tid);
 void os_usleep(uint32_t us);
+void os_heap_trim(void); /* what the C library's heap keeps and does not need goes back to the kernel */
 int os_ncpu(void);
 void os_leave_signals(void); /* before the start: no signal gets a handler of ours */
 bool os_signals_left(void);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -108,6 +109,8 @@ int64_t os_thread_cputime(pid_t tid) {
   cpu_syscall(SYS_clock_gettime, (long)(~(unsigned)tid << 3 | PER_THREAD | SCHED_TIME), (long)&t, 0, 0, 0, 0);
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
+
+void os_heap_trim(void) { malloc_trim(0); }
 
 void os_usleep(uint32_t us) {
   struct timespec ts = {us / 1000000, (long)(us % 1000000) * 1000};

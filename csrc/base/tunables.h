@@ -35,6 +35,8 @@ enum {
   DROP_BATCH = 1024,        /* goroutines of a crowd that fall asleep at once, and stacks that sysmon empties then, 1.5 ms;
                                else a quarter of it */
   TRIM_BATCH = 64,          /* stacks whose pages sysmon drops in one round: some 100 us */
+  SHED_S = 1,               /* what a crowd has left beside its stacks goes after this long */
+  STATES_BATCH = 256,       /* host states freed at once, with the host lock held: a quarter of a millisecond */
   GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
   G_SLAB = 64,              /* Gs allocated at once */
   M_STACK = 256 << 10,      /* pthread stack of an M: g0 runs only the scheduler */

@@ -32,7 +32,8 @@
  *
  * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
  * pages are given back, and the slot comes here (gtrim_some in sched/g.c): a touched page costs 1.5 us to get
- * again, and madvise while other threads run 20 us.  Rejected: one mapping per stack (32 000 at most), growth by a
+ * again, and madvise while other threads run 20 us.  A chunk of which all slots have come here keeps page tables, 8 KiB and
+ * some for each slot whose neighbours went at another time: when a crowd is gone it is mapped anew (stacks_tidy).  Rejected: one mapping per stack (32 000 at most), growth by a
  * fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -193,6 +194,11 @@ static bool guard_install(char *page) {
   return true;
 }
 
+static void chunk_advise(char *lo, size_t size) {
+  madvise(lo, size, MADV_NOHUGEPAGE);
+  madvise(lo, size, MADV_DONTDUMP);
+}
+
 /* Address space for so many slots.  NULL: there is none. */
 static char *slots_map(size_t size, uint32_t slots) {
   size_t want = size * slots, extra = size % ALIGN == 0 || ALIGN % size == 0 ? ALIGN : 0;
@@ -207,8 +213,7 @@ static char *slots_map(size_t size, uint32_t slots) {
     char *end = p + want + extra;
     if (end > lo + want) munmap(lo + want, (size_t)(end - (lo + want)));
   }
-  madvise(lo, want, MADV_NOHUGEPAGE);
-  madvise(lo, want, MADV_DONTDUMP);
+  chunk_advise(lo, want);
   return lo;
 }
 
@@ -311,13 +316,8 @@ bool stack_alloc(stackclass kind, bool promised, stack *out) {
   return slot != NULL;
 }
 
-void stack_free(stackclass kind, stack *s, bool unguarded) {
-  slotclass *c = &depot.cls[kind];
-  lock(&depot.lock);
-  if (s->size != c->size) { /* made before a resize: given up, its address space is all it costs */
-    unlock(&depot.lock);
-    return;
-  }
+/* depot.lock held. */
+static void freed_push(slotclass *c, uintptr_t slot) {
   if (c->nfreed == c->capfreed) {
     uint32_t cap = c->capfreed ? 2 * c->capfreed : 64;
     uintptr_t *more = realloc(c->freed, cap * sizeof *more);
@@ -326,8 +326,14 @@ void stack_free(stackclass kind, stack *s, bool unguarded) {
       c->capfreed = cap;
     }
   }
-  if (c->nfreed < c->capfreed) /* else: a slot is lost, no more */
-    c->freed[c->nfreed++] = (uintptr_t)(s->lo - stack_page) | unguarded;
+  if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = slot; /* else: a slot is lost, no more */
+}
+
+void stack_free(stackclass kind, stack *s, bool unguarded) {
+  slotclass *c = &depot.cls[kind];
+  lock(&depot.lock);
+  /* Made before a resize: given up, its address space is all it costs. */
+  if (s->size == c->size) freed_push(c, (uintptr_t)(s->lo - stack_page) | unguarded);
   unlock(&depot.lock);
 }
 
@@ -352,6 +358,64 @@ bool stacks_empty(stack **list, uint32_t n) {
 }
 
 void stack_guard(stack *s) { guard_install(s->lo - stack_page); }
+
+static int by_number(const void *a, const void *b) {
+  uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+  return (x > y) - (x < y);
+}
+
+static uintptr_t slot_of(uintptr_t freed) { return freed & ~UNGUARDED; }
+
+/* Where in the sorted list is that slot, or the next one? */
+static uint32_t slot_find(const uintptr_t *list, uint32_t n, uintptr_t slot) {
+  uint32_t lo = 0;
+  while (n > lo) {
+    uint32_t mid = lo + (n - lo) / 2;
+    if (slot_of(list[mid]) < slot)
+      lo = mid + 1;
+    else
+      n = mid;
+  }
+  return lo;
+}
+
+/* Chunks of which all slots are in the sorted list get new mappings, without a page table. */
+static void chunks_renew(const slotclass *c, uintptr_t *list, uint32_t n, size_t slot) {
+  for (uint32_t k = 0, chunks = load_acq(&depot.nchunks); k < chunks; k++) {
+    char *lo = depot.chunk[k].lo;
+    size_t size = (size_t)(depot.chunk[k].hi - lo);
+    uint32_t i = slot_find(list, n, (uintptr_t)lo), slots = (uint32_t)(size / slot);
+    if (depot.chunk[k].cls != c || depot.chunk[k].slot != slot || slots > n - i) continue;
+    if (slot_of(list[i]) != (uintptr_t)lo || slot_of(list[i + slots - 1]) != (uintptr_t)lo + size - slot) continue;
+    bool renewed = mmap(lo, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == lo;
+    if (renewed) chunk_advise(lo, size);
+    for (; slots > 0; slots--, i++) list[i] = renewed ? list[i] | UNGUARDED : 0; /* else: what is there is not known */
+  }
+}
+
+/* Takes milliseconds for each 10 000 slots, without a lock: those that are being looked at are nobody's meanwhile. */
+void stacks_tidy(void) {
+  slotclass *c = &depot.cls[STACKS_HOSTED];
+  lock(&depot.lock);
+  bool may = c->promised == 0 && load_rlx(&depot.nsplit) == 0; /* else somebody counts on one, or has split it */
+  uintptr_t *list = may ? c->freed : NULL;
+  uint32_t n = c->nfreed;
+  size_t slot = c->size;
+  if (list) {
+    c->freed = NULL;
+    c->nfreed = c->capfreed = 0;
+  }
+  unlock(&depot.lock);
+  if (!list) return;
+  qsort(list, n, sizeof *list, by_number);
+  chunks_renew(c, list, n, slot);
+  lock(&depot.lock);
+  for (uint32_t i = 0; i < n && c->size == slot; i++)
+    if (list[i]) freed_push(c, list[i]);
+  unlock(&depot.lock);
+  free(list);
+}
 
 /* Nobody runs on it, and sp is where it was left: what lies far below was needed once, for a deep recursion, and goes to
  * the kernel.  Nothing if sp lies elsewhere: C code may have coroutines of its own. */

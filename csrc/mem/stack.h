@@ -20,6 +20,7 @@ bool stack_alloc(stackclass kind, bool promised, stack *out);
 void stack_free(stackclass kind, stack *s, bool unguarded);
 bool stacks_empty(stack **list, uint32_t n);
 void stack_guard(stack *s);
+void stacks_tidy(void); /* when many were given back: page tables that they have left go, too */
 void stack_shrink(const stack *s, const void *sp);
 bool stack_alloc_big(size_t size, stack *out);
 void stack_free_big(stack *s);

@@ -60,6 +60,10 @@ static void licence_afterfork(bool alive) {
   store_rlx(&l->nqueued, 0);
   store_rlx(&l->inbox, (G *)NULL);
   store_rlx(&l->trimmed, (G *)NULL);
+  store_rlx(&l->spent, (G *)NULL);
+  store_rlx(&l->shed, false);
+  l->shedding = false;
+  l->shed_due = INT64_MAX;
   store_rlx(&l->cold, (G *)NULL);
   store_rlx(&l->trim, false);
   store_rlx(&l->doze, false);

@@ -190,11 +190,20 @@ static void shell_push(L *l, G *gp) {
   l->gshell = gp;
 }
 
+/* Of the trimmed, the next one. */
+static G *spent_pop(L *l) {
+  G *gp = load_rlx(&l->spent);
+  if (!gp && load_rlx(&l->trimmed)) gp = xchg(&l->trimmed, NULL);
+  if (gp) store_rlx(&l->spent, gp->schedlink);
+  return gp;
+}
+
 static G *shell_pop(L *l) {
-  if (unlikely(!l->gshell && load_rlx(&l->trimmed))) l->gshell = xchg(&l->trimmed, NULL);
   G *gp = l->gshell;
-  if (!gp) return NULL;
-  l->gshell = gp->schedlink;
+  if (likely(gp != NULL))
+    l->gshell = gp->schedlink;
+  else if (!(gp = spent_pop(l)))
+    return NULL;
   gp->schedlink = NULL;
   return gp;
 }
@@ -286,7 +295,12 @@ void gpass(G *from, G *to) {
  * at the same time, to end on them.  The driver cuts them off the pool, with the host lock held, in a time that does not
  * depend on their number (L.cold).  To drop the pages costs microseconds each, half a second for 100 000: sysmon does it,
  * which holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
- * the next goroutine that needs a G.  A shell is in one of the lists, never in two. */
+ * the next goroutine that needs a G.  A shell is in one of the lists, never in two.
+ *
+ * Who is still there a second later (sysmon's shed) loses the host state, too, and is bare; the driver frees some at a time, for that
+ * takes the host lock.  Nobody looks at them without it: only sysmon does, at the state of a goroutine that runs, and
+ * it has itself put these into the list, when theirs had ended.  (So those in L.gshell keep theirs: with a state that
+ * came by exchange sysmon may have been busy just now.)  The Gs stay, as Go's do. */
 
 /* Stacks in the pool that are not for those who have not begun, and not of the hottest. */
 static uint32_t surplus(const L *l) {
@@ -342,6 +356,18 @@ void gtrim_some(void) {
   }
   store_rel(&sched.l.cold, gp);
 }
+
+/* The driver, host lock held: what sysmon has asked for. */
+void gtrim_states(void) {
+  G *gp;
+  for (uint32_t n = 0; n < STATES_BATCH && (gp = spent_pop(&sched.l)); n++) {
+    host->g_fini(gp);
+    bare_push(gp);
+  }
+}
+
+/* Is there one with a host state and no use for it? */
+bool gtrim_left(void) { return load_rlx(&sched.l.spent) || load_rlx(&sched.l.trimmed); }
 
 /* Around fork: see fork.c. */
 void gtable_forklock(bool on) {

@@ -142,6 +142,8 @@ void gfree_big(G *gp);
 void gshrink_pooled(uint32_t n);
 void gtrim_take(void);
 void gtrim_some(void);
+void gtrim_states(void);
+bool gtrim_left(void);
 G *allg_next(uint32_t *cursor);
 void gtable_forklock(bool on);
 void gtable_afterfork(void);

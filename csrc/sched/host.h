@@ -12,6 +12,7 @@
  *   pinned      running goroutine: do C frames that entered host code lie below?  Then it parks wired.
  *   main        on a fresh G's stack, its state current: run the goroutine to its end, result stored.
  *   g_init      host lock held: give a new G a state. false: no memory.
+ *   g_fini      host lock held, base state current: the state of a dead G goes, which has no stack.
  *   g_bind      host lock held: the G has got a stack of its own, never used before.
  *   where       without any lock, from any thread: is G's state attached, and if not, why?
  *   locked      without any lock: does anybody hold the host lock?
@@ -62,6 +63,7 @@ typedef struct host_t {
   bool (*pinned)(struct G *gp);
   host_after (*main)(struct G *gp);
   bool (*g_init)(struct G *gp);
+  void (*g_fini)(struct G *gp);
   void (*g_bind)(struct G *gp);
   host_where (*where)(struct G *gp);
   bool (*locked)(void);

@@ -12,7 +12,7 @@ typedef struct L {
   uint32_t head, tail;
   G *ovhead, *ovtail; /* overflow: FIFO through schedlink */
   uint32_t picks;
-  bool turnover; /* this turn of Python is over: native work has waited long enough for the P, or a look is due (doze) */
+  bool turnover; /* this turn of Python is over: native work has waited long enough for the P, or a look is due (doze, shed) */
   int64_t turnstart;
   G *gfree;  /* dead Gs with a stack, hottest first */
   G *gshell; /* dead Gs without */
@@ -32,15 +32,19 @@ typedef struct L {
   _Atomic uint32_t idle_units; /* ngfree when L was last released */
   _Atomic bool trim;           /* sysmon: give most of them back */
   _Atomic bool doze;           /* sysmon: look who has been parked for long (hibernate.c) */
-  _Atomic bool call;           /* sysmon: to be driven, if only for these two */
+  _Atomic bool shed;           /* sysmon: free some host states (gtrim_states) */
+  _Atomic bool call;           /* sysmon: to be driven, if only for these three */
   _Atomic(G *) cold;           /* those given back: driver fills it when empty, sysmon empties it */
   _Atomic(G *) trimmed;        /* their Gs, shells now: stack by schedlink */
+  _Atomic(G *) spent;          /* those of them that the driver has taken; the host lock */
   G *drop[DROP_BATCH];         /* asleep, their stacks to be given back: the driver's while ndrop is 0, else sysmon's */
   _Atomic uint32_t ndrop;
   _Atomic(G *) inbox __attribute__((aligned(64))); /* pushed without the host lock: stack by schedlink */
   timers timers;
 
   /* sysmon only. */
+  bool shedding;    /* what a crowd has left is going */
+  int64_t shed_due; /* the next piece of it; INT64_MAX: nothing is left */
   uint32_t seen_tick;
   int64_t seen_when;
 } L;

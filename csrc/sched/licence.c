@@ -161,11 +161,11 @@ static G *lget_refill(L *l) {
 }
 
 /* Every 61st pick: timers that are due, and whether native work has waited long enough for this P, or those who have been
- * parked for long are to be looked at, which else waited for the end of a burst of work.  Returns false if the turn is
- * over. */
+ * parked for long are to be looked at, or what a crowd has left, which else waited for the end of a burst of work.  Returns
+ * false if the turn is over. */
 static noinline bool ltick(L *l) {
   bool native = native_waiting() && load_rlx(&sched.npidle) == 0;
-  l->turnover = load_rlx(&l->doze);
+  l->turnover = load_rlx(&l->doze) || load_rlx(&l->shed);
   if (!native && load_rlx(&l->timers.next) == INT64_MAX) return !l->turnover;
   int64_t now = nanotime();
   if (load_rlx(&l->timers.next) <= now) timers_run(&l->timers, now);
@@ -211,6 +211,7 @@ static void lrelease(M *m) {
   L *l = lpp();
   if (unlikely(load_rlx(&l->call))) store_rlx(&l->call, false);
   if (unlikely(load_rlx(&l->trim)) && xchg(&l->trim, false)) gtrim_take();
+  if (unlikely(load_rlx(&l->shed)) && xchg(&l->shed, false)) gtrim_states();
   if (unlikely(load_rlx(&l->doze)) && xchg(&l->doze, false)) hibernate_some();
   store_rlx(&l->idle_units, l->ngfree);
   host->detach(m); /* may wait until a thread that asked for the lock has it: HOST, licence still ours */

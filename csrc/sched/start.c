@@ -38,6 +38,7 @@ static void base_init(void) {
   stack_init(host->stack_size, host->stack_top);
   sched.l.timers.lock.rank = rank_timers;
   store_rlx(&sched.l.timers.next, INT64_MAX);
+  sched.l.shed_due = INT64_MAX;
   store_rlx(&sched.lastpoll, nanotime());
   base = true;
 }

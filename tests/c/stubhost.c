@@ -140,11 +140,21 @@ static void stub_swap(M *m, G *from, G *to) {
 static bool stub_pinned(G *gp) { return ((state *)gp->host)->pins > 0; }
 
 bool stub_no_state;
+_Atomic uint32_t stub_states;
 static bool stub_g_init(G *gp) {
   if (stub_no_state) return false;
   state *s = state_new();
+  xadd(&stub_states, 1);
   store_rel(&gp->host, s); /* sysmon reads it through where() */
   return s != NULL;
+}
+
+static void stub_g_fini(G *gp) {
+  state *s = gp->host;
+  CHECK(s && !load_rlx(&s->attached) && !s->hidden && load_rlx(&big.locked));
+  store_rlx(&gp->host, (void *)NULL);
+  xadd(&stub_states, -1);
+  free(s);
 }
 
 /* States move from goroutine to goroutine with their stacks: each is bound once. */
@@ -417,6 +427,7 @@ static const host_t stub_host = {
     .pinned = stub_pinned,
     .main = stub_main,
     .g_init = stub_g_init,
+    .g_fini = stub_g_fini,
     .g_bind = stub_g_bind,
     .where = stub_where,
     .locked = stub_locked,

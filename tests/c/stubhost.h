@@ -48,6 +48,7 @@ extern _Atomic uint32_t stub_asleep; /* all_asleep calls */
 extern _Atomic int stub_m_inits;     /* Ms that asked for a state */
 extern _Atomic int stub_m_exits;     /* Ms that gave it back */
 extern _Atomic bool stub_m_waits;    /* both wait in there */
+extern _Atomic uint32_t stub_states; /* that Gs have */
 extern bool stub_no_state;           /* g_init fails: no memory */
 extern bool stub_private_stacks;     /* goroutines may sleep without theirs */
 

@@ -124,6 +124,14 @@ PyThreadState *tstate_new(unsigned long ident) {
   return ts;
 }
 
+/* One that no goroutine has any more, and whose stack is gone; GIL held, another state is current. */
+void tstate_delete(PyThreadState *ts) {
+  tstate_leave_root(ts);
+  PyThreadState_Clear(ts);
+  PyThreadState_Delete(ts);
+  ours--;
+}
+
 static _Atomic uint32_t bases;
 
 uint32_t tstate_foreign(void) {

@@ -53,6 +53,7 @@ void tstate_on_stack(PyThreadState *ts, G *gp);
 void tstate_keep_stack(G *thread);
 void tstate_fresh_depth(PyThreadState *ts, size_t stack);
 PyThreadState *tstate_new(unsigned long ident);
+void tstate_delete(PyThreadState *ts);
 uint32_t tstate_foreign(void); /* states that are neither a goroutine's nor an M's own; GIL held */
 PyObject *fork_child_list(void); /* borrowed; NULL: it is not known where */
 void fork_child_list_unknown(void);

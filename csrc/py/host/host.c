@@ -55,6 +55,13 @@ static bool host_g_init(G *gp) {
   return ts != NULL;
 }
 
+static void host_g_fini(G *gp) {
+  PyThreadState *ts = ts_of(gp);
+  store_rlx(&gp->host, (void *)NULL);
+  identity_back(ts->thread_id);
+  tstate_delete(ts);
+}
+
 static void host_g_bind(G *gp) {
   tstate_root_chunk(ts_of(gp), gp);
   tstate_on_stack(ts_of(gp), gp);
@@ -105,6 +112,7 @@ const host_t python_host = {
     .pinned = host_pinned,
     .main = goroutine_run,
     .g_init = host_g_init,
+    .g_fini = host_g_fini,
     .g_bind = host_g_bind,
     .where = host_where_is,
     .locked = gil_locked,

@@ -24,11 +24,12 @@
 enum { IDENT_STEP = 64, PAGE = 4096, IDENTS = 1 << 16, BLOCKS = 1 << 10 };
 #define BLOCK_SIZE ((size_t)IDENT_STEP * IDENTS)
 
-/* Address space for 64 M goroutines, 4 MiB at a time: it may be limited. */
+/* Address space for 64 M goroutines, 4 MiB at a time: it may be limited.  Behind a block's idents and a page of zeros
+ * there is a word for each. */
 static char *blocks[BLOCKS];
 static _Atomic uint32_t nblocks;
-static size_t next_ident;    /* in the newest block */
-static unsigned long unused; /* one that was given back */
+static uint32_t used;       /* idents that have ever been taken */
+static uint32_t first_free; /* number of one that was given back, from 1; its word: of the next; 0: no more */
 
 /* What an ordinary thread answers that stands for another one (a forked child's). */
 static __thread unsigned long stands_for __attribute__((tls_model("initial-exec")));
@@ -47,27 +48,36 @@ bool identity_in_danger(void) { return survives != 0; }
 static bool block_map(void) {
   uint32_t n = load_rlx(&nblocks);
   if (n == BLOCKS) return false;
-  size_t size = BLOCK_SIZE + PAGE; /* behind the last there are zeros, too */
+  size_t size = BLOCK_SIZE + PAGE + sizeof(uint32_t) * IDENTS;
   char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return false;
   blocks[n] = p;
   store_rel(&nblocks, n + 1);
-  next_ident = 0;
   return true;
 }
 
+static uint32_t *word_of(uint32_t n) { return (uint32_t *)(blocks[n / IDENTS] + BLOCK_SIZE + PAGE) + n % IDENTS; }
+
 /* GIL held. 0: no memory. */
 unsigned long identity_new(void) {
-  unsigned long ident = unused;
-  unused = 0;
-  if (ident) return ident;
-  bool full = load_rlx(&nblocks) == 0 || next_ident == IDENTS;
-  if (full && !block_map()) return 0;
-  return (unsigned long)(uintptr_t)blocks[load_rlx(&nblocks) - 1] + IDENT_STEP * next_ident++;
+  uint32_t n = first_free;
+  if (n) {
+    first_free = *word_of(--n);
+  } else {
+    if (used == load_rlx(&nblocks) * IDENTS && !block_map()) return 0;
+    n = used++;
+  }
+  return (unsigned long)(uintptr_t)blocks[n / IDENTS] + IDENT_STEP * (n % IDENTS);
 }
 
-/* The one that was taken last, and nobody has it. */
-void identity_back(unsigned long ident) { unused = ident; }
+/* Nobody has it any more; GIL held. */
+void identity_back(unsigned long ident) {
+  uint32_t i = 0;
+  while (ident - (unsigned long)(uintptr_t)blocks[i] >= BLOCK_SIZE) i++;
+  uint32_t n = i * IDENTS + (uint32_t)((ident - (unsigned long)(uintptr_t)blocks[i]) / IDENT_STEP);
+  *word_of(n) = first_free;
+  first_free = n + 1;
+}
 
 /* ---- threads of the interpreter ------------------------------------------------------------------------------- */
 

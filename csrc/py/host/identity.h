@@ -6,7 +6,7 @@
 
 void identity_stand_for(unsigned long ident);
 unsigned long identity_new(void); /* GIL held; 0: no memory */
-void identity_back(unsigned long ident); /* the one taken last: nobody has it */
+void identity_back(unsigned long ident); /* nobody has it any more; GIL held */
 bool is_goroutine(pthread_t t);
 G *goroutine_of(pthread_t t); /* that lives; NULL: a thread's, or it has ended.  GIL held */
 bool identity_taken(pthread_t t); /* is it the ident of a thread that is missing in this forked child? */

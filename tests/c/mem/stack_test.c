@@ -78,6 +78,49 @@ TEST(a_slot_given_back_is_used_again) {
   CHECK_EQ(a.hi[-1], 0); /* its pages went to the kernel */
 }
 
+static bool guarded(const stack *s) {
+  pid_t child = fork();
+  if (child == 0) {
+    signal(SIGSEGV, SIG_DFL);
+    s->lo[-1] = 1;
+    _exit(0);
+  }
+  int status = 0;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  return WIFSIGNALED(status);
+}
+
+static char *mark(const stack *s) { return s->lo + (1 << 20); } /* hi is another one each time */
+
+/* Three chunks: of the first some slots are in use, and of the last some never were. */
+TEST(chunks_that_nobody_uses_are_new) {
+  stub_start();
+  for (int i = 0; i < N; i++) {
+    NEED(stack_alloc(STACKS_HOSTED, false, &slots[i]));
+    *mark(&slots[i]) = 1;
+  }
+  uint64_t reserved = load_rlx(&stack_reserved);
+  int n = N - 10, kept = 0;
+  for (int i = 0; i < n; i++) stack_free(STACKS_HOSTED, &slots[10 + i], false);
+  NEED(stack_promise(STACKS_HOSTED)); /* a free slot is counted on: nobody touches them */
+  stacks_tidy();
+  for (int i = 0; i < n; i++) {
+    NEED(stack_alloc(STACKS_HOSTED, i == 0, &slots[10 + i]));
+    CHECK_EQ(*mark(&slots[10 + i]), 1);
+  }
+  for (int i = 0; i < n; i++) stack_free(STACKS_HOSTED, &slots[10 + i], false);
+  stacks_tidy();
+  for (int i = 0; i < n; i++) {
+    NEED(stack_alloc(STACKS_HOSTED, false, &slots[10 + i]));
+    kept += *mark(&slots[10 + i]);
+    if (i % 10 == 0) CHECK(guarded(&slots[10 + i]));
+  }
+  CHECK_EQ(kept, n - STACK_CHUNK_SLOTS);
+  for (int i = 0; i < 10; i++) CHECK_EQ(*mark(&slots[i]), 1);
+  check_apart(N);
+  CHECK_EQ(load_rlx(&stack_reserved), reserved);
+}
+
 TEST(promised_slots_are_kept) {
   stub_start();
   for (int i = 0; i < N; i++) NEED(stack_promise(STACKS_HOSTED));

@@ -589,3 +589,14 @@ TEST(stacks_of_a_crowd_are_given_back_while_it_ends, .procs = "12", .seconds = 6
   host_drop();
   burst(BURST); /* some in what is left, some in what was given back */
 }
+
+/* What it leaves besides goes a second later. */
+TEST(states_of_a_crowd_are_given_back_when_it_has_ended, .procs = "12", .seconds = 60) {
+  stub_start();
+  for (int i = 0; i < 2; i++) {
+    burst(HORDE);
+    CHECK(load_acq(&stub_states) >= HORDE);
+    while (load_acq(&sched.l.cold) || gtrim_left()) usleep(1000);
+    CHECK(load_acq(&stub_states) <= HORDE - GFREE_MOST / 2);
+  }
+}
