@@ -20,6 +20,7 @@ typedef enum {
   rank_foreign,       /* list of foreign threads (foreign.c) */
   rank_sched,         /* sched.lock: idle lists, global queue, depot */
   rank_gtable,        /* growth of the table of Gs (g.c) */
+  rank_tidying,       /* free stacks are being looked at (stacks_tidy in stack.c) */
   rank_stack,         /* stack depot (stack.c); the ranges of gm_preemptible (preempt.c) */
   rank_lenders,       /* their list (py/host/lender.c): a fork takes it when it has all the others */
   rank_states         /* an M gets its thread state (py/cpython/tstate.c): a fork takes it last */

@@ -72,10 +72,12 @@ typedef struct slotclass {
   uint32_t colour;
   uintptr_t *freed; /* slots given back, | UNGUARDED */
   uint32_t nfreed, capfreed;
+  bool lent; /* those that were given back are being looked at */
 } slotclass;
 
 static struct {
-  mutex lock; /* guards all of it */
+  mutex tidying; /* held while `lent` */
+  mutex lock;    /* guards the rest */
   slotclass cls[2];
   struct {
     char *lo, *hi;
@@ -89,7 +91,7 @@ static struct {
   _Atomic uint32_t nsplit;  /* guards that are */
   _Atomic uint32_t refused; /* ... that were not granted since there was no room; 0: there was */
   _Atomic bool marked;      /* there are others */
-} depot = {.lock = {.rank = rank_stack}};
+} depot = {.tidying = {.rank = rank_tidying}, .lock = {.rank = rank_stack}};
 
 _Atomic uint64_t stack_reserved, stack_slots;
 
@@ -286,6 +288,12 @@ static char *slot_take(slotclass *c) {
 bool stack_promise(stackclass kind) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
+  while (c->lent && c->left + c->nfreed <= c->promised) { /* there are some */
+    unlock(&depot.lock);
+    lock(&depot.tidying);
+    unlock(&depot.tidying);
+    lock(&depot.lock);
+  }
   bool ok = c->left + c->nfreed > c->promised || chunk_reserve(c);
   if (ok) c->promised++;
   unlock(&depot.lock);
@@ -394,9 +402,11 @@ static void chunks_renew(const slotclass *c, uintptr_t *list, uint32_t n, size_t
   }
 }
 
-/* Takes milliseconds for each 10 000 slots, without a lock: those that are being looked at are nobody's meanwhile. */
+/* Takes milliseconds for each 10 000 slots, which are nobody's meanwhile.  For who needs one of them the depot's lock is
+ * free, for who needs them all the other is not. */
 void stacks_tidy(void) {
   slotclass *c = &depot.cls[STACKS_HOSTED];
+  lock(&depot.tidying);
   lock(&depot.lock);
   bool may = c->promised == 0 && load_rlx(&depot.nsplit) == 0; /* else somebody counts on one, or has split it */
   uintptr_t *list = may ? c->freed : NULL;
@@ -405,15 +415,19 @@ void stacks_tidy(void) {
   if (list) {
     c->freed = NULL;
     c->nfreed = c->capfreed = 0;
+    c->lent = true;
   }
   unlock(&depot.lock);
-  if (!list) return;
-  qsort(list, n, sizeof *list, by_number);
-  chunks_renew(c, list, n, slot);
+  if (list) {
+    qsort(list, n, sizeof *list, by_number);
+    chunks_renew(c, list, n, slot);
+  }
   lock(&depot.lock);
-  for (uint32_t i = 0; i < n && c->size == slot; i++)
+  c->lent = false;
+  for (uint32_t i = 0; list && i < n && c->size == slot; i++)
     if (list[i]) freed_push(c, list[i]);
   unlock(&depot.lock);
+  unlock(&depot.tidying);
   free(list);
 }
 
@@ -464,6 +478,7 @@ void stack_forklock(bool on) {
 
 /* Half changed: what is left of the chunks is given up, its address space is all it costs. */
 void stack_afterfork(void) {
+  if (lock_anew(&depot.tidying)) depot.cls[STACKS_HOSTED].lent = false; /* lost */
   if (!lock_anew(&depot.lock)) return;
   for (int i = 0; i < 2; i++) {
     slotclass *c = &depot.cls[i];

@@ -121,6 +121,31 @@ TEST(chunks_that_nobody_uses_are_new) {
   CHECK_EQ(load_rlx(&stack_reserved), reserved);
 }
 
+static _Atomic bool tidied;
+static void *tidy_on_and_on(void *arg) {
+  while (!load_acq(&tidied)) stacks_tidy();
+  return arg;
+}
+
+/* Who needs all of them meanwhile waits, and takes no more address space. */
+TEST(chunks_are_looked_at_while_others_need_them) {
+  stub_start();
+  uint64_t reserved = 0;
+  pthread_t t;
+  NEED(pthread_create(&t, NULL, tidy_on_and_on, NULL) == 0);
+  for (int round = 0; round < 200; round++) {
+    for (int i = 0; i < N; i++) {
+      NEED(stack_promise(STACKS_HOSTED));
+      NEED(stack_alloc(STACKS_HOSTED, true, &slots[i]));
+    }
+    if (round == 0) reserved = load_rlx(&stack_reserved);
+    for (int i = 0; i < N; i++) stack_free(STACKS_HOSTED, &slots[i], false);
+  }
+  store_rel(&tidied, true);
+  pthread_join(t, NULL);
+  CHECK_EQ(load_rlx(&stack_reserved), reserved);
+}
+
 TEST(promised_slots_are_kept) {
   stub_start();
   for (int i = 0; i < N; i++) NEED(stack_promise(STACKS_HOSTED));
