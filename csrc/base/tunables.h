@@ -38,7 +38,7 @@ enum {
   SHED_S = 1,               /* what a crowd has left beside its stacks goes after this long */
   STATES_BATCH = 256,       /* host states freed at once, with the host lock held: a quarter of a millisecond */
   GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
-  G_SLAB = 64,              /* Gs allocated at once */
+  G_SLAB_SIZE = 64 << 10,   /* of Gs allocated at once: a page of any kernel */
   M_STACK = 256 << 10,      /* pthread stack of an M: g0 runs only the scheduler */
   MUTEX_SPINS = 4,          /* rounds in which a native Mutex is awaited awake (Go's active_spin) */
   MUTEX_PAUSES = 30,        /* pauses in each (Go's active_spin_cnt) */

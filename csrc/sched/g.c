@@ -1,22 +1,27 @@
 /* g.c - life of a G: made, pooled, used again; ids; and its memory given back.
  *
- * Gs come in slabs that are never freed and are found by allg_next(), for dumps.  Pools: native Gs per P
+ * Gs come in slabs that are never unmapped and are found by allg_next(), for dumps.  Pools: native Gs per P
  * with a depot in sched; hosted ones on L, under the host lock.  A pooled stack keeps its place in
  * goroutine_main's loop: using it again costs a few stores. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/park.h"
 
-enum { GTABLE = 1 << 16 }; /* slabs: 4 M goroutines */
+enum { G_SLAB = G_SLAB_SIZE / sizeof(G), GTABLE = 1 << 15 }; /* slabs: 7 M goroutines */
 
 static struct {
   mutex lock; /* guards the rest; the slabs that there are, are read without it */
   _Atomic uint32_t nslabs;
   G *_Atomic slab[GTABLE];
-  uint32_t used; /* Gs handed out of the newest slab */
-  G *bare;       /* hosted, without stack or host state: dead main goroutines of run(), and who got no state */
+  uint64_t seq[GTABLE];   /* of the first waits there: behind those of Gs that were there before */
+  uint32_t empty[GTABLE]; /* numbers of slabs that nobody is in */
+  uint32_t nempty;
+  uint32_t newest, used; /* the slab that Gs are handed out of, and how many were */
+  G *bare;               /* hosted, without stack or host state */
+  G *mains;              /* the same, of dead main goroutines of run(): sysmon may be looking at one just now */
 } gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
 
 void g_init_static(G *gp, gkind kind) {
@@ -27,22 +32,36 @@ void g_init_static(G *gp, gkind kind) {
   gp->sg.g = gp;
 }
 
+/* gtable.lock held.  false: no memory. */
+static bool slab_next(void) {
+  uint32_t n = load_rlx(&gtable.nslabs);
+  if (gtable.nempty > 0) {
+    gtable.newest = gtable.empty[--gtable.nempty];
+  } else {
+    void *slab = n == GTABLE ? MAP_FAILED
+                             : mmap(NULL, G_SLAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slab == MAP_FAILED) return false;
+    store_rel(&gtable.slab[n], slab);
+    store_rel(&gtable.nslabs, n + 1);
+    gtable.newest = n;
+  }
+  gtable.used = 0;
+  return true;
+}
+
 static G *galloc(gkind kind) {
   lock(&gtable.lock);
   G *gp = NULL;
-  uint32_t n = load_rlx(&gtable.nslabs);
-  if (gtable.used == G_SLAB && n < GTABLE) {
-    G *slab = calloc(G_SLAB, sizeof(G));
-    if (slab) {
-      store_rel(&gtable.slab[n], slab);
-      store_rel(&gtable.nslabs, n + 1);
-      gtable.used = 0;
-      n++;
-    }
+  uint32_t n = 0;
+  if (gtable.used < G_SLAB || slab_next()) {
+    n = gtable.newest;
+    gp = &load_rlx(&gtable.slab[n])[gtable.used++];
   }
-  if (gtable.used < G_SLAB) gp = &load_rlx(&gtable.slab[n - 1])[gtable.used++];
   unlock(&gtable.lock);
-  if (gp) g_init_static(gp, kind);
+  if (!gp) return NULL;
+  g_init_static(gp, kind);
+  gp->slab = n;
+  store_rlx(&gp->wait, gtable.seq[n]);
   return gp;
 }
 
@@ -78,17 +97,17 @@ static G *gmake_native(void) {
   return gp;
 }
 
-static void bare_push(G *gp) {
+static void bare_push(G **list, G *gp) {
   lock(&gtable.lock);
-  gp->schedlink = gtable.bare;
-  gtable.bare = gp;
+  gp->schedlink = *list;
+  *list = gp;
   unlock(&gtable.lock);
 }
 
-static G *bare_pop(void) {
+static G *bare_pop(G **list) {
   lock(&gtable.lock);
-  G *gp = gtable.bare;
-  if (gp) gtable.bare = gp->schedlink;
+  G *gp = *list;
+  if (gp) *list = gp->schedlink;
   unlock(&gtable.lock);
   if (gp) gp->schedlink = NULL;
   return gp;
@@ -96,11 +115,11 @@ static G *bare_pop(void) {
 
 /* A hosted G with a stack of its own size and no host state yet: the main goroutine of run(). */
 G *gmake_big(size_t stack) {
-  G *gp = bare_pop();
+  G *gp = bare_pop(&gtable.mains);
   if (!gp && !(gp = galloc(GK_HOST))) return NULL;
   store_rel(&gp->status, Gdead);
   if (!stack_alloc_big(stack, &gp->stk)) {
-    bare_push(gp);
+    bare_push(&gtable.mains, gp);
     return NULL;
   }
   goroutine_frame(gp);
@@ -112,7 +131,7 @@ void gfree_big(G *gp) {
   goroutine_unframe(gp);
   stack_free_big(&gp->stk);
   gp->stk = (stack){0};
-  bare_push(gp);
+  bare_push(&gtable.mains, gp);
 }
 
 static G *gpop(G **list, uint32_t *n) {
@@ -209,11 +228,11 @@ static G *shell_pop(L *l) {
 }
 
 static G *gmake_host(void) {
-  G *gp = bare_pop();
+  G *gp = bare_pop(&gtable.bare);
   if (!gp && !(gp = galloc(GK_HOST))) return NULL;
   store_rel(&gp->status, Gdead);
   if (host->g_init(gp)) return gp;
-  bare_push(gp);
+  bare_push(&gtable.bare, gp);
   return NULL;
 }
 
@@ -300,7 +319,11 @@ void gpass(G *from, G *to) {
  * Who is still there a second later (sysmon's shed) loses the host state, too, and is bare; the driver frees some at a time, for that
  * takes the host lock.  Nobody looks at them without it: only sysmon does, at the state of a goroutine that runs, and
  * it has itself put these into the list, when theirs had ended.  (So those in L.gshell keep theirs: with a state that
- * came by exchange sysmon may have been busy just now.)  The Gs stay, as Go's do. */
+ * came by exchange sysmon may have been busy just now.)
+ *
+ * When a slab has only bare Gs its memory goes (gtrim_slabs).  It stays mapped, for it is read without locks: by dumps, which
+ * find zeros, as in a G that was never used; and by who has an old waiter's pointer to a G.  That one claims a wait that is long
+ * over, and must not meet one of the same number: waits of the next Gs there are counted from where these stopped. */
 
 /* Stacks in the pool that are not for those who have not begun, and not of the hottest. */
 static uint32_t surplus(const L *l) {
@@ -362,12 +385,41 @@ void gtrim_states(void) {
   G *gp;
   for (uint32_t n = 0; n < STATES_BATCH && (gp = spent_pop(&sched.l)); n++) {
     host->g_fini(gp);
-    bare_push(gp);
+    bare_push(&gtable.bare, gp);
   }
 }
 
 /* Is there one with a host state and no use for it? */
 bool gtrim_left(void) { return load_rlx(&sched.l.spent) || load_rlx(&sched.l.trimmed); }
+
+/* gtable.lock held: all in it are bare. */
+static void slab_empty(uint32_t n) {
+  G *slab = load_rlx(&gtable.slab[n]);
+  for (uint32_t i = 0; i < G_SLAB; i++) {
+    uint64_t next = (load_rlx(&slab[i].wait) & WAIT_SEQMASK) + WAIT_SEQ;
+    if (next > gtable.seq[n]) gtable.seq[n] = next;
+  }
+  madvise(slab, G_SLAB_SIZE, MADV_DONTNEED);
+  gtable.empty[gtable.nempty++] = n;
+}
+
+/* Slabs that only bare Gs are in; no matter who calls.  50 ns for each that is bare, in which no new G is to be had. */
+void gtrim_slabs(void) {
+  uint16_t *nbare = calloc(GTABLE, sizeof *nbare);
+  if (!nbare) return;
+  lock(&gtable.lock);
+  for (G *gp = gtable.bare; gp; gp = gp->schedlink) nbare[gp->slab]++;
+  for (G **at = &gtable.bare; *at;) {
+    if (nbare[(*at)->slab] == G_SLAB)
+      *at = (*at)->schedlink;
+    else
+      at = &(*at)->schedlink;
+  }
+  for (uint32_t n = 0; n < load_rlx(&gtable.nslabs); n++)
+    if (nbare[n] == G_SLAB) slab_empty(n);
+  unlock(&gtable.lock);
+  free(nbare);
+}
 
 /* Around fork: see fork.c. */
 void gtable_forklock(bool on) {
@@ -381,5 +433,6 @@ void gtable_forklock(bool on) {
 void gtable_afterfork(void) {
   if (!lock_anew(&gtable.lock)) return;
   gtable.used = G_SLAB;
-  gtable.bare = NULL;
+  gtable.nempty = 0;
+  gtable.bare = gtable.mains = NULL;
 }

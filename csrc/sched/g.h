@@ -97,6 +97,7 @@ struct G {
   uint64_t judged;     /* the wait in which it was last judged */
   _Atomic uint8_t asleep;
   uint8_t light; /* how often in a row it slept too short a time for the trouble */
+  uint32_t slab; /* where it lies, for life */
 
   union {
     struct { /* native */
@@ -144,6 +145,7 @@ void gtrim_take(void);
 void gtrim_some(void);
 void gtrim_states(void);
 bool gtrim_left(void);
+void gtrim_slabs(void);
 G *allg_next(uint32_t *cursor);
 void gtable_forklock(bool on);
 void gtable_afterfork(void);

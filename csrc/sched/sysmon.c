@@ -241,13 +241,14 @@ static void call_for(_Atomic bool *what) {
 }
 
 static void *tidy_thread(void *arg) {
+  gtrim_slabs();
   stacks_tidy();
   os_heap_trim();
   return arg;
 }
 
 /* What a crowd has left goes a second later, unless there is another one by then: some host states in each millisecond, a
- * tenth of that while others work.  In the end the page tables of its stacks go, and what the C library's heap has between
+ * tenth of that while others work.  In the end its Gs go, the page tables of its stacks, and what the C library's heap has between
  * the pieces: when all rest, for that keeps them from the heap, 0.2 us for each of the crowd; and on a thread of its own,
  * for sysmon has others to look after. */
 static void shed(int64_t now) {
