@@ -507,6 +507,56 @@ def test_who_reads_to_the_end_gives_it_all_up(way: str, where: str, part: str) -
         assert is_cancelled(g)
 
 
+SHARED = ["read", "readinto", "readline", "for", "in a loop", "all", "text readline", "text in a loop"]
+LOCKS_KNOW_THEIR_OWNER = sys.version_info < (3, 14)  # when a wait for one is over, it is had
+
+
+@pytest.mark.skipif(not LOCKS_KNOW_THEIR_OWNER, reason="a file's lock may be lost again to others")
+@pytest.mark.parametrize("when", ["at the lock", "behind it"])
+@pytest.mark.parametrize("way", SHARED)
+def test_a_reader_that_has_waited_for_another_one(way: str, when: str) -> None:
+    """For the file object's own lock.  It has taken nothing by then."""
+    mode, read = READERS[way]
+    with reader("file", mode) as (f, _, theirs):
+        first = go(read, f)
+        parked(first)
+        second = go(read, f)
+        if when == "at the lock":
+            put_off(second)
+        parked(second)
+        first.cancel()
+        assert is_cancelled(first)
+        if when == "behind it":
+            eventually(lambda: second.wait_reason == "IO wait")
+            second.cancel()
+        assert is_cancelled(second)
+        theirs.sendall(b"line\n")
+        assert go(f.readline).result(PATIENCE) in ("line\n", b"line\n")
+
+
+@pytest.mark.skipif(not LOCKS_KNOW_THEIR_OWNER, reason="a file's lock may be lost again to others")
+def test_what_another_reader_has_left_is_not_lost() -> None:
+    """(readline() loses it, as on threads: it looks what is there before it has the lock.)"""
+    with reader("file", "rb") as (f, _, theirs):
+        lines: list[bytes] = []
+
+        def body() -> None:
+            lines.append(f.read(12))
+            time.sleep(1000)
+
+        first = go(f.read, 5)
+        parked(first)
+        second = go(body)
+        parked(second)
+        theirs.sendall(b"line\nhalf")
+        assert first.result(PATIENCE) == b"line\n"
+        eventually(lambda: second.wait_reason == "IO wait")
+        put_off(second)
+        theirs.sendall(b" a line\n")
+        assert is_cancelled(second)
+        assert lines == [b"half a line\n"]
+
+
 # ---- notified ------------------------------------------------------------------------------------
 
 

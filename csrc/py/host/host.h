@@ -26,6 +26,7 @@ typedef struct shim {
   family family; /* FAM_NONE: of a file object, which waits in calls of its own below, or has others do so */
   passage passes;
   bool touched;        /* it has taken data that it would lose */
+  bool reader, waits;  /* a BufferedReader's, which has taken nothing yet and waits for its own lock */
   uint8_t substituted; /* WAKE_OK, or why a hook made up a failure: wake_t */
   void *frame;        /* the interpreter frame that called: code that runs below has another one */
   PyObject *object;   /* whose method it is; borrowed */

@@ -21,6 +21,12 @@ static bool cancellable(Goroutine *self, family f) {
   return s && s->family == f && s->frame == ts_position(ts_of(self->g)).frame;
 }
 
+/* A file object waits for its own lock: others may leave it anything, until it has that (shim_has_lock). */
+static void in_file(shim *s) {
+  s->waits |= s->reader && !s->touched;
+  s->touched = true;
+}
+
 /* false: not on a goroutine, or one that must not park here; the original is to be called. */
 bool call_begin(call *c, family f) {
   G *gp = detached_g();
@@ -33,8 +39,7 @@ bool call_begin(call *c, family f) {
   c->early = f == FAM_FD;
   if (unlikely(homes_of(self) != NULL)) homes_prune(self);
   c->nocancel = !cancellable(self, f);
-  if (self->shim && self->shim->family == FAM_NONE)
-    self->shim->touched = true; /* a file object waits for its own lock: others may leave it anything */
+  if (self->shim && self->shim->family == FAM_NONE) in_file(self->shim);
   return true;
 }
 

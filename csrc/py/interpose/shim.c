@@ -185,15 +185,26 @@ static passage passage_of(int i, bool all) {
   return table[i].how == READS_SOME && all ? PASS_END : PASS_UNTOUCHED;
 }
 
+static bool is_reader(int i) { return strcmp(table[i].type, "BufferedReader") == 0; }
+
 /* Does the object hold data that this call will take first? */
 static bool has_data(int i, PyObject *o) {
-  bool text = table[i].type[0] == 'T', buffered = strcmp(table[i].type, "BufferedReader") == 0;
+  bool text = table[i].type[0] == 'T', buffered = is_reader(i);
   return (text || buffered) && !file_untouched(buffered ? o : NULL, text ? o : NULL);
 }
 
 static noinline void of_a_file(shim *s, int i, PyObject *o, bool all) {
   s->passes = passage_of(i, all);
+  s->reader = is_reader(i);
   s->touched = s->passes == PASS_UNTOUCHED && has_data(i, o);
+}
+
+/* The running goroutine has a lock for which it has waited, perhaps the one of the file object that it is in: nobody else
+ * leaves anything in that from now on.  Without the GIL. */
+void shim_has_lock(shim *s) {
+  if (likely(!s->waits)) return;
+  s->waits = false;
+  s->touched = !file_untouched(s->object, NULL);
 }
 
 /* all: a file object is to read to the end. */

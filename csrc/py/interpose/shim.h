@@ -7,6 +7,7 @@
 /* shim.c */
 bool shims_install(void);
 void shims_remove(void);
+void shim_has_lock(shim *s);
 
 /* lock.c */
 PyObject *lock_wait(Goroutine *self, PyObject *lock);

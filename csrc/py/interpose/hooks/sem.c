@@ -96,6 +96,19 @@ static void failed_in_vain(call *c, shim *s) {
   c->nocancel = true;
 }
 
+static wake_t take(call *c, sem_t *s, int64_t deadline) {
+  if (unlikely(is_shared(s))) return wait_in_slices(c, s, deadline);
+  wake_t w;
+  call_attach(c);
+  do w = semroot_wait(s, try, deadline);
+  while (w == WAKE_CANCELLED && call_woken(c, w) == WAKE_OK);
+  call_detach(c);
+  return w;
+}
+
+/* Else it is what the parking lot wakes a waiter with (from 3.14 on all locks are its own), who then has no lock yet. */
+static bool is_lock(const G *gp, const void *s) { return (const char *)s < gp->stk.lo || (const char *)s >= gp->stk.hi; }
+
 /* 0, or -1 with errno; *original: the caller must call it. */
 static int sem_park(sem_t *s, int64_t deadline, bool *original) {
   call c;
@@ -106,16 +119,8 @@ static int sem_park(sem_t *s, int64_t deadline, bool *original) {
   }
   shim *above = handle_of(c.g)->shim;
   if (unlikely(above && above->family == FAM_SEM && above->substituted != WAKE_OK)) failed_in_vain(&c, above);
-  if (try(s)) return 0;
-  wake_t w;
-  if (unlikely(is_shared(s))) {
-    w = wait_in_slices(&c, s, deadline);
-  } else {
-    call_attach(&c);
-    do w = semroot_wait(s, try, deadline);
-    while (w == WAKE_CANCELLED && call_woken(&c, w) == WAKE_OK);
-    call_detach(&c);
-  }
+  wake_t w = try(s) ? WAKE_OK : take(&c, s, deadline);
+  if (w == WAKE_OK && above && is_lock(c.g, s)) shim_has_lock(above);
   return w == WAKE_OK ? 0 : call_fail(&c, w == WAKE_TIMEOUT ? ETIMEDOUT : call_errno(&c, w));
 }
 
