@@ -69,7 +69,8 @@ static G *gmake_native(void) {
   if (!stack_alloc(STACKS_NATIVE, false, &stk)) return NULL;
   G *gp = galloc(GK_NATIVE);
   if (!gp) {
-    stack_free(STACKS_NATIVE, &stk, false);
+    stack *untouched = &stk;
+    stack_free(STACKS_NATIVE, &stk, stacks_empty(&untouched, 1));
     return NULL;
   }
   gp->stk = stk;

@@ -268,7 +268,7 @@ void hibernate_some(void) {
 
 static void restore(G *gp, saved *s) {
   while (load_acq(&gp->asleep) == DROPPING) os_usleep(0);
-  if (s->unguarded) stack_guard(&gp->stk);
+  stack_again(&gp->stk, s->unguarded);
   unpack(s->sp, s->words, s->n);
 }
 
