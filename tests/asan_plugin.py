@@ -18,6 +18,7 @@ _IMPOSSIBLE = {
     "RLIMIT_AS": "the sanitizer needs address space, too",
     "LD_PRELOAD": "the sanitizer must be the first library",
     "/statm": "the sanitizer keeps freed memory",
+    ".hibernating": "the sanitizer keeps books of stacks: nobody sleeps without one",
 }
 """What a test contains, and why it cannot run."""
 

@@ -350,6 +350,19 @@ print("has them", flush=True)
     assert _killed_for_memory(little_memory) == 1
 
 
+def test_a_crowd_sleeps_the_sooner_the_less_memory_there_is(little_memory: Path) -> None:
+    """Its stacks would not fit, neither at the same time nor in the pool when all have ended."""
+    code = """
+crowd = Crowd()
+for n in range(3000, 12_001, 3000):
+    crowd.add(3000)
+    eventually(lambda: gmprt.stats().hibernating == n)
+crowd.ends()
+"""
+    run_child(COMMON + IN_THE_GROUP + code, args=[str(little_memory)])
+    assert _killed_for_memory(little_memory) == 0
+
+
 # ---- mappings ------------------------------------------------------------------------------------
 
 OLD_KERNEL = """

@@ -229,7 +229,7 @@ void gfput_host(G *gp) {
   L *l = &sched.l;
   l->nlive--;
   gpush(&l->gfree, &l->ngfree, gp);
-  if (unlikely(l->ngfree >= GFREE_MOST)) gtrim_crowd();
+  if (unlikely(l->ngfree >= l->crowd / POOL_SHARE)) gtrim_crowd();
 }
 
 static void exchange(G *a, G *b) {
@@ -315,7 +315,7 @@ void gshrink_pooled(uint32_t n) {
 }
 
 static void gtrim_crowd(void) {
-  if (surplus(&sched.l) >= GFREE_MOST / 2) gtrim_take();
+  if (surplus(&sched.l) >= sched.l.crowd / POOL_SHARE / 2) gtrim_take();
 }
 
 /* Without its stack. */
