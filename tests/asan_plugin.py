@@ -19,6 +19,7 @@ _IMPOSSIBLE = {
     "LD_PRELOAD": "the sanitizer must be the first library",
     "/statm": "the sanitizer keeps freed memory",
     "EARLY": "another thread may have had the sanitizer's heap locked when this one forked",
+    ".hibernating": "the sanitizer keeps books of stacks: nobody sleeps without one",
 }
 """What a test contains, and why it cannot run."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -212,13 +213,29 @@ def lift():
 """
 
 
-def _pids_cgroup() -> Path | None:
-    """Where groups with a limit of threads can be made: of v2, or of v1."""
+def _cgroups(controller: str) -> Path | None:
+    """Where groups with a limit of that can be made: of v2, or of v1."""
     root = Path("/sys/fs/cgroup")
     controllers = root / "cgroup.subtree_control"
-    if controllers.exists() and "pids" in controllers.read_text().split():
-        return root
-    return root / "pids" if (root / "pids" / "cgroup.procs").exists() else None
+    if controllers.exists() and controller in controllers.read_text().split():
+        where = root
+    else:
+        where = root / controller
+    may = os.getuid() == 0 and (where / "cgroup.procs").exists() and os.access(where, os.W_OK)
+    return where if may else None
+
+
+@contextmanager
+def _cgroup(controller: str, what: str) -> Iterator[Path]:
+    where = _cgroups(controller)
+    if where is None:
+        pytest.skip(f"no cgroup that limits {what} can be made")
+    folder = where / f"gmprt-test-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        folder.rmdir()
 
 
 @pytest.fixture(params=["RLIMIT_NPROC", "cgroup"])
@@ -229,13 +246,8 @@ def few_threads(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[str]
     if request.param == "RLIMIT_NPROC":
         yield NOBODY, []
         return
-    where = _pids_cgroup()
-    folder = where / f"gmprt-test-{os.getpid()}" if where else None
-    if folder is None or os.getuid() != 0 or not os.access(folder.parent, os.W_OK):
-        pytest.skip("no cgroup that limits threads can be made")
-    folder.mkdir()
-    yield CGROUP, [str(folder)]
-    folder.rmdir()
+    with _cgroup("pids", "threads") as folder:
+        yield CGROUP, [str(folder)]
 
 
 def test_no_threads_to_start_with(few_threads: tuple[str, list[str]]) -> None:
@@ -294,6 +306,71 @@ for g in blocked:
 assert gmprt.stats().threads_started > before
 """
     run_child(COMMON + limiter + code, args=args)
+
+
+# ---- a cgroup's memory ---------------------------------------------------------------------------
+
+IN_THE_GROUP = """
+with open(f"{sys.argv[1]}/cgroup.procs", "w") as f:
+    f.write(str(os.getpid()))
+"""
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A group that may have 64 MiB, and no swap."""
+    if EMULATOR:
+        pytest.skip("the emulator has memory of its own")
+    with _cgroup("memory", "memory") as folder:
+        v2 = folder / "memory.max"
+        (v2 if v2.exists() else folder / "memory.limit_in_bytes").write_text(str(64 << 20))
+        for name, least in [("memory.swap.max", "0"), ("memory.swappiness", "0")]:
+            if (folder / name).exists():
+                (folder / name).write_text(least)
+        yield folder
+
+
+def _killed_for_memory(group: Path) -> int:
+    v2 = group / "memory.events"
+    text = (v2 if v2.exists() else group / "memory.oom_control").read_text()
+    return int(dict(line.split() for line in text.splitlines())["oom_kill"])
+
+
+def test_who_takes_more_than_its_group_may_have_is_killed(little_memory: Path) -> None:
+    """No call fails: memory is refused when it is touched, and there the kernel can only kill."""
+    code = """
+crowd = Crowd()
+print("begins", flush=True)
+crowd.add(200_000)  # asleep, too, they take more
+crowd.parked()
+print("has them", flush=True)
+"""
+    done = run_child(COMMON + IN_THE_GROUP + code, args=[str(little_memory)], status=-9)
+    assert (done.stdout, done.stderr) == ("begins\n", "")
+    assert _killed_for_memory(little_memory) == 1
+
+
+def test_a_crowd_sleeps_the_sooner_the_less_memory_there_is(little_memory: Path) -> None:
+    """Its stacks would not fit, neither at the same time nor in the pool when all have ended."""
+    code = """
+N = 12_000
+crowd = Crowd()
+while len(crowd.members) < N:
+    crowd.add(2000)
+    eventually(lambda: gmprt.stats().hibernating == len(crowd.members))
+
+def few_are_kept():
+    go(int).join()  # whoever ends looks at the pool
+    return gmprt.stats().stacks_committed < 1000
+
+for left in range(N - 1000, -1, -1000):
+    for _ in range(1000):
+        crowd.gate.send(None)
+    eventually(lambda: gmprt.num_goroutine() == left)
+    eventually(few_are_kept)
+"""
+    run_child(COMMON + IN_THE_GROUP + code, args=[str(little_memory)])
+    assert _killed_for_memory(little_memory) == 0
 
 
 # ---- mappings ------------------------------------------------------------------------------------

@@ -666,6 +666,55 @@ def test_stacks_are_used_again() -> None:
     assert after.stack_reserved <= before.stack_reserved * 1.1 + step
 
 
+def test_stacks_with_memory_are_counted() -> None:
+    """In a process of its own, where nobody else falls asleep."""
+    code = f"""
+        import time, gmprt
+        from gmprt import Chan, go, stats
+
+        def eventually(condition):
+            deadline = time.monotonic() + {PATIENCE}
+            while not condition():
+                assert time.monotonic() < deadline, stats()
+                time.sleep(0.01)
+
+        def deep(n):
+            return n and sorted([n - 1], key=deep)
+
+        def dives():  # deeper than what a stack keeps, and waits on that
+            deep(150)
+            gate.recv()
+
+        gate = Chan()
+        go(int).join()
+        first = stats()
+        assert 0 < first.stacks_committed <= first.stack_slots
+        goroutines = [go(gate.recv) for _ in range(300)]
+        eventually(lambda: stats().waiting == 300)
+        awake = stats()
+        eventually(lambda: stats().stacks_emptied >= first.stacks_emptied + 300)
+        asleep = stats()
+        assert asleep.hibernating == 300
+        assert asleep.stacks_committed <= first.stacks_committed < asleep.stack_slots
+        assert awake.stacks_committed + awake.stacks_emptied >= 300
+        for _ in goroutines:
+            gate.send(None)
+        for g in goroutines:
+            g.join()
+        roused = stats()
+        assert roused.stacks_committed >= asleep.stacks_committed + 300
+        assert roused.stack_slots == asleep.stack_slots
+
+        before = stats().stack_shrinks
+        diver = go(dives)
+        eventually(lambda: stats().stack_shrinks > before or stats().hibernating)
+        gate.send(None)
+        diver.join()
+        eventually(lambda: stats().stack_shrinks > before)  # awake, or in the pool
+    """
+    run_child(code)
+
+
 def test_memory_of_the_process_does_not_grow() -> None:
     """All of it, thread states and stacks included, in a process of its own."""
     code = """

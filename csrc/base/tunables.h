@@ -31,7 +31,9 @@ enum {
   STACK_COLOURS = 64,       /* page colours of the stack tops */
   STACK_SLACK = 64 << 10,   /* below a waiting goroutine's frames, left to it: an ordinary call's */
   GFREE_KEEP = 256,         /* hosted stacks kept when the process has been idle for long */
-  GFREE_MOST = 8192,        /* more are given back at once: 64 MiB of stacks and their page tables */
+  CROWD_MOST = 1 << 16,     /* goroutines that fall asleep as fast as they are made; fewer where their stacks and page tables */
+  CROWD_LEAST = 1024,       /* would be more than a quarter of the memory that the process may have (l->crowd) */
+  POOL_SHARE = 8,           /* hosted stacks kept for the next goroutines at most: an eighth of that */
   DROP_BATCH = 1024,        /* goroutines of a crowd that fall asleep at once, and stacks that sysmon empties then, 1.5 ms;
                                else a quarter of it */
   TRIM_BATCH = 64,          /* stacks whose pages sysmon drops in one round: some 100 us */

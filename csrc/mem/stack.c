@@ -93,7 +93,7 @@ static struct {
   _Atomic bool marked;      /* there are others */
 } depot = {.tidying = {.rank = rank_tidying}, .lock = {.rank = rank_stack}};
 
-_Atomic uint64_t stack_reserved, stack_slots;
+_Atomic uint64_t stack_reserved, stack_slots, stacks_committed, stacks_emptied, stack_shrinks;
 
 /* How much address space the process may have (RLIMIT_AS). */
 static size_t address_space(void) {
@@ -320,8 +320,9 @@ bool stack_alloc(stackclass kind, bool promised, stack *out) {
     out->size = c->size;
   }
   unlock(&depot.lock);
-  if (fresh) guard_install(slot);
-  return slot != NULL;
+  if (!slot) return false;
+  stack_again(out, fresh);
+  return true;
 }
 
 /* depot.lock held. */
@@ -337,6 +338,7 @@ static void freed_push(slotclass *c, uintptr_t slot) {
   if (c->nfreed < c->capfreed) c->freed[c->nfreed++] = slot; /* else: a slot is lost, no more */
 }
 
+/* Of a slot that has no pages, see stacks_empty. */
 void stack_free(stackclass kind, stack *s, bool unguarded) {
   slotclass *c = &depot.cls[kind];
   lock(&depot.lock);
@@ -362,10 +364,16 @@ bool stacks_empty(stack **list, uint32_t n) {
     for (next = i + 1; next < n && list[next]->lo - stack_page == hi; next++) hi += list[next]->size;
     madvise(lo, (size_t)(hi - lo), MADV_DONTNEED);
   }
+  xadd(&stacks_emptied, n);
+  xadd(&stacks_committed, -(uint64_t)n);
   return unguard;
 }
 
-void stack_guard(stack *s) { guard_install(s->lo - stack_page); }
+/* Its pages are about to be touched: for the first time, or since they were given back. */
+void stack_again(const stack *s, bool unguarded) {
+  if (unguarded) guard_install(s->lo - stack_page);
+  xadd(&stacks_committed, 1);
+}
 
 static int by_number(const void *a, const void *b) {
   uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
@@ -439,6 +447,7 @@ void stack_shrink(const stack *s, const void *sp) {
   unsigned char touched = 0;
   if (end <= s->lo || mincore(end - stack_page, stack_page, &touched) != 0 || !(touched & 1)) return;
   madvise(s->lo, (size_t)(end - s->lo), MADV_DONTNEED);
+  xadd(&stack_shrinks, 1);
 }
 
 /* One stack of a size of its own: the main goroutine of run(), as deep as the thread's it stands for. */

@@ -87,6 +87,9 @@ static PyObject *py_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
       {"netpoll_ready", load_rlx(&counts.netready)},
       {"stack_reserved", load_rlx(&stack_reserved)},
       {"stack_slots", load_rlx(&stack_slots)},
+      {"stacks_committed", load_rlx(&stacks_committed)},
+      {"stacks_emptied", load_rlx(&stacks_emptied)},
+      {"stack_shrinks", load_rlx(&stack_shrinks)},
       {"python_threads", pythreads_alive},
       {"stop_the_worlds", load_rlx(&counts.stw)},
       {"foreign_waiting", foreign_waiting(NULL, NULL)}, /* for tests: threads that sleep in waits of ours, for ever */

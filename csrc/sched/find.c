@@ -85,7 +85,7 @@ static G *pickwork(M *m, bool *hosted) {
   if (!gp && (*hosted = lacquire(m))) return NULL;
   if (!gp) gp = globalget(m, GLOBAL_BATCH);
   if (!gp && netpoll_waiters() > 0 && load_rlx(&sched.lastpoll) != 0) {
-    netpoll(0);
+    injectglist(netpoll(0));
     gp = runqget(pp, &inherit);
     if (!gp && (*hosted = lacquire(m))) return NULL;
   }
@@ -127,12 +127,14 @@ static bool sleep_in_poller(M *m) {
   if (again < next) next = again;
   int64_t delay = next == INT64_MAX ? -1 : next - nanotime();
   xadd(&counts.netpolls, 1);
-  if (next == INT64_MAX || delay > 0) netpoll(delay);
-  /* Counted as spinning while it is about to look: keeps the wakep() of its own timers quiet. */
+  G *list = next == INT64_MAX || delay > 0 ? netpoll(delay) : NULL;
+  /* Counted as spinning while it is about to look, and with a P, before anybody is made runnable: else the first of them
+   * would wake another M, take the idle P for that, and leave this one, which is awake, nothing to do. */
   becomespinning(m);
   store_rlx(&sched.polluntil, 0);
   store_rel(&sched.lastpoll, nanotime());
   bool got = regainp(m);
+  injectglist(list);
   int64_t now = nanotime(); /* all heaps: those of busy and of idle Ps too, nobody else sleeps for them */
   for (int32_t i = 0; i < sched.gomaxprocs; i++) timers_run(&sched.allp[i]->timers, now);
   timers_run(&sched.l.timers, now);

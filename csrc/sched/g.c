@@ -88,7 +88,8 @@ static G *gmake_native(void) {
   if (!stack_alloc(STACKS_NATIVE, false, &stk)) return NULL;
   G *gp = galloc(GK_NATIVE);
   if (!gp) {
-    stack_free(STACKS_NATIVE, &stk, false);
+    stack *untouched = &stk;
+    stack_free(STACKS_NATIVE, &stk, stacks_empty(&untouched, 1));
     return NULL;
   }
   gp->stk = stk;
@@ -256,7 +257,7 @@ void gfput_host(G *gp) {
   L *l = &sched.l;
   l->nlive--;
   gpush(&l->gfree, &l->ngfree, gp);
-  if (unlikely(l->ngfree >= GFREE_MOST)) gtrim_crowd();
+  if (unlikely(l->ngfree >= l->crowd / POOL_SHARE)) gtrim_crowd();
 }
 
 static void exchange(G *a, G *b) {
@@ -351,7 +352,7 @@ void gshrink_pooled(uint32_t n) {
 }
 
 static void gtrim_crowd(void) {
-  if (surplus(&sched.l) >= GFREE_MOST / 2) gtrim_take();
+  if (surplus(&sched.l) >= sched.l.crowd / POOL_SHARE / 2) gtrim_take();
 }
 
 /* Without its stack. */

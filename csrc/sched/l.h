@@ -20,6 +20,7 @@ typedef struct L {
   uint32_t nlive;     /* goroutines */
   uint32_t nunits;    /* stacks made, in use or in gfree */
   uint32_t npromised; /* stacks promised beyond: nunits + npromised >= nlive */
+  uint32_t crowd;     /* goroutines that are many, for the memory that there is; never changed */
   uint64_t goidcache, goidcacheend;
 
   /* Anybody. */

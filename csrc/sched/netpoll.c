@@ -101,32 +101,31 @@ static void event(pollDesc *pd, int mode, G **list) {
   dequeue_all(&pd->q[mode], true, WAKE_OK, list);
 }
 
-/* In the order in which they came. */
-static void readyall(G *list) {
+/* Makes those runnable who have been claimed, in the order in which they came. */
+void injectglist(G *list) {
   G *fifo = NULL;
-  for (G *link; list; list = link) {
+  uint64_t n = 0;
+  for (G *link; list; list = link, n++) {
     link = list->schedlink;
     list->schedlink = fifo;
     fifo = list;
   }
+  if (n) xadd(&counts.netready, n);
   for (G *link; fifo; fifo = link) {
     link = fifo->schedlink;
     fifo->schedlink = NULL;
-    xadd(&counts.netready, 1);
     goready(fifo);
   }
 }
 
-/* The poller has news of fd. */
-void netpollready(int fd, bool in, bool out) {
+/* The poller has news of fd: who waited for that, claimed, is pushed to *list. */
+void netpollready(int fd, bool in, bool out, G **list) {
   pollDesc *pd = known_desc(fd);
   if (!pd) return;
-  G *list = NULL;
   spin_lock(&pd->lock);
-  if (in) event(pd, POLL_READ, &list);
-  if (out) event(pd, POLL_WRITE, &list);
+  if (in) event(pd, POLL_READ, list);
+  if (out) event(pd, POLL_WRITE, list);
   spin_unlock(&pd->lock);
-  readyall(list);
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------------- */
@@ -279,7 +278,7 @@ static void forget(pollDesc *pd, int fd, bool open) {
     event(pd, mode, &list);
   }
   spin_unlock(&pd->lock);
-  readyall(list);
+  injectglist(list);
 }
 
 static bool in_use(pollDesc *pd) { return load_rlx(&pd->registered) || load_rlx(&pd->nwait); }

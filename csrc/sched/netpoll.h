@@ -33,7 +33,8 @@ bool netpoll_unaudited(void);
 uint32_t netpoll_waiters(void);
 uint32_t netpoll_native_waiters(void); /* of them */
 void netpoll_afterfork(void);
-void netpollready(int fd, bool in, bool out);
+void netpollready(int fd, bool in, bool out, G **list);
+void injectglist(G *list);
 void netpollreopened(void);
 
 /* netpoll_epoll.c */
@@ -42,7 +43,7 @@ const char *netpoll_mode(void);
 void netpollbreak(void);
 bool netpoll_broken(void);
 void netpollrepair(void);
-void netpoll(int64_t delay_ns);
+G *netpoll(int64_t delay_ns);
 bool netpolladd(int fd);
 void netpolldel(int fd);
 void netpoll_epoll_afterfork(void);

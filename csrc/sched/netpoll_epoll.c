@@ -97,9 +97,10 @@ static int poll_wait(struct epoll_event *ev, int64_t ns) {
   return (int)cpu_syscall(SYS_epoll_pwait, epfd(), (long)ev, EVENTS, ms > 1000000000 ? 1000000000 : (int)ms, 0, 8);
 }
 
-/* Readies whoever waits for what has happened.  delay < 0: sleeps until something does. */
-void netpoll(int64_t delay) {
+/* Whoever waited for what has happened, claimed: for injectglist.  delay < 0: sleeps until something does. */
+G *netpoll(int64_t delay) {
   struct epoll_event ev[EVENTS];
+  G *list = NULL;
   ownfd *seen = load_acq(&poller);
   int n = poll_wait(ev, delay);
   if (unlikely(n == -EBADF || n == -EINVAL)) netpollremake(seen, true);
@@ -112,8 +113,9 @@ void netpoll(int64_t delay) {
       continue;
     }
     uint32_t e = ev[i].events, both = e & (EPOLLHUP | EPOLLERR);
-    netpollready((int)ev[i].data.u64, both | (e & (EPOLLIN | EPOLLPRI | EPOLLRDHUP)), both | (e & EPOLLOUT));
+    netpollready((int)ev[i].data.u64, both | (e & (EPOLLIN | EPOLLPRI | EPOLLRDHUP)), both | (e & EPOLLOUT), &list);
   }
+  return list;
 }
 
 /* Somebody has closed descriptors of ours behind our back (ownfd.c), while `seen` was the poller: new ones.  Who waits

@@ -5,6 +5,7 @@
 
 #include "arch/arch.h"
 #include "base/clock.h"
+#include "base/memory.h"
 #include "sched/sched.h"
 #include "sched/netpoll.h"
 #include "sched/chaos.h"
@@ -29,6 +30,13 @@ static void describe(char *out, size_t size) {
            m ? m->id : 0, m && m->p ? (int)m->p->id : -1);
 }
 
+/* How many goroutines are many here. */
+static uint32_t crowd(void) {
+  enum { AWAKE = 9 << 10 }; /* bytes of one */
+  uint64_t n = os_memory() / 4 / AWAKE;
+  return n < CROWD_LEAST ? CROWD_LEAST : n > CROWD_MOST ? CROWD_MOST : (uint32_t)n;
+}
+
 static void base_init(void) {
   throw_describe = describe;
   time_init();
@@ -36,6 +44,7 @@ static void base_init(void) {
   os_init_signals();
   preempt_init();
   stack_init(host->stack_size, host->stack_top);
+  sched.l.crowd = crowd();
   sched.l.timers.lock.rank = rank_timers;
   store_rlx(&sched.l.timers.next, INT64_MAX);
   sched.l.shed_due = INT64_MAX;

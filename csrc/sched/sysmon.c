@@ -213,7 +213,7 @@ static void poll_late(int64_t now) {
   }
   if (load_rlx(&sched.l.timers.next) <= now) timers_run(&sched.l.timers, now);
   if (netpoll_waiters() > 0 && now - last >= SYSMON_POLL_NS) {
-    if (cas(&sched.lastpoll, last, now)) netpoll(0);
+    if (cas(&sched.lastpoll, last, now)) injectglist(netpoll(0));
   }
 }
 

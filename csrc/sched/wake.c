@@ -14,8 +14,8 @@
  *            does something else now (handoffp, wake_for_rest), start another
  *   wake:    lastpoll := now; a P from the idle list?  There is none: nmspinning--; fence; poller_missing?
  * Either the one that idles its P sees that the poller has been left, or the one that has left it sees the idle
- * P.  It counts as spinning while it looks, so a wake for its sake may be swallowed in the meantime: hence the
- * look behind the decrement.
+ * P.  It counts as spinning while it looks, and while it makes runnable whom netpoll has claimed, so a wake for their sake
+ * may be swallowed in the meantime: hence the look behind the decrement.
  *
  * While somebody drives hosted goroutines, and only these wait for descriptors or have deadlines, nobody need sleep there
  * (driver_polls): the driver looks when it has nothing to run, and sysmon meanwhile.  An idle M in the poller would be

@@ -103,7 +103,13 @@ class Stats:
     stack_reserved: int
     """Bytes of address space reserved for stacks; only touched pages take memory."""
     stack_slots: int
-    """Stacks in that space, in use or kept for the next goroutine."""
+    """Stacks in that space that were ever used."""
+    stacks_committed: int
+    """Of these, stacks that hold memory: in use, or kept for the next goroutine."""
+    stacks_emptied: int
+    """Times that a stack gave all its memory back."""
+    stack_shrinks: int
+    """Times that a stack gave back what a deep recursion had left on it."""
     hibernating: int
     """Goroutines that sleep without a stack, for they have been parked for half a second."""
     hibernated_bytes: int

@@ -179,6 +179,7 @@ inline acquired() {
 
 proctype M(byte me) {
   bool spinning, got;
+  byte claimed, lclaimed; /* by netpoll, not made runnable yet */
 
 asleep: /* stopm: no P */
 end_asleep:
@@ -252,13 +253,9 @@ end_poller:
   atomic {
     ready + lready > 0 || broken;
     broken = false;
-    waiters = waiters - ready; nwork = nwork + ready; ready = 0;
-    lwaiters = lwaiters - lready; lwork = lwork + lready; lready = 0
+    waiters = waiters - ready; claimed = ready; ready = 0;
+    lwaiters = lwaiters - lready; lclaimed = lready; lready = 0
   }
-  if
-  :: nwork > 0 || LWAITING -> wakep(me) /* goready */
-  :: else
-  fi;
   atomic { nmspinning++; spinning = true }
 #ifdef SC
   polling = false;
@@ -277,6 +274,10 @@ end_poller:
        fi
      }
   fi;
+  atomic { /* injectglist: somebody spins, so it wakes nobody */
+    nwork = nwork + claimed; claimed = 0;
+    lwork = lwork + lclaimed; lclaimed = 0
+  }
   if
   :: got -> got = false; goto taken
   :: else

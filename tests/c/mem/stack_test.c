@@ -146,6 +146,22 @@ TEST(chunks_are_looked_at_while_others_need_them) {
   CHECK_EQ(load_rlx(&stack_reserved), reserved);
 }
 
+TEST(stacks_that_have_pages_are_counted) {
+  stub_start();
+  uint64_t before = load_rlx(&stacks_committed), emptied = load_rlx(&stacks_emptied);
+  stack a, b, *list[] = {&a, &b};
+  NEED(stack_alloc(STACKS_HOSTED, false, &a));
+  NEED(stack_alloc(STACKS_HOSTED, false, &b));
+  CHECK_EQ(load_rlx(&stacks_committed), before + 2);
+  bool unguarded = stacks_empty(list, 2);
+  CHECK_EQ(load_rlx(&stacks_committed), before);
+  CHECK_EQ(load_rlx(&stacks_emptied), emptied + 2);
+  stack_again(&a, unguarded); /* as if it had slept */
+  stack_free(STACKS_HOSTED, &b, unguarded);
+  NEED(stack_alloc(STACKS_HOSTED, false, &b));
+  CHECK_EQ(load_rlx(&stacks_committed), before + 2);
+}
+
 TEST(promised_slots_are_kept) {
   stub_start();
   for (int i = 0; i < N; i++) NEED(stack_promise(STACKS_HOSTED));
@@ -216,6 +232,7 @@ TEST(what_a_deep_recursion_left_is_given_back) {
   NEED(stack_alloc(STACKS_HOSTED, false, &s));
   char *sp = s.hi - 1000, *page = (char *)((uintptr_t)sp & ~(uintptr_t)(PAGE - 1));
   for (char *p = page; p > s.hi - (1 << 20); p -= PAGE) *p = 1;
+  uint64_t before = load_rlx(&stack_shrinks);
   stack_shrink(&s, sp);
   CHECK(resident(page) && *page == 1);
   CHECK(resident(page - STACK_SLACK));
@@ -224,6 +241,7 @@ TEST(what_a_deep_recursion_left_is_given_back) {
   stack_shrink(&s, sp); /* nothing to do */
   stack_shrink(&s, s.lo + 10);
   CHECK(*page == 1);
+  CHECK_EQ(load_rlx(&stack_shrinks), before + 1);
 }
 
 /* ---- depth ------------------------------------------------------------------------------------------------- */

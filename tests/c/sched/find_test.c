@@ -1,6 +1,8 @@
 /* find_test.c - every goroutine runs, wherever it was started, and idle threads wake for it. */
 #include "stubhost.h"
 
+#include <sys/socket.h>
+
 static _Atomic bool stop;
 
 static void starts(void *arg) {
@@ -54,6 +56,31 @@ TEST(idle_threads_wake_for_work, .procs = "124") {
     if (below(&r, 3)) spin_ns(below(&r, 60000)); /* until they sleep, or just before */
   }
   CHECK(worst < patient(1000 * (int64_t)MS));
+}
+
+static void answers(void *arg) {
+  int fd = *(int *)arg;
+  for (char c; gm_read(fd, &c, 1) == 1;) CHECK_EQ(gm_write(fd, &c, 1), 1);
+}
+
+/* Whose descriptor is ready runs on the M that slept in the poller: no other is woken for it. */
+TEST(who_comes_out_of_the_poller_runs_what_is_ready, .procs = "1") {
+  runtime_start();
+  int fd[2];
+  NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
+  CHECK_EQ(gm_go(answers, &fd[1]), GM_OK);
+  uint64_t before = 0;
+  enum { N = 200 };
+  for (int i = 0; i < N + 1; i++) {
+    while (load_rlx(&sched.lastpoll) != 0 || netpoll_waiters() == 0) usleep(100);
+    if (i == 1) before = load_rlx(&counts.wakes);
+    char c = (char)i, back = 0;
+    CHECK_EQ(write(fd[0], &c, 1), 1);
+    CHECK_EQ(read(fd[0], &back, 1), 1);
+    CHECK_EQ(back, c);
+  }
+  CHECK(load_rlx(&counts.wakes) - before < N / 2);
+  shutdown(fd[0], SHUT_RDWR);
 }
 
 /* A goroutine that computes must not keep the others from running: they are stolen. */

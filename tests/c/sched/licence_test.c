@@ -535,7 +535,8 @@ TEST(no_state_for_a_goroutine) {
 
 /* ---- stacks given back ------------------------------------------------------------------------------------- */
 
-enum { BURST = GFREE_MOST - 1000, HORDE = 2 * GFREE_MOST }; /* fewer than are given back at once, and more */
+/* Fewer than are given back at once, and more. */
+enum { POOL = CROWD_MOST / POOL_SHARE, BURST = POOL - 1000, HORDE = 2 * POOL };
 
 static _Atomic bool full;
 static void one_of_many(void *arg) {
@@ -547,6 +548,7 @@ static void burst(uint32_t n) {
   static job *j[HORDE];
   store_rel(&full, false);
   host_take();
+  sched.l.crowd = CROWD_MOST; /* whatever memory there is here */
   for (uint32_t i = 0; i < n; i++) j[i] = hosted_go(one_of_many, NULL);
   host_drop();
   while (load_rlx(&stack_slots) < n) usleep(1000);
@@ -584,7 +586,7 @@ TEST(stacks_of_a_crowd_are_given_back_while_it_ends, .procs = "12", .seconds = 6
   burst(HORDE);
   while (load_acq(&sched.l.cold)) usleep(1000);
   host_take();
-  CHECK(sched.l.nunits <= HORDE - GFREE_MOST / 2);
+  CHECK(sched.l.nunits <= HORDE - POOL / 2);
   CHECK(sched.l.ngfree <= sched.l.nunits);
   host_drop();
   burst(BURST); /* some in what is left, some in what was given back */
@@ -605,11 +607,11 @@ TEST(the_rest_of_a_crowd_goes_when_it_has_ended, .procs = "12", .seconds = 60) {
       waits[cursor] = seq;
     }
     while (load_acq(&sched.l.cold) || gtrim_left()) usleep(1000);
-    CHECK(load_acq(&stub_states) <= HORDE - GFREE_MOST / 2);
+    CHECK(load_acq(&stub_states) <= HORDE - POOL / 2);
     gtrim_slabs();
     cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;)
       empty += load_acq(&gp->status) == Gidle && load_acq(&gp->wait) == 0;
-    CHECK(empty > GFREE_MOST / 4);
+    CHECK(empty > POOL / 4);
   }
 }

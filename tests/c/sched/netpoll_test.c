@@ -273,7 +273,7 @@ static void event_then_close(void *arg) {
   int *fd = arg, other[2];
   uint64_t before = load_rlx(&counts.netready);
   CHECK_EQ(write(fd[1], "x", 1), 1);
-  while (load_rlx(&counts.netready) == before) netpoll(0);
+  while (load_rlx(&counts.netready) == before) injectglist(netpoll(0));
   gm_close(fd[0]);
   pair(other);
   CHECK_EQ(other[0], fd[0]);

@@ -1,0 +1,9 @@
+/* memory.h - how much memory the process may have: memory_linux.c. */
+#ifndef GMPRT_BASE_MEMORY_H
+#define GMPRT_BASE_MEMORY_H
+
+#include "base/base.h"
+
+uint64_t os_memory(void);
+
+#endif
