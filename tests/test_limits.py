@@ -353,18 +353,18 @@ print("has them", flush=True)
 def test_a_crowd_sleeps_the_sooner_the_less_memory_there_is(little_memory: Path) -> None:
     """Its stacks would not fit, neither at the same time nor in the pool when all have ended."""
     code = """
-N = 12_000
+N = 6_000
 crowd = Crowd()
 while len(crowd.members) < N:
-    crowd.add(2000)
+    crowd.add(500)
     eventually(lambda: gmprt.stats().hibernating == len(crowd.members))
 
 def few_are_kept():
     go(int).join()  # whoever ends looks at the pool
     return gmprt.stats().stacks_committed < 1000
 
-for left in range(N - 1000, -1, -1000):
-    for _ in range(1000):
+for left in range(N - 500, -1, -500):
+    for _ in range(500):
         crowd.gate.send(None)
     eventually(lambda: gmprt.num_goroutine() == left)
     eventually(few_are_kept)
