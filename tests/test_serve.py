@@ -667,6 +667,72 @@ def test_deadlines(tmp_path: Path) -> None:
                 assert client.ask("/sleep?s=0.7&i=1").body == b"1"
 
 
+def test_who_reads_steadily_is_not_slow(tmp_path: Path) -> None:
+    """The kernel lets the server go on with its block when there is a megabyte of room or more."""
+    path, timeout = tmp_path / "closed", 1.5
+    with serving("serve", "--timeout", str(timeout)) as server:
+        sock = socket.socket()
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what is read is told at once
+        sock.connect(("127.0.0.1", server.port))
+        with Client(sock) as client:
+            client.send(f"GET /endless?path={path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            end = time.monotonic() + 3 * timeout
+            while time.monotonic() < end:
+                assert len(client.file.read(10_000)) == 10_000
+                time.sleep(0.05)
+            assert not path.exists()
+            eventually(path.exists, "the end of the answer that nobody reads any more")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_what_the_watch_sees_of_a_client_that_reads(
+    family: socket.AddressFamily, tmp_path: Path
+) -> None:
+    """Each of its looks is as late as can be: the time of all is up."""
+    from types import SimpleNamespace
+
+    from gmprt._serve.connection import Connection
+    from gmprt._serve.request import Gone
+    from gmprt._serve.server import Settings
+
+    settings = Settings(patience=100.0)
+    listener: Any = SimpleNamespace(server=SimpleNamespace(settings=settings))
+    with socket.socket(family) as ears, socket.socket(family) as client:
+        ears.bind(str(tmp_path / "socket") if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        ears.listen()
+        client.settimeout(PATIENCE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(ears.getsockname())
+        ours, address = ears.accept()
+        connection = Connection(listener, ours, address)
+        now = time.monotonic()
+
+        def look() -> None:
+            nonlocal now
+            now += 2 * settings.patience
+            if connection.until < now:
+                connection.late(now)
+
+        def taken() -> bool:
+            return connection._what_is_taken() != seen
+
+        with ours, client.makefile("rb") as file:
+            body, part = bytes(4_000_000), 400_000
+            sender = Thread(connection.send, body)
+            for _ in range(0, len(body), part):
+                seen = connection._what_is_taken()
+                assert len(file.read(part)) == part
+                eventually(taken, "word of what was read")
+                look()
+            sender.result()
+            sender = Thread(connection.send, 4 * body)  # which nobody reads
+            while not sender.join(0.001):
+                look()
+            with pytest.raises(Gone):
+                sender.result()
+
+
 @pytest.mark.parametrize("kind", ["serve", "gunicorn"])
 def test_graceful_stop(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "gate"
