@@ -96,6 +96,10 @@ def boom_late(environ: Environ, start: Start) -> Iterator[bytes]:
     raise LookupError("after the first block")
 
 
+def runs_out(environ: Environ, start: Start) -> Iterable[bytes]:
+    return [next(iter([]))]
+
+
 def exits(environ: Environ, start: Start) -> Iterable[bytes]:
     sys.exit("no way")
 

@@ -366,7 +366,7 @@ def test_below_a_path() -> None:
 
 
 def test_errors_of_the_application(server: Server) -> None:
-    for path in ("/boom", "/exits", "/splits"):
+    for path in ("/boom", "/runs-out", "/exits", "/splits"):
         answer = server.get(path)
         assert (answer.status, answer.closes) == (500, True)
     with server.connect() as client:
@@ -374,7 +374,7 @@ def test_errors_of_the_application(server: Server) -> None:
         status, fields = client.head()
         assert (status, fields["transfer-encoding"]) == (200, "chunked")
         assert client.file.read() == b"b\r\na beginning\r\n"  # and not the last chunk
-    for said in ("before the first block", "after the first block"):
+    for said in ("before the first block", "StopIteration", "after the first block"):
         server.child.expect(said, stream="stderr")
     assert server.get("/hello").body == b"hello"
 
@@ -962,6 +962,7 @@ def test_websockets(kind: str) -> None:
         for client in clients:
             client.close()
         assert server.get("/hello").body == b"hello"
+        assert "Traceback" not in server.child.stderr  # of the StopIteration at the end
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,19 @@ def unquote(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1")
 
 
+def _has_spoken_itself(request: Request, response: Response, error: BaseException) -> bool:
+    """Whether the application has done without us, over gunicorn.socket.
+
+    flask-sock says so as gunicorn wants it, by StopIteration, behind a WebSocket.  Else that is an
+    exception like others: of a next() that found nothing.
+    """
+    return (
+        isinstance(error, StopIteration)
+        and response.status is None
+        and any(n == "UPGRADE" and v.lower() == "websocket" for n, v in request.headers)
+    )
+
+
 class Connection:
     """The server's watch reads `until` and `idle`."""
 
@@ -256,12 +269,11 @@ class Connection:
         try:
             server.before(request, environ)
             self._call(environ, response)
-        except StopIteration:
-            # The application has spoken with the client itself, over gunicorn.socket.
-            return False
         except Gone:
             raise
         except (Exception, SystemExit) as error:
+            if _has_spoken_itself(request, response, error):
+                return False
             self._failed(request, response, error)
             return False
         finally:
