@@ -81,7 +81,7 @@ def serving(kind: str, *options: str, app: str = "serve_app:app", **env: str) ->
         own = ["--http-parser", "python"] if kind == "gunicorn-own" else []
         args += [*own, *options, app]
     path = os.pathsep.join([str(TESTS), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with Child(args=args, env={"PYTHONPATH": path, **env}) as child:
+    with Child(args=args, env={"PYTHONPATH": path} | env) as child:
         yield Server(child, kind)
 
 
@@ -887,6 +887,22 @@ def test_tls(tmp_path: Path) -> None:
                 server.child.signal(signal.SIGTERM)
                 assert client.ended()
             assert server.child.finish().returncode == 0  # not before `silent` is given up
+
+
+def test_an_httptools_that_is_broken(tmp_path: Path) -> None:
+    """It is noticed before there is a client."""
+    (tmp_path / "httptools.py").write_text("raise ImportError('it is broken')\n")
+    path = os.pathsep.join([str(tmp_path), str(TESTS), str(ROOT)])
+    args = ["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", "serve_app:app"]
+    done = run_child(args=args, env={"PYTHONPATH": path}, status=2)
+    assert done.stderr == (
+        "gmprt serve needs httptools: pip install 'gmprt[serve]' (it is broken)\n"
+    )
+    with serving("gunicorn", PYTHONPATH=path) as server:
+        assert server.get("/hello").body == b"hello"
+        server.child.expect(
+            "gunicorn's own, for httptools cannot be imported: it is broken", stream="stderr"
+        )
 
 
 def test_what_the_worker_does_not_speak() -> None:
