@@ -985,17 +985,64 @@ def test_websockets(kind: str) -> None:
     ("app", "said"),
     [
         ("serve_app", "'serve_app' is not MODULE:APP"),
+        (":app", "':app' is not MODULE:APP"),
+        ("serve_app:", "'serve_app:' is not MODULE:APP"),
+        (".serve_app:app", "'.serve_app:app' is not MODULE:APP"),
+        ("nosuch:app", "No module named 'nosuch'"),
+        ("nosuch.inner:app", "No module named 'nosuch'"),
+        ("serve_app.inner:app", "No module named 'serve_app.inner'; 'serve_app' is not a package"),
+        ("serve_app:nosuch", "serve_app:nosuch: module 'serve_app' has no attribute 'nosuch'"),
+        ("serve_app:TEXT.no", "serve_app:TEXT.no: 'list' object has no attribute 'no'"),
         ("serve_app:TEXT", "serve_app:TEXT must be callable, as an application is, not list"),
     ],
 )
 def test_what_serve_says_of_the_application(app: str, said: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        serve.application(app)
+    assert end.value.code == f"gmprt serve: {said}"
+
+
+def test_what_serve_says_is_one_line() -> None:
     done = run_child(
-        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", app],
+        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", "nosuch:app"],
         env={"PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"},
         status=1,
     )
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "gmprt serve: No module named 'nosuch'\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        ("import nosuch", ModuleNotFoundError),
+        ("import serve_app.nosuch", ModuleNotFoundError),
+        ("1 / 0", ZeroDivisionError),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    broken: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong in it is in the traceback."""
+    (tmp_path / "broken.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(error):
+        serve.application("broken:app")
+
+
+def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for address, said in (
+            (f"127.0.0.1:{other.getsockname()[1]}", "Address already in use"),
+            ("192.0.2.1:80", "Cannot assign requested address"),
+            ("a..b:80", ""),
+            (f"unix:{tmp_path}/file", "Address already in use"),
+            (f"unix:{tmp_path}/no/socket", "No such file or directory"),
+            (f"unix:{tmp_path}/{'x' * 200}", "AF_UNIX path too long"),
+        ):
+            with pytest.raises(SystemExit) as end, serve.listening(address, 1):
+                pass
+            assert str(end.value).startswith(f"gmprt serve: cannot listen on {address}: {said}")
 
 
 @pytest.mark.parametrize(
