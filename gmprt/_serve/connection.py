@@ -59,6 +59,15 @@ def _key(name: str) -> str:
     return key
 
 
+def _host_and_port(field: str) -> tuple[str, str]:
+    """Of a Host field; an IPv6 address is without its brackets, as it is of a TCP socket."""
+    if field.startswith("["):
+        host, _, rest = field[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, _, port = field.partition(":")
+    return host, port
+
+
 def unquote(path: str) -> str:
     """As WSGI wants it: bytes in the disguise of characters."""
     if "%" not in path:
@@ -312,7 +321,7 @@ class Connection:
             path = path[len(script) :]
         environ["PATH_INFO"] = unquote(path)
         if "SERVER_NAME" not in environ:  # a Unix socket has none
-            name, _, port = environ.get("HTTP_HOST", "").partition(":")
+            name, port = _host_and_port(environ.get("HTTP_HOST", ""))
             environ["SERVER_NAME"] = name or "localhost"
             environ["SERVER_PORT"] = port or ("443" if request.scheme == "https" else "80")
         return environ
