@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -147,6 +148,15 @@ def file(environ: Environ, start: Start) -> Iterable[bytes]:
 def memory_file(environ: Environ, start: Start) -> Iterable[bytes]:
     start("200 OK", [*TEXT, ("Content-Length", "20000")])
     return environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 20000))  # type: ignore[no-any-return]
+
+
+def gzip_file(environ: Environ, start: Start) -> Iterable[bytes]:
+    """It has a descriptor, of the compressed bytes."""
+    f = tempfile.TemporaryFile()
+    f.write(gzip.compress(b"x" * 20000))
+    f.seek(0)
+    start("200 OK", TEXT)
+    return environ["wsgi.file_wrapper"](gzip.open(f))  # type: ignore[no-any-return]
 
 
 def sleep(environ: Environ, start: Start) -> Iterable[bytes]:

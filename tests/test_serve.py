@@ -316,6 +316,7 @@ def test_files(server: Server) -> None:
             assert answer.headers["content-length"] == str(len(content) - at)
         assert client.ask("/file?at=0", "HEAD").status == 200
         assert client.ask("/memory-file").body == b"x" * 20000
+        assert client.ask("/gzip-file").body == b"x" * 20000
 
 
 def test_environ(server: Server) -> None:

@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
+from io import BufferedRandom, BufferedReader, FileIO
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -91,6 +92,13 @@ def _field_name(name: str) -> str:
 def _plain(blocks: Iterable[bytes]) -> bool:
     """Whether a list or tuple iterates as those do: a subclass need not."""
     return type(blocks).__iter__ in _ITERS
+
+
+def _is_plain_file(file: Any) -> bool:
+    """Whether reading it gives what the descriptor does: a GzipFile has one, too."""
+    if type(file) in (BufferedReader, BufferedRandom):
+        file = file.raw
+    return type(file) is FileIO
 
 
 class Response:
@@ -247,13 +255,13 @@ class Response:
 
     def _send_file(self, file: Any) -> bool:
         """False: it is no file of the system's, or the connection is none for them."""
-        if not self._connection.sends_files or not hasattr(file, "fileno"):
+        if not self._connection.sends_files or not _is_plain_file(file):
             return False
         try:
             descriptor = file.fileno()
             about = os.fstat(descriptor)
             offset = file.tell()
-        except OSError:  # io.UnsupportedOperation is one
+        except OSError:  # a pipe has no position
             return False
         if not stat.S_ISREG(about.st_mode):
             return False
