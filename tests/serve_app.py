@@ -101,6 +101,17 @@ def runs_out(environ: Environ, start: Start) -> Iterable[bytes]:
     return [next(iter([]))]
 
 
+def boom_behind_nothing(environ: Environ, start: Start) -> Iterator[bytes]:
+    """Its head may be replaced, for no byte of the body has come."""
+    start("200 OK", TEXT)
+    yield b""
+    try:
+        raise LookupError("behind an empty block")
+    except LookupError:
+        start("503 Service Unavailable", TEXT, sys.exc_info())
+    yield b"an excuse"
+
+
 def exits(environ: Environ, start: Start) -> Iterable[bytes]:
     sys.exit("no way")
 

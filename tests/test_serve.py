@@ -282,6 +282,8 @@ def test_answers_of_every_kind(server: Server) -> None:
         client.send(b"GET /own HTTP/1.1\r\nHost: a\r\n\r\n")
         _, fields = client.head()
         assert (fields["server"], fields["date"]) == ("mine", "today")
+        excuse = client.ask("/boom-behind-nothing")
+        assert (excuse.status, excuse.body, excuse.closes) == (503, b"an excuse", False)
         hidden = client.ask("/hidden")
         assert (hidden.body, hidden.closes) == (b"x", True)
     with server.connect() as client:

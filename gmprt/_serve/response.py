@@ -1,9 +1,9 @@
 """What the application answers, on its way out.
 
-One send carries the head and the first block of the body; each further block is sent before the
-application is asked for the next, as WSGI wants it.  The length of a body is the application's to
-say.  It is known without that if the body is a list of one block, nothing, or a file; else the body
-goes out in chunks, or ends with the connection for clients of HTTP/1.0.
+One send carries the head and the first block of the body that is not empty; each further block is
+sent before the application is asked for the next, as WSGI wants it.  The length of a body is the
+application's to say.  It is known without that if the body is a list of one block, nothing, or a
+file; else the body goes out in chunks, or ends with the connection for clients of HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -200,7 +200,9 @@ class Response:
         if isinstance(result, (list, tuple)) and len(result) == 1 and _plain(result):
             self._learn(len(result[0]))
         for block in result:
-            self.write(block)
+            # An empty one does not send the head: start_response() may still replace that.
+            if block or not isinstance(block, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+                self.write(block)
         self._finish()
 
     def should_close(self) -> bool:
