@@ -104,6 +104,25 @@ def test_run_reports_errors_as_python_does(tmp_path: Path) -> None:
     assert err == plain
 
 
+def test_run_reports_ctrl_c_as_python_does(tmp_path: Path) -> None:
+    path = tmp_path / "s.py"
+    path.write_text("def f():\n    raise KeyboardInterrupt\nf()\n")
+    plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True)
+    assert cli("run", str(path), status=plain.returncode).stderr == plain.stderr
+
+
+def test_run_what_has_no_main(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for args in (["-m", "pack"], [str(package)]):
+        plain = subprocess.run(
+            [sys.executable, *args], capture_output=True, text=True, cwd=tmp_path
+        )
+        done = cli("run", *args, status=1, env={"PYTHONPATH": str(tmp_path)})
+        assert (done.stderr, plain.returncode) == (plain.stderr, 1)
+
+
 def test_run_what_is_not_there(tmp_path: Path) -> None:
     err = cli("run", str(tmp_path / "missing.py"), status=2).stderr
     assert "can't open file" in err

@@ -10,11 +10,16 @@ import os
 import runpy
 import sys
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import gmprt
+
+_Traceback: TypeAlias = TracebackType | None
+_Hook: TypeAlias = Callable[[type[BaseException], BaseException, _Traceback], object]
 
 # What a traceback begins with before it comes to the program.
 _OWN = (os.path.dirname(gmprt.__file__) + os.sep, "<frozen runpy>", runpy.__file__)
@@ -37,15 +42,26 @@ def run(options: argparse.Namespace) -> int:
     sys.argv = [target, *options.arguments]
     try:
         gmprt.run(runner, target)
+    except KeyboardInterrupt:
+        # It is the interpreter's to print, for then the process ends by the signal.
+        sys.excepthook = partial(_report, sys.excepthook)
+        raise
     except Exception as error:
-        # As python reports it, without the frames of gmprt and of runpy on top.
-        tb = _of_program(error.__traceback__)
-        sys.excepthook(type(error), error.with_traceback(tb), tb)
+        if isinstance(error, ImportError) and _of_program(error.__traceback__) is None:
+            print(f"{sys.executable}: {error}", file=sys.stderr)  # runpy finds no __main__
+        else:
+            _report(sys.excepthook, type(error), error, error.__traceback__)
         return 1
     return 0
 
 
-def _of_program(tb: TracebackType | None) -> TracebackType | None:
+def _report(hook: _Hook, kind: type[BaseException], error: BaseException, tb: _Traceback) -> None:
+    """As python reports it, without the frames of gmprt and of runpy on top."""
+    tb = _of_program(tb)
+    hook(kind, error.with_traceback(tb), tb)
+
+
+def _of_program(tb: _Traceback) -> _Traceback:
     """The part of a traceback that begins in the program; None for a syntax error in the script."""
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN):
         tb = tb.tb_next
