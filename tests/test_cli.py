@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import signal
 import subprocess
@@ -69,6 +70,18 @@ def test_run_a_module(tmp_path: Path) -> None:
     )
     out = cli("run", "-m", "pack", "a", "-b", env={"PYTHONPATH": str(tmp_path)}).stdout
     assert out == "__main__ ['a', '-b'] True\n"
+
+
+def test_run_a_compiled_script(tmp_path: Path) -> None:
+    source, compiled, bad = tmp_path / "s.py", tmp_path / "s.pyc", tmp_path / "bad.pyc"
+    source.write_text("import sys\nprint(__file__, sys.argv, type(__loader__), sys.path[0])\n")
+    py_compile.compile(str(source), str(compiled))
+    bad.write_bytes(b"\1\2\r\n" + compiled.read_bytes()[4:])
+    for path, status in ((compiled, 0), (bad, 1)):
+        plain = subprocess.run([sys.executable, path, "a"], capture_output=True, text=True)
+        done = cli("run", str(path), "a", status=status)
+        assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
+        assert plain.returncode == status
 
 
 def test_run_a_folder_and_a_zip_file(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import pkgutil
 import runpy
 import sys
 import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeAlias
+from types import CodeType, TracebackType
+from typing import Any, TypeAlias, cast
 
 import gmprt
 
@@ -100,19 +101,33 @@ def _run_package(path: str, /) -> None:
 
 
 def _run_script(path: str, /) -> None:
-    with io.open_code(os.path.abspath(path)) as file:
-        source = file.read()
+    code = _code_of(path)
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(path).resolve().parent)
     # Not runpy.run_path, which puts the old __main__ back at the end: threads and atexit functions
     # of the script, and pickle on their behalf, look for their module for as long as they live.
     module = _main_module(path)
     sys.modules["__main__"] = module
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    exec(code, module.__dict__)
+
+
+def _code_of(path: str) -> CodeType:
+    with io.open_code(os.path.abspath(path)) as file:
+        content = file.read()  # once: it may be a pipe
+    code = cast("CodeType | None", pkgutil.read_code(io.BytesIO(content)))
+    if code is None:
+        if path.endswith(".pyc"):
+            raise RuntimeError("Bad magic number in .pyc file")
+        code = compile(content, path, "exec", dont_inherit=True)
+    return code
 
 
 def _main_module(path: str) -> Any:
-    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    machinery = importlib.machinery
+    compiled = path.endswith(".pyc")
+    loader = (machinery.SourcelessFileLoader if compiled else machinery.SourceFileLoader)(
+        "__main__", path
+    )
     spec = importlib.machinery.ModuleSpec("__main__", loader, origin=path)
     module = importlib.util.module_from_spec(spec)
     # As for a script that python runs itself; multiprocessing tells scripts from modules by this.
