@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -96,6 +97,21 @@ def boom_late(environ: Environ, start: Start) -> Iterator[bytes]:
     raise LookupError("after the first block")
 
 
+def runs_out(environ: Environ, start: Start) -> Iterable[bytes]:
+    return [next(iter([]))]
+
+
+def boom_behind_nothing(environ: Environ, start: Start) -> Iterator[bytes]:
+    """Its head may be replaced, for no byte of the body has come."""
+    start("200 OK", TEXT)
+    yield b""
+    try:
+        raise LookupError("behind an empty block")
+    except LookupError:
+        start("503 Service Unavailable", TEXT, sys.exc_info())
+    yield b"an excuse"
+
+
 def exits(environ: Environ, start: Start) -> Iterable[bytes]:
     sys.exit("no way")
 
@@ -143,6 +159,15 @@ def file(environ: Environ, start: Start) -> Iterable[bytes]:
 def memory_file(environ: Environ, start: Start) -> Iterable[bytes]:
     start("200 OK", [*TEXT, ("Content-Length", "20000")])
     return environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 20000))  # type: ignore[no-any-return]
+
+
+def gzip_file(environ: Environ, start: Start) -> Iterable[bytes]:
+    """It has a descriptor, of the compressed bytes."""
+    f = tempfile.TemporaryFile()
+    f.write(gzip.compress(b"x" * 20000))
+    f.seek(0)
+    start("200 OK", TEXT)
+    return environ["wsgi.file_wrapper"](gzip.open(f))  # type: ignore[no-any-return]
 
 
 def sleep(environ: Environ, start: Start) -> Iterable[bytes]:

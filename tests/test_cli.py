@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import signal
 import subprocess
@@ -71,6 +72,18 @@ def test_run_a_module(tmp_path: Path) -> None:
     assert out == "__main__ ['a', '-b'] True\n"
 
 
+def test_run_a_compiled_script(tmp_path: Path) -> None:
+    source, compiled, bad = tmp_path / "s.py", tmp_path / "s.pyc", tmp_path / "bad.pyc"
+    source.write_text("import sys\nprint(__file__, sys.argv, type(__loader__), sys.path[0])\n")
+    py_compile.compile(str(source), str(compiled))
+    bad.write_bytes(b"\1\2\r\n" + compiled.read_bytes()[4:])
+    for path, status in ((compiled, 0), (bad, 1)):
+        plain = subprocess.run([sys.executable, path, "a"], capture_output=True, text=True)
+        done = cli("run", str(path), "a", status=status)
+        assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
+        assert plain.returncode == status
+
+
 def test_run_a_folder_and_a_zip_file(tmp_path: Path) -> None:
     source = "import gmprt, beside\nprint(beside.value, gmprt.current() is not None)\n"
     folder = tmp_path / "folder"
@@ -102,6 +115,25 @@ def test_run_reports_errors_as_python_does(tmp_path: Path) -> None:
     err = cli("run", str(path), status=1).stderr
     plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True).stderr
     assert err == plain
+
+
+def test_run_reports_ctrl_c_as_python_does(tmp_path: Path) -> None:
+    path = tmp_path / "s.py"
+    path.write_text("def f():\n    raise KeyboardInterrupt\nf()\n")
+    plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True)
+    assert cli("run", str(path), status=plain.returncode).stderr == plain.stderr
+
+
+def test_run_what_has_no_main(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for args in (["-m", "pack"], [str(package)]):
+        plain = subprocess.run(
+            [sys.executable, *args], capture_output=True, text=True, cwd=tmp_path
+        )
+        done = cli("run", *args, status=1, env={"PYTHONPATH": str(tmp_path)})
+        assert (done.stderr, plain.returncode) == (plain.stderr, 1)
 
 
 def test_run_what_is_not_there(tmp_path: Path) -> None:

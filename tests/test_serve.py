@@ -81,7 +81,7 @@ def serving(kind: str, *options: str, app: str = "serve_app:app", **env: str) ->
         own = ["--http-parser", "python"] if kind == "gunicorn-own" else []
         args += [*own, *options, app]
     path = os.pathsep.join([str(TESTS), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with Child(args=args, env={"PYTHONPATH": path, **env}) as child:
+    with Child(args=args, env={"PYTHONPATH": path} | env) as child:
         yield Server(child, kind)
 
 
@@ -282,6 +282,8 @@ def test_answers_of_every_kind(server: Server) -> None:
         client.send(b"GET /own HTTP/1.1\r\nHost: a\r\n\r\n")
         _, fields = client.head()
         assert (fields["server"], fields["date"]) == ("mine", "today")
+        excuse = client.ask("/boom-behind-nothing")
+        assert (excuse.status, excuse.body, excuse.closes) == (503, b"an excuse", False)
         hidden = client.ask("/hidden")
         assert (hidden.body, hidden.closes) == (b"x", True)
     with server.connect() as client:
@@ -316,6 +318,7 @@ def test_files(server: Server) -> None:
             assert answer.headers["content-length"] == str(len(content) - at)
         assert client.ask("/file?at=0", "HEAD").status == 200
         assert client.ask("/memory-file").body == b"x" * 20000
+        assert client.ask("/gzip-file").body == b"x" * 20000
 
 
 def test_environ(server: Server) -> None:
@@ -366,7 +369,7 @@ def test_below_a_path() -> None:
 
 
 def test_errors_of_the_application(server: Server) -> None:
-    for path in ("/boom", "/exits", "/splits"):
+    for path in ("/boom", "/runs-out", "/exits", "/splits"):
         answer = server.get(path)
         assert (answer.status, answer.closes) == (500, True)
     with server.connect() as client:
@@ -374,7 +377,7 @@ def test_errors_of_the_application(server: Server) -> None:
         status, fields = client.head()
         assert (status, fields["transfer-encoding"]) == (200, "chunked")
         assert client.file.read() == b"b\r\na beginning\r\n"  # and not the last chunk
-    for said in ("before the first block", "after the first block"):
+    for said in ("before the first block", "StopIteration", "after the first block"):
         server.child.expect(said, stream="stderr")
     assert server.get("/hello").body == b"hello"
 
@@ -667,6 +670,72 @@ def test_deadlines(tmp_path: Path) -> None:
                 assert client.ask("/sleep?s=0.7&i=1").body == b"1"
 
 
+def test_who_reads_steadily_is_not_slow(tmp_path: Path) -> None:
+    """The kernel lets the server go on with its block when there is a megabyte of room or more."""
+    path, timeout = tmp_path / "closed", 1.5
+    with serving("serve", "--timeout", str(timeout)) as server:
+        sock = socket.socket()
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what is read is told at once
+        sock.connect(("127.0.0.1", server.port))
+        with Client(sock) as client:
+            client.send(f"GET /endless?path={path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            end = time.monotonic() + 3 * timeout
+            while time.monotonic() < end:
+                assert len(client.file.read(10_000)) == 10_000
+                time.sleep(0.05)
+            assert not path.exists()
+            eventually(path.exists, "the end of the answer that nobody reads any more")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_what_the_watch_sees_of_a_client_that_reads(
+    family: socket.AddressFamily, tmp_path: Path
+) -> None:
+    """Each of its looks is as late as can be: the time of all is up."""
+    from types import SimpleNamespace
+
+    from gmprt._serve.connection import Connection
+    from gmprt._serve.request import Gone
+    from gmprt._serve.server import Settings
+
+    settings = Settings(patience=100.0)
+    listener: Any = SimpleNamespace(server=SimpleNamespace(settings=settings))
+    with socket.socket(family) as ears, socket.socket(family) as client:
+        ears.bind(str(tmp_path / "socket") if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        ears.listen()
+        client.settimeout(PATIENCE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(ears.getsockname())
+        ours, address = ears.accept()
+        connection = Connection(listener, ours, address)
+        now = time.monotonic()
+
+        def look() -> None:
+            nonlocal now
+            now += 2 * settings.patience
+            if connection.until < now:
+                connection.late(now)
+
+        def taken() -> bool:
+            return connection._what_is_taken() != seen
+
+        with ours, client.makefile("rb") as file:
+            body, part = bytes(4_000_000), 400_000
+            sender = Thread(connection.send, body)
+            for _ in range(0, len(body), part):
+                seen = connection._what_is_taken()
+                assert len(file.read(part)) == part
+                eventually(taken, "word of what was read")
+                look()
+            sender.result()
+            sender = Thread(connection.send, 4 * body)  # which nobody reads
+            while not sender.join(0.001):
+                look()
+            with pytest.raises(Gone):
+                sender.result()
+
+
 @pytest.mark.parametrize("kind", ["serve", "gunicorn"])
 def test_graceful_stop(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "gate"
@@ -727,7 +796,9 @@ def test_unix_socket_and_limit_of_connections(tmp_path: Path) -> None:
 
         first, second, third = connect(), connect(), connect()
         assert json.loads(first.ask("/about").body)["SERVER_NAME"] == "test"
-        assert second.ask("/hello").body == b"hello"
+        second.send(b"GET /about HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n")
+        shown = json.loads(second.response().body)
+        assert (shown["SERVER_NAME"], shown["SERVER_PORT"]) == ("::1", "8000")
         third.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
         third.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -823,6 +894,22 @@ def test_tls(tmp_path: Path) -> None:
             assert server.child.finish().returncode == 0  # not before `silent` is given up
 
 
+def test_an_httptools_that_is_broken(tmp_path: Path) -> None:
+    """It is noticed before there is a client."""
+    (tmp_path / "httptools.py").write_text("raise ImportError('it is broken')\n")
+    path = os.pathsep.join([str(tmp_path), str(TESTS), str(ROOT)])
+    args = ["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", "serve_app:app"]
+    done = run_child(args=args, env={"PYTHONPATH": path}, status=2)
+    assert done.stderr == (
+        "gmprt serve needs httptools: pip install 'gmprt[serve]' (it is broken)\n"
+    )
+    with serving("gunicorn", PYTHONPATH=path) as server:
+        assert server.get("/hello").body == b"hello"
+        server.child.expect(
+            "gunicorn's own, for httptools cannot be imported: it is broken", stream="stderr"
+        )
+
+
 def test_what_the_worker_does_not_speak() -> None:
     pytest.importorskip("gunicorn")
     args = ["-m", "gunicorn", "-k", WORKER, "--protocol", "uwsgi", "serve_app:app"]
@@ -896,23 +983,71 @@ def test_websockets(kind: str) -> None:
         for client in clients:
             client.close()
         assert server.get("/hello").body == b"hello"
+        assert "Traceback" not in server.child.stderr  # of the StopIteration at the end
 
 
 @pytest.mark.parametrize(
     ("app", "said"),
     [
         ("serve_app", "'serve_app' is not MODULE:APP"),
+        (":app", "':app' is not MODULE:APP"),
+        ("serve_app:", "'serve_app:' is not MODULE:APP"),
+        (".serve_app:app", "'.serve_app:app' is not MODULE:APP"),
+        ("nosuch:app", "No module named 'nosuch'"),
+        ("nosuch.inner:app", "No module named 'nosuch'"),
+        ("serve_app.inner:app", "No module named 'serve_app.inner'; 'serve_app' is not a package"),
+        ("serve_app:nosuch", "serve_app:nosuch: module 'serve_app' has no attribute 'nosuch'"),
+        ("serve_app:TEXT.no", "serve_app:TEXT.no: 'list' object has no attribute 'no'"),
         ("serve_app:TEXT", "serve_app:TEXT must be callable, as an application is, not list"),
     ],
 )
 def test_what_serve_says_of_the_application(app: str, said: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        serve.application(app)
+    assert end.value.code == f"gmprt serve: {said}"
+
+
+def test_what_serve_says_is_one_line() -> None:
     done = run_child(
-        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", app],
+        args=["-m", "gmprt", "serve", "--bind", "127.0.0.1:0", "nosuch:app"],
         env={"PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"},
         status=1,
     )
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "gmprt serve: No module named 'nosuch'\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        ("import nosuch", ModuleNotFoundError),
+        ("import serve_app.nosuch", ModuleNotFoundError),
+        ("1 / 0", ZeroDivisionError),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    broken: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong in it is in the traceback."""
+    (tmp_path / "broken.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(error):
+        serve.application("broken:app")
+
+
+def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for address, said in (
+            (f"127.0.0.1:{other.getsockname()[1]}", "Address already in use"),
+            ("192.0.2.1:80", "Cannot assign requested address"),
+            ("a..b:80", ""),
+            (f"unix:{tmp_path}/file", "Address already in use"),
+            (f"unix:{tmp_path}/no/socket", "No such file or directory"),
+            (f"unix:{tmp_path}/{'x' * 200}", "AF_UNIX path too long"),
+        ):
+            with pytest.raises(SystemExit) as end, serve.listening(address, 1):
+                pass
+            assert str(end.value).startswith(f"gmprt serve: cannot listen on {address}: {said}")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,20 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import pkgutil
 import runpy
 import sys
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import CodeType, TracebackType
+from typing import Any, TypeAlias, cast
 
 import gmprt
+
+_Traceback: TypeAlias = TracebackType | None
+_Hook: TypeAlias = Callable[[type[BaseException], BaseException, _Traceback], object]
 
 # What a traceback begins with before it comes to the program.
 _OWN = (os.path.dirname(gmprt.__file__) + os.sep, "<frozen runpy>", runpy.__file__)
@@ -37,15 +43,26 @@ def run(options: argparse.Namespace) -> int:
     sys.argv = [target, *options.arguments]
     try:
         gmprt.run(runner, target)
+    except KeyboardInterrupt:
+        # It is the interpreter's to print, for then the process ends by the signal.
+        sys.excepthook = partial(_report, sys.excepthook)
+        raise
     except Exception as error:
-        # As python reports it, without the frames of gmprt and of runpy on top.
-        tb = _of_program(error.__traceback__)
-        sys.excepthook(type(error), error.with_traceback(tb), tb)
+        if isinstance(error, ImportError) and _of_program(error.__traceback__) is None:
+            print(f"{sys.executable}: {error}", file=sys.stderr)  # runpy finds no __main__
+        else:
+            _report(sys.excepthook, type(error), error, error.__traceback__)
         return 1
     return 0
 
 
-def _of_program(tb: TracebackType | None) -> TracebackType | None:
+def _report(hook: _Hook, kind: type[BaseException], error: BaseException, tb: _Traceback) -> None:
+    """As python reports it, without the frames of gmprt and of runpy on top."""
+    tb = _of_program(tb)
+    hook(kind, error.with_traceback(tb), tb)
+
+
+def _of_program(tb: _Traceback) -> _Traceback:
     """The part of a traceback that begins in the program; None for a syntax error in the script."""
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN):
         tb = tb.tb_next
@@ -84,19 +101,33 @@ def _run_package(path: str, /) -> None:
 
 
 def _run_script(path: str, /) -> None:
-    with io.open_code(os.path.abspath(path)) as file:
-        source = file.read()
+    code = _code_of(path)
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(path).resolve().parent)
     # Not runpy.run_path, which puts the old __main__ back at the end: threads and atexit functions
     # of the script, and pickle on their behalf, look for their module for as long as they live.
     module = _main_module(path)
     sys.modules["__main__"] = module
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    exec(code, module.__dict__)
+
+
+def _code_of(path: str) -> CodeType:
+    with io.open_code(os.path.abspath(path)) as file:
+        content = file.read()  # once: it may be a pipe
+    code = cast("CodeType | None", pkgutil.read_code(io.BytesIO(content)))
+    if code is None:
+        if path.endswith(".pyc"):
+            raise RuntimeError("Bad magic number in .pyc file")
+        code = compile(content, path, "exec", dont_inherit=True)
+    return code
 
 
 def _main_module(path: str) -> Any:
-    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    machinery = importlib.machinery
+    compiled = path.endswith(".pyc")
+    loader = (machinery.SourcelessFileLoader if compiled else machinery.SourceFileLoader)(
+        "__main__", path
+    )
     spec = importlib.machinery.ModuleSpec("__main__", loader, origin=path)
     module = importlib.util.module_from_spec(spec)
     # As for a script that python runs itself; multiprocessing tells scripts from modules by this.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import logging
 import os
 import signal
@@ -12,12 +11,13 @@ import socket
 import stat
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import gmprt
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from types import ModuleType
 
     from gmprt._serve.server import Application, Settings
 
@@ -109,8 +109,10 @@ def seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    if importlib.util.find_spec("httptools") is None:
-        print("gmprt serve needs httptools: pip install 'gmprt[serve]'", file=sys.stderr)
+    try:
+        importlib.import_module("httptools")  # now, not when the first client is there
+    except Exception as error:
+        print(f"gmprt serve needs httptools: pip install 'gmprt[serve]' ({error})", file=sys.stderr)
         return 2
     _log_to_stderr()
     from gmprt._serve.server import Settings
@@ -138,42 +140,74 @@ def _log_to_stderr() -> None:
 
 
 def application(name: str) -> Application:
-    module, found, path = name.partition(":")
-    if not found:
-        sys.exit(f"gmprt serve: {name!r} is not MODULE:APP")
-    app: Any = importlib.import_module(module)
+    module, _, path = name.partition(":")
+    if not module or module.startswith(".") or not path:
+        _fail(f"{name!r} is not MODULE:APP")
+    app: Any = _module(module)
     for attribute in path.split("."):
-        app = getattr(app, attribute)
+        try:
+            app = getattr(app, attribute)
+        except AttributeError as error:
+            _fail(f"{name}: {error}")
     if not callable(app):
         kind = type(app).__name__
-        sys.exit(f"gmprt serve: {name} must be callable, as an application is, not {kind}")
+        _fail(f"{name} must be callable, as an application is, not {kind}")
     return cast("Application", app)
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # not the module itself: something that it imports
+        _fail(str(error))
+
+
+def _fail(why: str) -> NoReturn:
+    sys.exit(f"gmprt serve: {why}")
 
 
 @contextmanager
 def listening(address: str, backlog: int) -> Generator[tuple[socket.socket, str]]:
     """The socket, and what to call it."""
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:")
-        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)  # of a server that is no more
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.bind(path)
-            ours = _identity(path)
-            sock.listen(backlog)
-            try:
-                yield sock, address
-            finally:
-                if _identity(path) == ours:  # else it is another server's by now, or removed
-                    os.unlink(path)
-    else:
-        host, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        with socket.create_server(
-            (host.strip("[]"), int(port)), family=family, backlog=backlog
-        ) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    path = address.removeprefix("unix:") if address.startswith("unix:") else None
+    try:
+        sock = _tcp(address, backlog) if path is None else _unix(path, backlog)
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+        _fail(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}")
+    with sock:
+        if path is None:
+            host = address.rpartition(":")[0]
             yield sock, f"http://{host}:{sock.getsockname()[1]}"
+            return
+        ours = _identity(path)
+        try:
+            yield sock, address
+        finally:
+            if _identity(path) == ours:  # else it is another server's by now, or removed
+                os.unlink(path)
+
+
+def _tcp(address: str, backlog: int) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    sock = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=backlog)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return sock
+
+
+def _unix(path: str, backlog: int) -> socket.socket:
+    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+        os.unlink(path)  # of a server that is no more
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -9,14 +9,19 @@ again"; a timer for each wait.
 
 The clock runs anew for each head, which must be there as a whole in time, and for each block of a
 body that comes or goes: a slow client is one that does nothing, not one that has much to send.
+Of a block that goes the call does not tell: the kernel wakes who sends when a third of its buffer
+is free, which may be a megabyte.  So the watch asks the kernel what the client has taken, when the
+time is up and not before, and ends the call if that is the same after another `patience`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import termios
 import time
 from collections.abc import Callable, Iterable
+from fcntl import ioctl
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +39,7 @@ _SEND_PIECE = 256 * 1024  # bytes that go out under one deadline
 _DRAIN = 64 * 1024  # what is read of a body that nobody wants, to keep the connection
 _HANDSHAKE = 5.0  # seconds, also of a stop, which waits for it
 _FIRST = 5.0  # seconds that a stop gives a new connection for its first request, as Go does
+_ACKED = slice(120, 128)  # tcpi_bytes_acked in Linux's struct tcp_info
 _LINGER = 2.0  # seconds for the client to read the answer to what it is still sending
 
 _keys = {  # of the environ, by names of fields: those that are special, and those that have come
@@ -53,6 +59,15 @@ def _key(name: str) -> str:
     return key
 
 
+def _host_and_port(field: str) -> tuple[str, str]:
+    """Of a Host field; an IPv6 address is without its brackets, as it is of a TCP socket."""
+    if field.startswith("["):
+        host, _, rest = field[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, _, port = field.partition(":")
+    return host, port
+
+
 def unquote(path: str) -> str:
     """As WSGI wants it: bytes in the disguise of characters."""
     if "%" not in path:
@@ -60,6 +75,19 @@ def unquote(path: str) -> str:
     from urllib.parse import unquote_to_bytes
 
     return unquote_to_bytes(path).decode("latin-1")
+
+
+def _has_spoken_itself(request: Request, response: Response, error: BaseException) -> bool:
+    """Whether the application has done without us, over gunicorn.socket.
+
+    flask-sock says so as gunicorn wants it, by StopIteration, behind a WebSocket.  Else that is an
+    exception like others: of a next() that found nothing.
+    """
+    return (
+        isinstance(error, StopIteration)
+        and response.status is None
+        and any(n == "UPGRADE" and v.lower() == "websocket" for n, v in request.headers)
+    )
 
 
 class Connection:
@@ -77,6 +105,9 @@ class Connection:
         self._heading = False  # what comes is a head, which must be there by
         self._head_until = inf
         self._writing = False
+        self._sending = False  # bytes of an answer, which the client may take steadily for long
+        self._taken: object = None  # by the client, when the watch looked
+        self._spared = 0.0  # until then, as something was
         self._parser: Requests
         self._environ: dict[str, Any] = {}
 
@@ -100,7 +131,7 @@ class Connection:
         return data
 
     def send(self, data: bytes) -> None:
-        self._writing = True
+        self._writing = self._sending = True
         try:
             for at in range(0, len(data), _SEND_PIECE):
                 piece = data if len(data) <= _SEND_PIECE else data[at : at + _SEND_PIECE]
@@ -110,10 +141,10 @@ class Connection:
             raise Gone(str(error)) from error
         finally:
             self.until = inf
-            self._writing = False
+            self._writing = self._sending = False
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int:
-        self._writing = True
+        self._writing = self._sending = True
         self.until = self._soon()
         try:
             return os.sendfile(self._sock.fileno(), descriptor, offset, count)
@@ -121,7 +152,7 @@ class Connection:
             raise Gone(str(error)) from error
         finally:
             self.until = inf
-            self._writing = False
+            self._writing = self._sending = False
 
     @property
     def sends_files(self) -> bool:
@@ -138,6 +169,32 @@ class Connection:
         """
         if self.idle and self._first_until < now:
             self.shut()
+
+    def late(self, now: float) -> None:
+        """The time is up: end the call, unless it sends and the client goes on taking."""
+        if not self._sending:
+            self.shut()
+        elif self._spared < now:
+            taken = self._what_is_taken()
+            if taken == self._taken:
+                self.shut()
+            else:
+                self._taken = taken
+                self._spared = now + self._settings.patience
+
+    def _what_is_taken(self) -> object:
+        """Something that changes when the client's side takes bytes; TLS or not, it is the same.
+
+        For TCP what was acknowledged, for it only grows: one send may fill the buffer several times
+        (SIOCOUTQ).  A Unix socket has only the length of its queue; there one send fills it once.
+        """
+        try:
+            if self._sock.family == socket.AF_UNIX:
+                return self.until, ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.stop)
+            return info[_ACKED]
+        except (OSError, ValueError):  # it is closed
+            return self._taken
 
     def shut(self) -> None:
         """End the call on the socket that this connection is in, as its client would.
@@ -221,12 +278,11 @@ class Connection:
         try:
             server.before(request, environ)
             self._call(environ, response)
-        except StopIteration:
-            # The application has spoken with the client itself, over gunicorn.socket.
-            return False
         except Gone:
             raise
         except (Exception, SystemExit) as error:
+            if _has_spoken_itself(request, response, error):
+                return False
             self._failed(request, response, error)
             return False
         finally:
@@ -265,7 +321,7 @@ class Connection:
             path = path[len(script) :]
         environ["PATH_INFO"] = unquote(path)
         if "SERVER_NAME" not in environ:  # a Unix socket has none
-            name, _, port = environ.get("HTTP_HOST", "").partition(":")
+            name, port = _host_and_port(environ.get("HTTP_HOST", ""))
             environ["SERVER_NAME"] = name or "localhost"
             environ["SERVER_PORT"] = port or ("443" if request.scheme == "https" else "80")
         return environ

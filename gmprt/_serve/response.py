@@ -1,9 +1,9 @@
 """What the application answers, on its way out.
 
-One send carries the head and the first block of the body; each further block is sent before the
-application is asked for the next, as WSGI wants it.  The length of a body is the application's to
-say.  It is known without that if the body is a list of one block, nothing, or a file; else the body
-goes out in chunks, or ends with the connection for clients of HTTP/1.0.
+One send carries the head and the first block of the body that is not empty; each further block is
+sent before the application is asked for the next, as WSGI wants it.  The length of a body is the
+application's to say.  It is known without that if the body is a list of one block, nothing, or a
+file; else the body goes out in chunks, or ends with the connection for clients of HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
+from io import BufferedRandom, BufferedReader, FileIO
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -91,6 +92,13 @@ def _field_name(name: str) -> str:
 def _plain(blocks: Iterable[bytes]) -> bool:
     """Whether a list or tuple iterates as those do: a subclass need not."""
     return type(blocks).__iter__ in _ITERS
+
+
+def _is_plain_file(file: Any) -> bool:
+    """Whether reading it gives what the descriptor does: a GzipFile has one, too."""
+    if type(file) in (BufferedReader, BufferedRandom):
+        file = file.raw
+    return type(file) is FileIO
 
 
 class Response:
@@ -192,7 +200,9 @@ class Response:
         if isinstance(result, (list, tuple)) and len(result) == 1 and _plain(result):
             self._learn(len(result[0]))
         for block in result:
-            self.write(block)
+            # An empty one does not send the head: start_response() may still replace that.
+            if block or not isinstance(block, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+                self.write(block)
         self._finish()
 
     def should_close(self) -> bool:
@@ -247,13 +257,13 @@ class Response:
 
     def _send_file(self, file: Any) -> bool:
         """False: it is no file of the system's, or the connection is none for them."""
-        if not self._connection.sends_files or not hasattr(file, "fileno"):
+        if not self._connection.sends_files or not _is_plain_file(file):
             return False
         try:
             descriptor = file.fileno()
             about = os.fstat(descriptor)
             offset = file.tell()
-        except OSError:  # io.UnsupportedOperation is one
+        except OSError:  # a pipe has no position
             return False
         if not stat.S_ISREG(about.st_mode):
             return False

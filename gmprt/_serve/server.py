@@ -48,7 +48,7 @@ class Settings:
 
     connections: int = 1000  # at a time
     keepalive: float = 5.0  # seconds until an idle connection is closed
-    patience: float = 30.0  # seconds for a head, or a block of a body
+    patience: float = 30.0  # seconds for a head, or for something of a body to come or go
     sendfile: bool = True
     script_name: str = ""
     tls: Callable[[socket.socket], ssl.SSLSocket] | None = None  # wraps, and does no more
@@ -169,6 +169,6 @@ class Server:
             now = time.monotonic()
             for connection in list(self._connections):
                 if connection.until < now:
-                    connection.shut()
+                    connection.late(now)
                 elif self.stopping:
                     connection.retire(now)
