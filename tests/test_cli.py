@@ -61,6 +61,30 @@ def test_run(script: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["script.py", "./script.py", "down/../script.py"])
+def test_run_finds_its_files_after_a_chdir(tmp_path: Path, name: str) -> None:
+    """What python gives a script that is named by where it is."""
+    (tmp_path / "down").mkdir()
+    (tmp_path / "script.py").write_text(
+        "import os, sys, types\n"
+        "os.chdir('/')\n"
+        "print(__file__, os.path.exists(__file__), sys.argv, (lambda: 0).__code__.co_filename)\n"
+        "print(sorted(globals()), isinstance(__builtins__, types.ModuleType))\n"
+    )
+    plain, ours = [
+        subprocess.run(
+            [sys.executable, *args, name],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(gmprt.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for args in ([], ["-m", "gmprt", "run"])
+    ]
+    assert ours == plain
+
+
 def test_run_a_module(tmp_path: Path) -> None:
     package = tmp_path / "pack"
     package.mkdir()

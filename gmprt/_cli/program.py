@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import importlib.machinery
 import importlib.util
 import io
@@ -101,6 +102,7 @@ def _run_package(path: str, /) -> None:
 
 
 def _run_script(path: str, /) -> None:
+    path = _absolute(path)
     code = _code_of(path)
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(path).resolve().parent)
@@ -111,8 +113,13 @@ def _run_script(path: str, /) -> None:
     exec(code, module.__dict__)
 
 
+def _absolute(path: str) -> str:
+    """As python makes __file__ of a script: what it finds by that is there after a chdir, too."""
+    return os.path.join(os.getcwd(), path)
+
+
 def _code_of(path: str) -> CodeType:
-    with io.open_code(os.path.abspath(path)) as file:
+    with io.open_code(path) as file:
         content = file.read()  # once: it may be a pipe
     code = cast("CodeType | None", pkgutil.read_code(io.BytesIO(content)))
     if code is None:
@@ -132,6 +139,9 @@ def _main_module(path: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     # As for a script that python runs itself; multiprocessing tells scripts from modules by this.
     vars(module).update(__spec__=None, __file__=path, __cached__=None, __package__=None)
+    vars(module)["__builtins__"] = builtins
+    if sys.version_info < (3, 14):
+        vars(module)["__annotations__"] = {}
     return module
 
 
