@@ -10,7 +10,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,48 @@ def test_a_member_that_ends_the_program(kind: type[BaseException]) -> None:
             group.go(fail, kind(3))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert caught.value.args == (3,)
+
+
+def test_a_generator_exit_of_a_member_is_a_failure(where: Where) -> None:
+    def body() -> None:
+        error = GeneratorExit("member")
+        with pytest.raises(GeneratorExit) as caught:
+            with Group() as group:
+                group.go(fail, error)
+        assert caught.value is error
+        with pytest.raises(GeneratorExit) as caught:
+            with Group() as group:
+                group.go(fail, error).result()
+        assert caught.value is error
+        with pytest.raises(BaseExceptionGroup) as several:
+            with Group() as group:
+                parked(group.go(stubborn, ValueError(1), []))
+                group.go(fail, error)
+        assert {type(e) for e in several.value.exceptions} == {GeneratorExit, ValueError}
+
+    where(body)
+
+
+def test_a_generator_that_is_closed_in_its_body(where: Where) -> None:
+    """Its GeneratorExit is no cause beside another, and no error alone."""
+
+    def numbers(error: Exception | None) -> Generator[int, None, None]:
+        with Group() as group:
+            parked(group.go(stubborn, error, []))
+            yield 1
+
+    def body() -> None:
+        for error in (None, ValueError(1)):
+            generator = numbers(error)
+            next(generator)
+            if error is None:
+                generator.close()
+            else:
+                with pytest.raises(ValueError) as caught:
+                    generator.close()
+                assert caught.value is error
+
+    where(body)
 
 
 # ---- several -----------------------------------------------------------------------------------
