@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -108,10 +109,8 @@ def seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    try:
-        importlib.import_module("httptools")  # now, not when the first client is there
-    except Exception as error:
-        print(f"gmprt serve needs httptools: pip install 'gmprt[serve]' ({error})", file=sys.stderr)
+    if importlib.util.find_spec("httptools") is None:
+        print("gmprt serve needs httptools: pip install 'gmprt[serve]'", file=sys.stderr)
         return 2
     _log_to_stderr()
     from gmprt._serve.server import Settings

@@ -5,13 +5,14 @@ the worker lives, and gunicorn's signal handlers run in it.  Requests cannot kee
 long: one that computes in Python is preempted after 10 ms.  C code that keeps the GIL can; then
 nothing of the process goes on, and the arbiter ends it after `timeout`, as it should.
 
-gunicorn's own parser takes the place of httptools where that cannot be imported, where the settings
+gunicorn's own parser takes the place of httptools where that is not installed, where the settings
 say so (`http_parser`), and for what httptools does not know: the proxy protocol, uwsgi's, and
 gunicorn's switches for clients that are out of order.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import select
@@ -193,10 +194,8 @@ def _why_own_parser(cfg: Any) -> str | None:
         value = getattr(cfg, name, usual[0])
         if value not in usual:
             return f"because of {name} = {value}"
-    try:
-        import_module("httptools")  # now, not when the first client is there
-    except Exception as error:
-        return f"for httptools cannot be imported: {error}"
+    if importlib.util.find_spec("httptools") is None:
+        return "for there is no httptools"
     return None
 
 
