@@ -113,8 +113,10 @@ def after_func(
 
     Returns a function `stop` that prevents the call: True if it did, False if ctx is done, or it
     was stopped before; it does not wait for fn.  The goroutine exists from now on and waits, as
-    that of gmprt.after_func() does.  TypeError if fn cannot be called.
+    that of gmprt.after_func() does.  TypeError if ctx is no context or fn cannot be called.
     """
+    if not isinstance(ctx, _core.Context):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"after_func(): ctx must be a context, not {type(ctx).__name__}")
     if not callable(fn):
         raise TypeError(f"after_func(): fn must be callable, not {type(fn).__name__}")
     claim = [None]  # whoever takes it decides: list.pop() is one step

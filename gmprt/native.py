@@ -51,6 +51,7 @@ __all__ = ["NativeChan", "api_pointer", "chan", "ffi", "go", "include_dir", "lib
 _new_pointer_type: Any = import_module("_cffi_backend").new_pointer_type
 
 _ENTRY = ffi.typeof("void (*)(void *)")
+_BOOL = ffi.typeof("_Bool")
 _MAX_ELEMENT = 65535  # bytes, as in Go
 
 
@@ -169,6 +170,9 @@ class NativeChan:
         """
         with _view("send_from", buffer) as view:
             self._fits("send_from", view)
+            # Whoever receives another could not read it, and it would be gone.
+            if _item_type(self.ctype) is _BOOL and view.tobytes().translate(None, b"\0\1"):
+                raise ValueError("send_from(): buffer must have 0 and 1 only, as '_Bool'")
             return _core.native_send_from(self._address, view, timeout)
 
     def recv_into(self, buffer: WriteableBuffer, /, *, timeout: float | None = None) -> int:
@@ -247,7 +251,8 @@ class NativeChan:
         """Raises if the view is no array of the channel's type."""
         if not view.c_contiguous:
             raise BufferError(f"{fn}(): buffer must be contiguous")
-        if "O" in re.sub(":[^:]*:", "", view.format):  # a record's format has its fields' names
+        # A record's format has its fields' names; a union of ctypes has that of bytes.
+        if "O" in re.sub(":[^:]*:", "", view.format) or _is_ctypes_with_objects(view.obj):
             raise TypeError(f"{fn}(): buffer must not hold Python objects")
         size, item = ffi.sizeof(self.ctype), _item_type(self.ctype)
         untyped = item.kind != "primitive" and view.itemsize == 1
@@ -263,6 +268,9 @@ class NativeChan:
         ours, theirs = _kind_of_type(item), _kind_of_format(view.format)
         if ours != theirs and "" not in (ours, theirs):
             raise TypeError(f"{fn}(): buffer must have {ours} items, not {view.format!r}")
+        if ours == theirs != "" and view.itemsize != ffi.sizeof(item):  # one number is no array
+            name = ffi.getctype(item)
+            raise TypeError(f"{fn}(): buffer must have {name!r} items, not {view.format!r}")
 
     def _send(self, value: Any, timeout: float | None, late: type[Error]) -> None:
         if self._pointer is not None:
@@ -305,6 +313,7 @@ def _item_type(ctype: Any) -> Any:
 # What the formats of numbers mean, for those as wide as each other.  Others count as bytes.
 _KINDS = {
     **dict.fromkeys("efdg", "floating-point"),
+    **dict.fromkeys(("Zf", "Zd", "Zg", *"FDG"), "complex"),  # the latter in ctypes and struct
     **dict.fromkeys("hilqn", "signed"),
     **dict.fromkeys("HILQNP", "unsigned"),
 }
@@ -313,9 +322,8 @@ _KINDS = {
 def _kind_of_format(code: str) -> str:
     """Of a buffer's format; "": anything of that size."""
     order = ">" if sys.byteorder == "little" else "<"
-    if len(code) == 2 and code[0] in (order, "!") and code[1] in _KINDS:
-        return "byte-swapped"
-    return _KINDS.get(code.lstrip("@=<>"), "")
+    kind = _KINDS.get(code.lstrip("@=<>!"), "")
+    return "byte-swapped" if kind and code[0] in (order, "!") else kind
 
 
 @cache
@@ -324,9 +332,28 @@ def _kind_of_type(ctype: Any) -> str:
         return ""
     if ctype.cname in ("float", "double", "long double"):
         return "floating-point"
-    if not isinstance(ffi.new(_new_pointer_type(ctype))[0], int):  # a character, a complex number
+    value = ffi.new(_new_pointer_type(ctype))[0]
+    if isinstance(value, complex):
+        return "complex"
+    if not isinstance(value, int):  # a character
         return ""
     return "signed" if int(ffi.cast(ctype, -1)) < 0 else "unsigned"
+
+
+def _is_ctypes_with_objects(exporter: object) -> bool:
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is None:
+        return False
+    kinds = (ctypes.Structure, ctypes.Union, ctypes.Array)
+    return isinstance(exporter, kinds) and _has_objects(type(exporter))
+
+
+def _has_objects(kind: Any) -> bool:
+    """Whether such a type of ctypes holds a py_object; what is pointed to is not held."""
+    if hasattr(kind, "_length_"):
+        return _has_objects(kind._type_)
+    fields = [f for base in kind.__mro__ for f in base.__dict__.get("_fields_", ())]
+    return getattr(kind, "_type_", None) == "O" or any(_has_objects(f[1]) for f in fields)
 
 
 def _late(error: type[Error]) -> Error:

@@ -201,6 +201,113 @@ def test_a_cancelled_asend_says_whether_it_went() -> None:
     asyncio.run(body())
 
 
+# ---- loops that were closed ---------------------------------------------------------------------
+
+
+def left(coro: Coroutine[Any, Any, Any], waits: Callable[[], bool]) -> asyncio.Task[Any]:
+    """A task that waits for ever: its loop is stopped as soon as it does so, and closed."""
+    loop = asyncio.new_event_loop()
+
+    async def stop() -> None:
+        while not waits():
+            await asyncio.sleep(0.001)
+        loop.stop()
+
+    task = loop.create_task(coro)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it will be, and is meant to
+    stopping = loop.create_task(stop())
+    loop.run_forever()
+    assert stopping.done()
+    loop.close()
+    return task
+
+
+@pytest.mark.parametrize("capacity", [0, 2])
+def test_what_comes_when_the_loop_was_closed_goes_back(capacity: int) -> None:
+    ch: Chan[int] = Chan(capacity)
+    others = gmprt.num_goroutine()
+    task = left(ch.arecv(), lambda: ch.waiting() == (0, 1))
+    ch.send(1, timeout=PATIENCE)
+    assert ch.recv(timeout=PATIENCE) == 1
+    eventually(lambda: gmprt.num_goroutine() <= others)
+    del task
+    gc.collect()
+    assert (len(ch), ch.waiting()) == (0, (0, 0)), "it goes back once"
+
+
+def test_what_comes_for_closed_loops_goes_to_who_waits() -> None:
+    ch: Chan[int] = Chan()
+    tasks = [left(ch.arecv(), lambda n=n: ch.waiting() == (0, n)) for n in (1, 2, 3)]
+    receiver = go(ch.recv)
+    waiting(ch, receivers=4)
+    ch.send(1, timeout=PATIENCE)
+    assert receiver.result(PATIENCE) == 1
+    del tasks
+    gc.collect()
+    assert (len(ch), ch.waiting()) == (0, (0, 0))
+
+
+def test_what_came_before_the_loop_was_closed_goes_back_with_the_task() -> None:
+    ch: Chan[int] = Chan()
+    others = gmprt.num_goroutine()
+
+    def waits() -> bool:
+        if ch.waiting() != (0, 1):
+            return False
+        ch.send(1)  # the loop is told, but runs nothing more before it is closed
+        eventually(lambda: gmprt.num_goroutine() <= others)
+        return True
+
+    task = left(ch.arecv(), waits)
+    del task
+    gc.collect()
+    assert ch.recv_nowait() == 1
+
+
+CLOSED_LOOPS = """
+import asyncio, gmprt
+from gmprt import Chan, go
+
+def left(coro, waits):
+    loop = asyncio.new_event_loop()
+    async def stop():
+        while not waits():
+            await asyncio.sleep(0.001)
+        loop.stop()
+    task, stopping = loop.create_task(coro), loop.create_task(stop())
+    task._log_destroy_pending = False
+    loop.run_forever()
+    loop.close()
+    return task
+
+async def when(g):
+    return await g
+
+sends, closed, full, asked = Chan(), Chan(), Chan(), Chan()
+g = go(asked.recv)
+tasks = [
+    left(sends.asend(1), lambda: sends.waiting() == (1, 0)),
+    left(closed.arecv(), lambda: closed.waiting() == (0, 1)),
+    left(full.asend(1), lambda: full.waiting() == (1, 0)),
+    left(when(g), lambda: asked.waiting() == (0, 1)),
+]
+assert sends.recv() == 1
+closed.close()
+full.close()
+asked.send("told")
+assert g.result() == "told"
+while gmprt.num_goroutine() > 0:
+    gmprt.sleep(0.001)
+print("done")
+"""
+
+
+def test_a_closed_loop_is_no_error() -> None:
+    """Neither at once nor at the end of the process, when the tasks are dropped."""
+    child = run_child(CLOSED_LOOPS)
+    assert (child.stdout, child.stderr) == ("done\n", "")
+
+
 STORM = """
 import asyncio, random, gmprt
 from gmprt import Chan, go

@@ -368,6 +368,75 @@ def test_types_of_numbers(ctype: str) -> None:
     assert len(ch) == 0
 
 
+def test_complex_numbers_are_a_kind_of_their_own() -> None:
+    """NumPy's are in tests/lib/test_numpy.py: no buffer of the standard library has any."""
+    ch = native.chan("float _Complex", 2)
+    for block in (array("d", [1.0]), array("q", [1]), array("Q", [1])):
+        for call in (ch.send_from, ch.recv_into):
+            with pytest.raises(TypeError, match="buffer must have complex items"):
+                call(block)
+    assert len(ch) == 0
+
+
+def test_a_number_is_no_row_of_smaller_ones() -> None:
+    ch = native.chan("int32_t[2]", 2)
+    for call in (ch.send_from, ch.recv_into):
+        with pytest.raises(TypeError, match="buffer must have 'int32_t' items, not 'q'"):
+            call(array("q", [1]))
+    assert ch.send_from(array("i", [1, 2])) == 1
+
+
+class Union(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int64), ("thing", ctypes.py_object))
+
+
+class Below(Union):
+    _fields_ = (("more", ctypes.c_int64),)
+
+
+class Holder(ctypes.Structure):
+    _fields_ = (("unions", Union * 1),)
+
+
+class Numbers(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int64), ("bits", ctypes.c_double))
+
+
+class Node(ctypes.Structure):
+    pass
+
+
+Node._fields_ = (("next", ctypes.POINTER(Node)),)
+
+
+def test_objects_in_unions() -> None:
+    """The format of a union does not tell of what: it is that of bytes."""
+    ch = native.chan("int64_t", 5)
+    for kind in (Union, Below, Holder, Union * 2, Holder * 2):
+        for buffer in (kind(), memoryview(kind()).cast("B")):
+            for call in (ch.send_from, ch.recv_into):
+                with pytest.raises(TypeError, match="buffer must not hold Python objects"):
+                    call(buffer)
+    assert ch.send_from((Numbers * 2)(Numbers(7), Numbers(8))) == 2
+    assert take(ch, 2) == [7, 8]
+    assert ch.send_from(Node()) == 1
+
+
+def test_a_bool_is_0_or_1() -> None:
+    """Another could not be received: it would be taken, and lost in a ValueError."""
+    flags = native.chan("_Bool", 5)
+    pairs = native.chan("_Bool[2]", 5)
+    for ch in (flags, pairs):
+        for wrong in (b"\0\2", b"\xff\1"):
+            with pytest.raises(ValueError, match=r"send_from\(\): buffer must have 0 and 1 only"):
+                ch.send_from(wrong)
+        assert len(ch) == 0
+    assert flags.send_from(b"\0\1") == 2
+    assert [flags.recv(), flags.recv()] == [False, True]
+    assert pairs.send_from(b"\1\0") == 1
+    assert list(pairs.recv()) == [True, False]
+
+
 def test_what_does_not_fit() -> None:
     ch = doubles(10)
     ch.send(1.0)

@@ -645,6 +645,8 @@ def test_wrong_arguments() -> None:
         with_cancel().cancel("why")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^cause\(\): ctx must be a context"):
         cause(1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^after_func\(\): ctx must be a context, not int$"):
+        after_func(3, int)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^after_func\(\): fn must be callable"):
         after_func(background(), 1)  # type: ignore[arg-type]
     for cls in (Context, CancelContext):

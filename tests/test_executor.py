@@ -134,6 +134,20 @@ def test_shutdown() -> None:
     pool.shutdown()
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8, 20])
+def test_calls_begin_in_the_order_of_submission(workers: int) -> None:
+    """A worker may lose its turn just when it has taken a call; that is rare."""
+    in_order = 0
+    for _ in range(20):
+        begun: list[int] = []
+        with Executor(workers) as pool:
+            for i in range(8):
+                pool.submit(begun.append, i)
+        assert sorted(begun) == list(range(8))
+        in_order += begun == list(range(8))
+    assert in_order > 10
+
+
 def test_a_call_cannot_wait_for_its_own_end() -> None:
     """As a thread cannot join itself; without waiting it may shut its executor down."""
     pool = Executor(2)

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def test_go_outside_of_the_block(where: Where) -> None:
         group = Group()
         with pytest.raises(RuntimeError, match="inside of its `with` block"):
             group.go(int)
-        with pytest.raises(RuntimeError, match="inside of its `with` block"):
+        with pytest.raises(RuntimeError, match="a group is cancelled inside of its `with` block"):
             group.cancel()
         with group:
             with pytest.raises(RuntimeError, match="entered once"):
@@ -122,7 +122,7 @@ def test_go_outside_of_the_block(where: Where) -> None:
         for call in (group.go, group.try_go):
             with pytest.raises(RuntimeError, match="the group has ended"):
                 call(int)
-        with pytest.raises(RuntimeError, match="the group has ended"):
+        with pytest.raises(RuntimeError, match="has ended: there is nothing to cancel"):
             group.cancel()
         with pytest.raises(RuntimeError, match="not entered"):
             group.__exit__(None, None, None)
@@ -259,6 +259,48 @@ def test_a_member_that_ends_the_program(kind: type[BaseException]) -> None:
             group.go(fail, kind(3))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert caught.value.args == (3,)
+
+
+def test_a_generator_exit_of_a_member_is_a_failure(where: Where) -> None:
+    def body() -> None:
+        error = GeneratorExit("member")
+        with pytest.raises(GeneratorExit) as caught:
+            with Group() as group:
+                group.go(fail, error)
+        assert caught.value is error
+        with pytest.raises(GeneratorExit) as caught:
+            with Group() as group:
+                group.go(fail, error).result()
+        assert caught.value is error
+        with pytest.raises(BaseExceptionGroup) as several:
+            with Group() as group:
+                parked(group.go(stubborn, ValueError(1), []))
+                group.go(fail, error)
+        assert {type(e) for e in several.value.exceptions} == {GeneratorExit, ValueError}
+
+    where(body)
+
+
+def test_a_generator_that_is_closed_in_its_body(where: Where) -> None:
+    """Its GeneratorExit is no cause beside another, and no error alone."""
+
+    def numbers(error: Exception | None) -> Generator[int, None, None]:
+        with Group() as group:
+            parked(group.go(stubborn, error, []))
+            yield 1
+
+    def body() -> None:
+        for error in (None, ValueError(1)):
+            generator = numbers(error)
+            next(generator)
+            if error is None:
+                generator.close()
+            else:
+                with pytest.raises(ValueError) as caught:
+                    generator.close()
+                assert caught.value is error
+
+    where(body)
 
 
 # ---- several -----------------------------------------------------------------------------------

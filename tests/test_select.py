@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import random
 import time
 from collections import Counter
@@ -536,6 +538,15 @@ def test_selected_is_a_tuple_of_three() -> None:
     assert sel[-1] is True
     assert hash(sel) == hash((1, "v", True))
     assert repr(sel) == "Selected(index=1, value='v', ok=True)"
+
+
+def test_copies_are_of_the_plain_tuple() -> None:
+    """For it holds the channel, of which there is no copy."""
+    sel = select(ready("v"))
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            refused(sel)
+    assert pickle.loads(pickle.dumps(tuple(sel))) == copy.deepcopy(tuple(sel)) == (0, "v", True)
 
 
 def test_get() -> None:

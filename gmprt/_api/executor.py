@@ -7,8 +7,10 @@ no idle workers, and nothing waits for work.
 `_Work` is what the workers share.  It has no lock: a deque of calls, and the number of workers.
 Who appends a call looks at the number then; a worker that finds no call lowers the number and then
 looks at the deque again.  One of the two sees the other, so no call is left without a worker.
-Calls begin in the order in which they were submitted; one that was given to a new worker counts as
-begun.  A worker knows the executor by a weak reference: one that is dropped does what it has.
+A new worker takes its first call when it begins, as all others, so calls begin in the order in
+which they were submitted; others may have taken all before.  As many calls as there are `coming`
+workers count as begun: shutdown() does not cancel them.  A worker knows the executor by a weak
+reference: one that is dropped does what it has.
 
 Workers are detached: run() does not cancel them, as it would not end threads.  The end of the
 process waits for what was submitted, as that of threads does.  In a forked child there are no
@@ -22,9 +24,10 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from gmprt import _core
@@ -107,6 +110,7 @@ class _Work:
         self.calls: deque[_Call] = deque()
         self.workers = _core.WaitGroup()
         self._running = _core.AtomicInt()
+        self._coming = _core.AtomicInt()
 
     def unlock(self) -> None:
         """Who held the executor's lock is not in this process."""
@@ -116,16 +120,8 @@ class _Work:
 
     def add(self, call: _Call) -> None:
         self.calls.append(call)
-        while self._enter():
-            try:
-                first = self.calls.popleft()
-            except IndexError:
-                self._running.add(-1)
-                if not self.calls:
-                    return
-            else:
-                self._start(first)
-                return
+        if self._enter():
+            self._start()
 
     def _enter(self) -> bool:
         while (running := self._running.load()) < self._most:
@@ -133,21 +129,25 @@ class _Work:
                 return True
         return False
 
-    def _start(self, first: _Call) -> None:
+    def _start(self) -> None:
+        self._coming.add(1)
         try:
-            worker = self.workers.go(self._work, first)
+            worker = self.workers.go(self._work)
         except BaseException:
-            self.calls.appendleft(first)
+            self._coming.add(-1)
             self._running.add(-1)
             raise
         worker.detach()
         worker.name = f"{self._name}_{self._started.add(1) - 1}"
 
-    def _work(self, call: _Call | None) -> None:
-        if self.broken is not None or not self._initialized():
-            self._break(call)
+    def _work(self) -> None:
+        usable = self.broken is None and self._initialized()
+        self._coming.add(-1)
+        if not usable:
+            self._break()
             return
         shield = _core.shield()
+        call = self._next()
         while call is not None:
             call.run(shield)
             call = None  # its future's result may be the last reference to something
@@ -173,24 +173,25 @@ class _Work:
             _log("Exception in initializer:")
         return False
 
-    def _break(self, call: _Call | None) -> None:
+    def _break(self) -> None:
         """The initializer has failed: no call is made any more."""
         self.broken = "A goroutine initializer failed, the pool is not usable anymore"
         executor = self._executor()
         if executor is not None:
             executor._broken = True
+        call = self._next()
         while call is not None:
             call.refuse(BrokenThreadPool(self.broken))
             call = None
             call = self._next()  # also one that a submit() adds which has not seen `broken`
 
-    def waiting(self) -> Iterator[_Call]:
-        """Takes what waits: nobody else runs it."""
-        while True:
-            try:
-                yield self.calls.popleft()
-            except IndexError:
-                return
+    def waiting(self) -> list[_Call]:
+        """Takes what waits and does not count as begun: nobody else runs it."""
+        taken: deque[_Call] = deque()
+        with suppress(IndexError):  # workers take from the other end
+            while len(self.calls) > self._coming.load():
+                taken.appendleft(self.calls.pop())
+        return list(taken)
 
     def in_worker(self) -> bool:
         me = _core.current()

@@ -25,12 +25,14 @@ def settle(
     `body` has left the block, `other` the wait for the members; neither is Cancelled.  Causes are
     these and the failures of members, but not what only tells of another cause: the
     GoroutineCancelled of who asked for the result of a member that had been cancelled, and the
-    GeneratorExit of who does not want any more.  KeyboardInterrupt and SystemExit go first, for
-    they are meant for the program and not for who waits for the group.
+    GeneratorExit of a body that is to yield no more.  KeyboardInterrupt and SystemExit go first,
+    for they are meant for the program and not for who waits for the group.
     """
-    told = [body, other, *(_failure(g) for g in failed or ())]
+    failures = [_failure(g) for g in failed or ()]
+    told = [body, other, *failures]
     found = [e for i, e in enumerate(told) if e is not None and e not in told[:i]]
-    causes = [e for e in found if not _is_consequence(e, cancels or [])]
+    closing = body if isinstance(body, GeneratorExit) and body not in failures else None
+    causes = [e for e in found if e is not closing and not _is_consequence(e, cancels or [])]
     if not causes:
         return body or other
     first = next((e for e in causes if isinstance(e, (KeyboardInterrupt, SystemExit))), None)
@@ -53,8 +55,6 @@ def _failure(g: _core.Goroutine[Any]) -> BaseException | None:
 
 
 def _is_consequence(error: BaseException, cancels: list[BaseException]) -> bool:
-    if isinstance(error, GeneratorExit):
-        return True
     cause = error.__cause__ if isinstance(error, GoroutineCancelled) else None
     return any(cause is c for c in cancels)
 

@@ -7,6 +7,10 @@ to the channel, in front of all others (csrc/sync/chan.c): a cancelled arecv() h
 A value that was sent cannot come back: the error of a cancelled asend() says in `sent` whether it
 went.
 
+A task whose event loop was closed is not cancelled, and its goroutine waits on.  What that receives
+goes back likewise, when it finds the loop closed.  Was the loop closed a moment later, before it
+told the task, then the value goes back when the task is dropped: asyncio tells nobody before.
+
 Rejected: to return the value and cancel the task again ("what was done wins").  The result of a
 task that is cancelled is dropped: create_task(ch.arecv()), and wait_for() on 3.11, would lose it.
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 from gmprt import _core
 from gmprt._api.errors import Cancelled, WouldBlock
+from gmprt._view.goroutine import aresult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,12 +35,17 @@ async def arecv(ch: _core.Chan[_T], /) -> _T:
     except WouldBlock:
         pass
     waiter = _core.go(ch.recv)
+    claim = [ch]  # whoever takes it gives back: a task without a loop may be dropped later
+
+    def give_back(waiter: _core.Goroutine[_T]) -> None:
+        if waiter.exception() is None and claim:
+            _core.chan_give_back(claim.pop(), waiter.result())
+
     try:
-        return await waiter.aresult()
+        return await aresult(waiter, give_back)
     except BaseException:
         _settle(waiter)
-        if waiter.exception() is None:
-            _core.chan_give_back(ch, waiter.result())
+        give_back(waiter)
         raise
 
 
@@ -48,7 +58,7 @@ async def asend(ch: _core.Chan[_T], value: _T, /) -> None:
         pass
     waiter = _core.go(ch.send, value)
     try:
-        await waiter.aresult()
+        await aresult(waiter, type(waiter).exception)  # which nobody else will ask for
     except BaseException as error:
         _settle(waiter)
         error.sent = int(waiter.exception() is None)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -57,13 +67,13 @@ async def asend(ch: _core.Chan[_T], value: _T, /) -> None:
 
 def _settle(waiter: _core.Goroutine[Any]) -> None:
     """End it, if it has not ended: soon, for it can go on."""
-    waiter.cancel()
+    if not waiter.done():  # a task may be dropped so late that a cancel could not import its module
+        waiter.cancel()
     cancelled: Cancelled | None = None
     while not waiter.done():
         try:
             waiter.join()
         except Cancelled as error:  # the goroutine in which the loop runs: it hears of it later
             cancelled = error
-    me = _core.current()
-    if cancelled is not None and me is not None:
+    if cancelled is not None and (me := _core.current()) is not None:
         me.cancel(cancelled.reason)

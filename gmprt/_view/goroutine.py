@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     import traceback
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any, TypeVar
 
@@ -94,10 +95,13 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("gmprt.")
 
 
-async def aresult(g: _core.Goroutine[_R], /) -> _R:
+async def aresult(
+    g: _core.Goroutine[_R], /, unheard: Callable[[_core.Goroutine[_R]], object] | None = None
+) -> _R:
     """Await the result of `g` in an asyncio task: what result() returns or raises.
 
     Cancelling the awaiting task does not cancel `g`.  RuntimeError without a running event loop.
+    unheard(g) is called when `g` has ended and the loop had been closed: nobody awaits any more.
     """
     import asyncio  # whoever awaits has imported it already; others need not pay for it
 
@@ -108,8 +112,9 @@ async def aresult(g: _core.Goroutine[_R], /) -> _R:
         # In whatever thread or goroutine `g` ended.
         try:
             loop.call_soon_threadsafe(_settle, ended)
-        except RuntimeError:  # the loop was closed: nobody awaits any more
-            pass
+        except RuntimeError:  # the loop is closed
+            if unheard is not None:
+                unheard(g)
 
     _core.asking(g, 1)
     try:

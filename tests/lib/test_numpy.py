@@ -73,3 +73,36 @@ def test_arrays_that_do_not_fit(make: Any, error: type[Exception]) -> None:
         ch.recv_into(fixed)
     assert ch.send_from(fixed) == 4
     assert len(ch) == 5
+
+
+@pytest.mark.parametrize(
+    ("ctype", "kind"),
+    [
+        ("double", "c8"),
+        ("int64_t", "c8"),
+        ("double[2]", "c16"),
+        ("long double", "c16"),
+        ("double _Complex", "g"),
+        ("double _Complex", ">c16"),
+        ("float _Complex", "f8"),
+        ("float _Complex", "i8"),
+    ],
+)
+def test_complex_numbers_where_others_are_meant(ctype: str, kind: str) -> None:
+    if np.dtype(kind).itemsize != native.ffi.sizeof(ctype):
+        pytest.skip(f"{ctype} and {kind} differ in size here")
+    ch = native.chan(ctype, 2)
+    for call in (ch.send_from, ch.recv_into):
+        with pytest.raises(TypeError, match="buffer must have"):
+            call(np.ones(2, dtype=kind))
+    assert len(ch) == 0
+
+
+@pytest.mark.parametrize(("ctype", "kind"), [("float _Complex", "c8"), ("double _Complex", "c16")])
+def test_complex_numbers(ctype: str, kind: str) -> None:
+    ch = native.chan(ctype, 2)
+    assert ch.send_from(np.array([1 + 2j, -1j], dtype=kind)) == 2
+    assert ch.recv() == 1 + 2j
+    block = np.zeros(3, dtype=kind)
+    assert ch.recv_into(block) == 1
+    assert block.tolist() == [-1j, 0, 0]

@@ -160,11 +160,15 @@ void group_member_lost(Goroutine *g) {
   if (self->limited) self->slots.value++;
 }
 
-static bool is_open(Group *self) {
+static bool is_open_else(Group *self, const char *before, const char *ended) {
   if (likely(self->state == OPEN)) return true;
-  PyErr_SetString(PyExc_RuntimeError, self->state == ENDED ? "the group has ended: nobody would wait for a new member"
-                                                           : "a group starts goroutines inside of its `with` block");
+  PyErr_SetString(PyExc_RuntimeError, self->state == ENDED ? ended : before);
   return false;
+}
+
+static bool is_open(Group *self) {
+  return is_open_else(self, "a group starts goroutines inside of its `with` block",
+                      "the group has ended: nobody would wait for a new member");
 }
 
 /* It is counted, and has a slot.  NULL: exception set. */
@@ -221,7 +225,9 @@ static PyObject *group_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"reason", NULL};
   PyObject *reason = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &reason)) return NULL;
-  if (!is_open((Group *)op)) return NULL;
+  if (!is_open_else((Group *)op, "a group is cancelled inside of its `with` block",
+                    "the group has ended: there is nothing to cancel"))
+    return NULL;
   abort_all((Group *)op, reason);
   Py_RETURN_NONE;
 }
