@@ -6,8 +6,11 @@
 
 static gm_chan *never, *full;
 
+static volatile int waiting; /* or about to: with one P nobody sees them in between */
+
 __attribute__((noinline)) void waits_for_a_value(void *arg) {
   int64_t v;
+  waiting++;
   gm_chan_recv(arg, &v, -1);
   printf("%lld\n", (long long)v);
 }
@@ -25,7 +28,8 @@ __attribute__((noinline)) void look_now(void *arg) {
 }
 
 static void main_goroutine(void *done) {
-  gm_yield();
+  for (int i = 0; i < 300; i++) gm_go(waits_for_a_value, never); /* more than lie in one piece of memory */
+  while (waiting < 1 + 300) gm_yield();
   look_now(NULL);
   int64_t v = 0;
   gm_chan_send(done, &v, -1);

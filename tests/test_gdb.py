@@ -48,6 +48,7 @@ def test_info_goroutines(program: Path) -> None:
     assert "1 native waiting: chan receive" in lines
     assert "2 native waiting: chan send" in lines
     assert any(line.startswith("3 native running on M ") for line in lines)
+    assert sum("native waiting: chan receive" in line for line in lines) == 301
 
 
 def test_backtrace_of_a_parked_goroutine_and_of_a_running_one(program: Path) -> None:
@@ -68,7 +69,7 @@ def test_all_and_the_thread_is_left_as_it_was(program: Path) -> None:
 
 
 def test_wrong_use_is_explained(program: Path) -> None:
-    assert "no goroutine 99" in gdb(program, "goroutine 99 bt")
+    assert "no goroutine 999" in gdb(program, "goroutine 999 bt")
     assert "usage: goroutine ID|all COMMAND" in gdb(program, "goroutine 1")
     commands = [f"source {ROOT}/tools/gmprt-gdb.py", "info goroutines"]
     words = [word for command in commands for word in ("-ex", command)]

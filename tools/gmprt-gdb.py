@@ -14,7 +14,6 @@ import gdb
 
 STATES = {0: "idle", 1: "runnable", 2: "running", 3: "syscall", 4: "waiting", 6: "dead"}
 KINDS = {0: "native", 1: "python", 2: "thread", 3: "g0"}
-G_SLAB = 64
 
 # What a switch leaves on the stack (csrc/arch/*/switch.S): register -> offset from the saved stack
 # pointer, and what the stack pointer is once they are popped.
@@ -41,9 +40,10 @@ def goroutines():
         table = gdb.parse_and_eval("gtable")
     except gdb.error:
         raise gdb.GdbError("no symbols of gmprt here: is it loaded, and built with them?") from None
+    in_slab = (64 << 10) // gdb.lookup_type("G").sizeof  # G_SLAB_SIZE in base/tunables.h
     for i in range(number(table["nslabs"])):
         slab = table["slab"][i].cast(gdb.lookup_type("G").pointer())
-        for j in range(G_SLAB):
+        for j in range(in_slab):
             g = slab[j]
             if STATES.get(number(g["status"])) not in ("idle", "dead"):
                 yield g

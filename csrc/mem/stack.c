@@ -31,10 +31,10 @@
  * of 4 KiB.  Where it is larger the slot of a native goroutine has one page more, for of 64 KiB a guard would leave nothing.
  *
  * A free slot stays with a dead G, hottest first, and is never unmapped.  When the process has been idle for long its
- * pages are given back, and the slot comes here (gtrim_some in sched/g.c): a touched page costs 1.5 us to get
- * again, and madvise while other threads run 20 us.  A chunk of which all slots have come here keeps page tables, 8 KiB and
- * some for each slot whose neighbours went at another time: when a crowd is gone it is mapped anew (stacks_tidy).  Rejected: one mapping per stack (32 000 at most), growth by a
- * fault handler (3.4 us per page), copying stacks (impossible in C). */
+ * pages are given back, and the slot comes here (gtrim_some in sched/g.c): a touched page costs 1.5 us to get again, and
+ * madvise while other threads run 20 us.  A chunk of which all slots have come here keeps page tables, 8 KiB and some for
+ * each slot whose neighbours went at another time: when a crowd is gone it is mapped anew (stacks_tidy).  Rejected: one
+ * mapping per stack (32 000 at most), growth by a fault handler (3.4 us per page), copying stacks (impossible in C). */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -416,7 +416,7 @@ void stacks_tidy(void) {
   slotclass *c = &depot.cls[STACKS_HOSTED];
   lock(&depot.tidying);
   lock(&depot.lock);
-  bool may = c->promised == 0 && load_rlx(&depot.nsplit) == 0; /* else somebody counts on one, or has split it */
+  bool may = c->left >= c->promised && load_rlx(&depot.nsplit) == 0; /* else somebody counts on one, or has split it */
   uintptr_t *list = may ? c->freed : NULL;
   uint32_t n = c->nfreed;
   size_t slot = c->size;

@@ -62,7 +62,7 @@ static void licence_afterfork(bool alive) {
   store_rlx(&l->trimmed, (G *)NULL);
   store_rlx(&l->spent, (G *)NULL);
   store_rlx(&l->shed, false);
-  l->shedding = false;
+  l->shed_asked = 0;
   l->shed_due = INT64_MAX;
   store_rlx(&l->cold, (G *)NULL);
   store_rlx(&l->trim, false);

@@ -19,10 +19,12 @@ static struct {
   uint64_t seq[GTABLE];   /* of the first waits there: behind those of Gs that were there before */
   uint32_t empty[GTABLE]; /* numbers of slabs that nobody is in */
   uint32_t nempty;
-  uint32_t newest, used; /* the slab that Gs are handed out of, and how many were */
+  struct {
+    uint32_t n, used; /* a slab's number, and how many Gs of it were handed out */
+  } newest[2];        /* of native and of hosted Gs: who walks over the slabs with the host lock trusts in a G's kind */
   G *bare;               /* hosted, without stack or host state */
   G *mains;              /* the same, of dead main goroutines of run(): sysmon may be looking at one just now */
-} gtable = {.lock = {.rank = rank_gtable}, .used = G_SLAB};
+} gtable = {.lock = {.rank = rank_gtable}, .newest = {{.used = G_SLAB}, {.used = G_SLAB}}};
 
 void g_init_static(G *gp, gkind kind) {
   memset(gp, 0, sizeof *gp);
@@ -33,29 +35,30 @@ void g_init_static(G *gp, gkind kind) {
 }
 
 /* gtable.lock held.  false: no memory. */
-static bool slab_next(void) {
+static bool slab_next(bool hosted) {
   uint32_t n = load_rlx(&gtable.nslabs);
-  if (gtable.nempty > 0) {
-    gtable.newest = gtable.empty[--gtable.nempty];
+  if (hosted && gtable.nempty > 0) {
+    n = gtable.empty[--gtable.nempty];
   } else {
     void *slab = n == GTABLE ? MAP_FAILED
                              : mmap(NULL, G_SLAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (slab == MAP_FAILED) return false;
     store_rel(&gtable.slab[n], slab);
     store_rel(&gtable.nslabs, n + 1);
-    gtable.newest = n;
   }
-  gtable.used = 0;
+  gtable.newest[hosted].n = n;
+  gtable.newest[hosted].used = 0;
   return true;
 }
 
 static G *galloc(gkind kind) {
+  bool hosted = kind == GK_HOST;
   lock(&gtable.lock);
   G *gp = NULL;
   uint32_t n = 0;
-  if (gtable.used < G_SLAB || slab_next()) {
-    n = gtable.newest;
-    gp = &load_rlx(&gtable.slab[n])[gtable.used++];
+  if (gtable.newest[hosted].used < G_SLAB || slab_next(hosted)) {
+    n = gtable.newest[hosted].n;
+    gp = &load_rlx(&gtable.slab[n])[gtable.newest[hosted].used++];
   }
   unlock(&gtable.lock);
   if (!gp) return NULL;
@@ -317,14 +320,15 @@ void gpass(G *from, G *to) {
  * which holds neither host lock nor P, a few in each of its rounds.  What is left of them goes to L.trimmed, for
  * the next goroutine that needs a G.  A shell is in one of the lists, never in two.
  *
- * Who is still there a second later (sysmon's shed) loses the host state, too, and is bare; the driver frees some at a time, for that
- * takes the host lock.  Nobody looks at them without it: only sysmon does, at the state of a goroutine that runs, and
- * it has itself put these into the list, when theirs had ended.  (So those in L.gshell keep theirs: with a state that
- * came by exchange sysmon may have been busy just now.)
+ * Who is still there a second later (sysmon's shed) loses the host state, too, and is bare; the driver frees some at a
+ * time, for that takes the host lock.  Nobody looks at them without it: only sysmon does, at the state of a goroutine that
+ * runs, and it has itself put these into the list, when theirs had ended.  (So those in L.gshell keep theirs: with a state
+ * that came by exchange sysmon may have been busy just now.)
  *
- * When a slab has only bare Gs its memory goes (gtrim_slabs).  It stays mapped, for it is read without locks: by dumps, which
- * find zeros, as in a G that was never used; and by who has an old waiter's pointer to a G.  That one claims a wait that is long
- * over, and must not meet one of the same number: waits of the next Gs there are counted from where these stopped. */
+ * When a slab has only bare Gs its memory goes (gtrim_slabs).  It stays mapped, for it is read without locks: by dumps,
+ * which find zeros, as in a G that was never used; and by who has an old waiter's pointer to a G.  That one claims a wait
+ * that is long over, and must not meet one of the same number: waits of the next Gs there are counted from where these
+ * stopped.  The next Gs there are hosted, too, for who looks at them has the host lock, and has perhaps just read so. */
 
 /* Stacks in the pool that are not for those who have not begun, and not of the hottest. */
 static uint32_t surplus(const L *l) {
@@ -386,6 +390,9 @@ void gtrim_states(void) {
   G *gp;
   for (uint32_t n = 0; n < STATES_BATCH && (gp = spent_pop(&sched.l)); n++) {
     host->g_fini(gp);
+    free(gp->sgs);
+    gp->sgs = NULL;
+    gp->nsgs = gp->nwait = 0;
     bare_push(&gtable.bare, gp);
   }
 }
@@ -404,7 +411,7 @@ static void slab_empty(uint32_t n) {
   gtable.empty[gtable.nempty++] = n;
 }
 
-/* Slabs that only bare Gs are in; no matter who calls.  50 ns for each that is bare, in which no new G is to be had. */
+/* Slabs that only bare Gs are in; any thread, no lock held.  50 ns for each that is bare, in which no new G is to be had. */
 void gtrim_slabs(void) {
   uint16_t *nbare = calloc(GTABLE, sizeof *nbare);
   if (!nbare) return;
@@ -433,7 +440,7 @@ void gtable_forklock(bool on) {
 /* Half changed: the rest of the slab is given up, and so are the Gs without a stack. */
 void gtable_afterfork(void) {
   if (!lock_anew(&gtable.lock)) return;
-  gtable.used = G_SLAB;
+  gtable.newest[0].used = gtable.newest[1].used = G_SLAB;
   gtable.nempty = 0;
   gtable.bare = gtable.mains = NULL;
 }

@@ -44,7 +44,7 @@ typedef struct L {
   timers timers;
 
   /* sysmon only. */
-  bool shedding;    /* what a crowd has left is going */
+  uint32_t shed_asked; /* times, for what a crowd has left */
   int64_t shed_due; /* the next piece of it; INT64_MAX: nothing is left */
   uint32_t seen_tick;
   int64_t seen_when;

@@ -32,8 +32,8 @@ static void describe(char *out, size_t size) {
 
 /* How many goroutines are many here. */
 static uint32_t crowd(void) {
-  enum { AWAKE = 9 << 10 }; /* bytes of one */
-  uint64_t n = os_memory() / 4 / AWAKE;
+  enum { AWAKE_SIZE = 9 << 10 }; /* bytes of one */
+  uint64_t n = os_memory() / 4 / AWAKE_SIZE;
   return n < CROWD_LEAST ? CROWD_LEAST : n > CROWD_MOST ? CROWD_MOST : (uint32_t)n;
 }
 

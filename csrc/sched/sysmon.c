@@ -248,20 +248,21 @@ static void *tidy_thread(void *arg) {
 }
 
 /* What a crowd has left goes a second later, unless there is another one by then: some host states in each millisecond, a
- * tenth of that while others work.  In the end its Gs go, the page tables of its stacks, and what the C library's heap has between
- * the pieces: when all rest, for that keeps them from the heap, 0.2 us for each of the crowd; and on a thread of its own,
+ * tenth of that while others run Python.  In the end its Gs go, the page tables of its stacks, and what the C library's
+ * heap has between the pieces: when all rest, for that keeps them from the heap, 0.2 us for each of the crowd; and on a thread of its own,
  * for sysmon has others to look after. */
 static void shed(int64_t now) {
   L *l = &sched.l;
   pthread_t t;
   if (!gtrim_left()) {
     l->shed_due = INT64_MAX;
-    if (l->shedding && all_rest()) l->shedding = os_newthread(&t, 1 << 20, tidy_thread, NULL) != 0;
+    if (l->shed_asked * STATES_BATCH < CROWD_LEAST) l->shed_asked = 0; /* not worth it */
+    if (l->shed_asked && all_rest() && os_newthread(&t, 1 << 20, tidy_thread, NULL) == 0) l->shed_asked = 0;
   } else if (l->shed_due == INT64_MAX) {
     l->shed_due = now + (int64_t)SHED_S * 1000000000;
   } else if (now >= l->shed_due) {
     l->shed_due = now + (all_rest() ? SYSMON_BUSY_US : SYSMON_MAX_US) * 1000;
-    l->shedding = true;
+    l->shed_asked++;
     call_for(&l->shed);
   }
 }

@@ -57,9 +57,10 @@ static bool host_g_init(G *gp) {
 
 static void host_g_fini(G *gp) {
   PyThreadState *ts = ts_of(gp);
+  unsigned long ident = ts->thread_id;
   store_rlx(&gp->host, (void *)NULL);
-  identity_back(ts->thread_id);
   tstate_delete(ts);
+  identity_back(ident);
 }
 
 static void host_g_bind(G *gp) {

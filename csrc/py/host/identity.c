@@ -5,7 +5,7 @@
  * thread state and stays the same wherever it runs.  (Not in other libraries: they combine it with
  * pthread_*() calls of their own.)
  *
- * Idents are addresses 64 bytes apart in mappings that are never written: reading behind one finds
+ * Idents are addresses 64 bytes apart in memory that is never written: reading behind one finds
  * zeros, as much as glibc's thread descriptor is long, so a pthread_*() function that is handed one fails
  * cleanly.  Those that Python offers to its users translate: to the thread that runs the goroutine now.
  *
@@ -72,8 +72,9 @@ unsigned long identity_new(void) {
 
 /* Nobody has it any more; GIL held. */
 void identity_back(unsigned long ident) {
-  uint32_t i = 0;
-  while (ident - (unsigned long)(uintptr_t)blocks[i] >= BLOCK_SIZE) i++;
+  uint32_t i = 0, blocks_used = load_rlx(&nblocks);
+  while (i < blocks_used && ident - (unsigned long)(uintptr_t)blocks[i] >= BLOCK_SIZE) i++;
+  if (i == blocks_used) return; /* none of these */
   uint32_t n = i * IDENTS + (uint32_t)((ident - (unsigned long)(uintptr_t)blocks[i]) / IDENT_STEP);
   *word_of(n) = first_free;
   first_free = n + 1;

@@ -122,7 +122,8 @@ enum { TURNS = 4 }; /* PTHREAD_DESTRUCTOR_ITERATIONS */
 /* There is always more: it is lost, but the next goroutine on this unit sees nothing of it. */
 static void abandon(G *gp) {
   Goroutine *self = gp->handle;
-  if (self->threaded) ts_of(gp)->thread_id = identity_new();
+  unsigned long other = self->threaded ? identity_new() : 0;
+  if (other) ts_of(gp)->thread_id = other;
   self->threaded = false;
   if (!self->lent) tstate_abandon(ts_of(gp));
   settle(gp, self);

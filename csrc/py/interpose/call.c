@@ -22,8 +22,8 @@ static bool cancellable(Goroutine *self, family f) {
 }
 
 /* A file object waits for its own lock: others may leave it anything, until it has that (shim_has_lock). */
-static void in_file(shim *s) {
-  s->waits |= s->reader && !s->touched;
+static void in_file(shim *s, family f) {
+  s->waits |= f == FAM_SEM && s->reader && !s->touched;
   s->touched = true;
 }
 
@@ -39,7 +39,7 @@ bool call_begin(call *c, family f) {
   c->early = f == FAM_FD;
   if (unlikely(homes_of(self) != NULL)) homes_prune(self);
   c->nocancel = !cancellable(self, f);
-  if (self->shim && self->shim->family == FAM_NONE) in_file(self->shim);
+  if (self->shim && self->shim->family == FAM_NONE) in_file(self->shim, f);
   return true;
 }
 

@@ -246,7 +246,10 @@ static noinline PyObject *was_substituted(int i, shim *s, Goroutine *self, PyObj
 /* File objects above, if any, have been given something. */
 static inline void touch(shim *s, const PyObject *result) {
   if (result && result != Py_None && (s->family == FAM_FD || s->family == FAM_NONE))
-    for (shim *o = s->outer; o; o = o->outer) o->touched = true;
+    for (shim *o = s->outer; o; o = o->outer) {
+      o->touched = true;
+      o->waits = false;
+    }
 }
 
 static bool of_openssl(int i) { return strcmp(table[i].module, "_ssl") == 0; }
