@@ -682,7 +682,7 @@ def test_stacks_with_memory_are_counted() -> None:
             return n and sorted([n - 1], key=deep)
 
         def dives():  # deeper than what a stack keeps, and waits on that
-            deep(150)
+            deep(60)
             gate.recv()
 
         gate = Chan()

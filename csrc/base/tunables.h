@@ -38,6 +38,7 @@ enum {
                                else a quarter of it */
   TRIM_BATCH = 64,          /* stacks whose pages sysmon drops in one round: some 100 us */
   SHED_S = 1,               /* what a crowd has left beside its stacks goes after this long */
+  HEAP_SHARE = 16 << 10,    /* the heap is trimmed if the process has no more memory than so many bytes for each of a crowd */
   STATES_BATCH = 256,       /* host states freed at once, with the host lock held: a quarter of a millisecond */
   GFREE_LOCAL = 64,         /* dead native goroutines a P keeps; above, half go to the depot (Go) */
   G_SLAB_SIZE = 64 << 10,   /* of Gs allocated at once: a page of any kernel */

@@ -34,6 +34,7 @@
  * A P and a licence that sysmon has taken itself: licence.c.  Litmus tests: tests/models/litmus. */
 #include "arch/arch.h"
 #include "base/clock.h"
+#include "base/memory.h"
 #include "sched/hibernate.h"
 #include "sched/sched.h"
 #include "sched/netpoll.h"
@@ -240,24 +241,26 @@ static void call_for(_Atomic bool *what) {
   wakep();
 }
 
+/* After a crowd of `arg`. */
 static void *tidy_thread(void *arg) {
   gtrim_slabs();
   stacks_tidy();
-  os_heap_trim();
-  return arg;
+  if (os_resident() / HEAP_SHARE <= (uintptr_t)arg) os_heap_trim();
+  return NULL;
 }
 
 /* What a crowd has left goes a second later, unless there is another one by then: some host states in each millisecond, a
  * tenth of that while others run Python.  In the end its Gs go, the page tables of its stacks, and what the C library's
- * heap has between the pieces: when all rest, for that keeps them from the heap, 0.2 us for each of the crowd; and on a thread of its own,
- * for sysmon has others to look after. */
+ * heap has between the pieces: when all rest, for that keeps them from the heap, 0.1 ms for each megabyte of it (so
+ * not if most of it is the program's); and on a thread of its own, for sysmon has others to look after. */
 static void shed(int64_t now) {
   L *l = &sched.l;
   pthread_t t;
+  uintptr_t crowd = l->shed_asked * STATES_BATCH;
   if (!gtrim_left()) {
     l->shed_due = INT64_MAX;
-    if (l->shed_asked * STATES_BATCH < CROWD_LEAST) l->shed_asked = 0; /* not worth it */
-    if (l->shed_asked && all_rest() && os_newthread(&t, 1 << 20, tidy_thread, NULL) == 0) l->shed_asked = 0;
+    if (crowd > 0 && crowd < CROWD_LEAST) l->shed_asked = 0; /* not worth it */
+    if (crowd >= CROWD_LEAST && all_rest() && os_newthread(&t, 1 << 20, tidy_thread, (void *)crowd) == 0) l->shed_asked = 0;
   } else if (l->shed_due == INT64_MAX) {
     l->shed_due = now + (int64_t)SHED_S * 1000000000;
   } else if (now >= l->shed_due) {
