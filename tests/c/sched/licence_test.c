@@ -622,7 +622,9 @@ TEST(the_rest_of_a_crowd_goes_when_it_has_ended, .procs = "12", .seconds = 60) {
     while (load_acq(&sched.l.cold) || gtrim_left()) usleep(1000);
     CHECK(load_acq(&stub_states) <= HORDE - POOL / 2);
     cursor = 0;
+    host_take();
     for (G *gp; (gp = allg_next(&cursor)) != NULL;) CHECK(gp->kind != GK_HOST || gp->host || !gp->sgs);
+    host_drop();
     gtrim_slabs();
     cursor = 0;
     for (G *gp; (gp = allg_next(&cursor)) != NULL;)
